@@ -1,0 +1,1 @@
+"""Reading, unpacking, fetching and packing model archives."""

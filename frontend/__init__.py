@@ -1,0 +1,1 @@
+"""HTTP in, wire out: stateless, may be restarted at any time."""

@@ -1,0 +1,1 @@
+"""One file per peer whose HTTP surface we speak."""

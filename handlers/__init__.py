@@ -1,0 +1,1 @@
+"""Ready-made handlers and their base class; torch is imported when a model loads, not before."""

@@ -1,0 +1,1 @@
+"""Owns queues, batches and worker processes; never sees a payload."""

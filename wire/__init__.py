@@ -1,0 +1,1 @@
+"""How the processes talk: the only place that knows bytes."""

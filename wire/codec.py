@@ -1,0 +1,292 @@
+"""Records to bytes and back, with every limit in one table.
+
+Decoding trusts nobody: a frame that is truncated, deep, too large, of the
+wrong types or simply not ours raises `ProtocolError`, and the caller drops
+the peer.  Encoding re-uses one Packer per process (none of our processes
+encodes from two threads).
+
+Raises:
+    ProtocolError: from every `decode_*`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import msgpack
+
+from stoker.errors import ProtocolError
+from stoker.wire import frames as f
+from stoker.wire.frames import JOB_ID_BYTES, Kind
+
+T = TypeVar("T")
+
+#: Limits of one frame.  A body is at most MAX_PAYLOAD_BYTES; what lies above
+#: travels through the shared-memory arena or not at all.
+MAX_FRAME_BYTES: Final = 1 << 30
+MAX_PAYLOAD_BYTES: Final = 512 << 20
+MAX_TEXT_BYTES: Final = 1 << 20
+MAX_ELEMENTS: Final = 1 << 18
+MAX_MAP_ENTRIES: Final = 1 << 16
+
+_packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
+
+
+def pack(value: Any) -> bytes:
+    """Plain msgpack with our options; for payloads and frames alike."""
+    packed: bytes = _packer.pack(value)
+    return packed
+
+
+def unpack(frame: bytes | memoryview) -> Any:
+    """Plain msgpack under our limits.  Raises ProtocolError, nothing else."""
+    try:
+        return msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            max_bin_len=MAX_PAYLOAD_BYTES,
+            max_str_len=MAX_TEXT_BYTES,
+            max_array_len=MAX_ELEMENTS,
+            max_map_len=MAX_MAP_ENTRIES,
+            max_ext_len=0,
+        )
+    except Exception as error:  # msgpack raises ValueError, UnpackException, TypeError, RecursionError
+        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
+
+
+# -- encoding -----------------------------------------------------------------
+
+
+def _encode_submit(message: f.Submit) -> list[Any]:
+    fields: list[Any] = [Kind.SUBMIT.value]
+    for job in message.jobs:
+        fields += job
+    return fields
+
+
+def _encode_refused(message: f.Refused) -> list[Any]:
+    fields: list[Any] = [Kind.REFUSED.value]
+    for job in message.jobs:
+        fields += job
+    return fields
+
+
+def _encode_work(message: f.Work) -> list[Any]:
+    fields: list[Any] = [Kind.WORK.value]
+    for batch_id, jobs in message.batches:
+        fields += (batch_id, len(jobs))
+        for job in jobs:
+            fields += job
+    return fields
+
+
+def _encode_replies(message: f.Replies) -> list[Any]:
+    fields: list[Any] = [Kind.REPLIES.value]
+    for batch_id, is_last, ended, groups in message.replies:
+        fields += (batch_id, is_last, b"".join(ended), len(groups))
+        for group in groups:
+            fields += group
+    return fields
+
+
+def _row(kind: Kind) -> Callable[[Any], list[Any]]:
+    code = kind.value
+    return lambda message: [code, *message]
+
+
+def _spread(kind: Kind) -> Callable[[Any], list[Any]]:
+    code = kind.value
+    return lambda message: [code, *message[0]]
+
+
+_ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
+    f.FrontendHello: _row(Kind.FRONTEND_HELLO),
+    f.Submit: _encode_submit,
+    f.Cancel: _spread(Kind.CANCEL),
+    f.Call: _row(Kind.CALL),
+    f.Welcome: _row(Kind.WELCOME),
+    f.Answers: _spread(Kind.ANSWERS),
+    f.Refused: _encode_refused,
+    f.Result: _row(Kind.RESULT),
+    f.Load: _row(Kind.LOAD),
+    f.Work: _encode_work,
+    f.Drop: _spread(Kind.DROP),
+    f.Leave: _row(Kind.LEAVE),
+    f.WorkerHello: _row(Kind.WORKER_HELLO),
+    f.Loaded: _row(Kind.LOADED),
+    f.LoadFailed: _row(Kind.LOAD_FAILED),
+    f.Replies: _encode_replies,
+}
+
+
+def encode(message: f.Message) -> bytes:
+    """One record to one frame."""
+    packed: bytes = _packer.pack(_ENCODERS[type(message)](message))
+    return packed
+
+
+# -- decoding -----------------------------------------------------------------
+
+
+def _check(value: Any, kind: type[T] | tuple[type, ...]) -> T:
+    # bool is an int to isinstance; no field of ours wants that.
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ProtocolError(f"a field has the wrong type {type(value).__name__}")
+    return value  # type: ignore[return-value]
+
+
+def _job_id(value: Any) -> bytes:
+    if type(value) is not bytes or len(value) != JOB_ID_BYTES:
+        raise ProtocolError("not a job id")
+    return value
+
+
+def _fixed(fields: list[Any], record: Callable[..., T], *types: Any) -> T:
+    if len(fields) - 1 != len(types):
+        raise ProtocolError("wrong number of fields")
+    return record(*[_check(value, kind) for value, kind in zip(fields[1:], types, strict=True)])
+
+
+def _decode_submit(fields: list[Any]) -> f.Submit:
+    if (len(fields) - 1) % 6:
+        raise ProtocolError("wrong number of fields")
+    jobs = []
+    for i in range(1, len(fields), 6):
+        job_id, model, version, deadline, flags, payload = fields[i : i + 6]
+        if (
+            type(job_id) is not bytes
+            or len(job_id) != JOB_ID_BYTES
+            or type(model) is not str
+            or (version is not None and type(version) is not str)
+            or type(deadline) is not float
+            or type(flags) is not int
+            or type(payload) is not bytes
+        ):
+            raise ProtocolError("a job has a wrong field")
+        jobs.append(f.SubmittedJob(job_id, model, version, deadline, flags, payload))
+    return f.Submit(jobs)
+
+
+def _decode_refused(fields: list[Any]) -> f.Refused:
+    if (len(fields) - 1) % 4:
+        raise ProtocolError("wrong number of fields")
+    return f.Refused(
+        [
+            f.RefusedJob(
+                _job_id(fields[i]),
+                _check(fields[i + 1], str),
+                _check(fields[i + 2], str),
+                _check(fields[i + 3], dict),
+            )
+            for i in range(1, len(fields), 4)
+        ]
+    )
+
+
+def _decode_work(fields: list[Any]) -> f.Work:
+    batches = []
+    at, end = 1, len(fields)
+    while at < end:
+        if at + 2 > end:
+            raise ProtocolError("a batch is cut off")
+        batch_id, count = _check(fields[at], int), _check(fields[at + 1], int)
+        at += 2
+        if count < 1 or at + 2 * count > end:
+            raise ProtocolError("a batch is cut off")
+        jobs = [
+            f.WorkJob(_job_id(fields[i]), _check(fields[i + 1], bytes))
+            for i in range(at, at + 2 * count, 2)
+        ]
+        at += 2 * count
+        batches.append(f.WorkBatch(batch_id, jobs))
+    return f.Work(batches)
+
+
+def _decode_replies(fields: list[Any]) -> f.Replies:
+    replies = []
+    at, end = 1, len(fields)
+    while at < end:
+        if at + 4 > end:
+            raise ProtocolError("a reply is cut off")
+        batch_id, is_last, joined, count = fields[at : at + 4]
+        at += 4
+        if (
+            type(batch_id) is not int
+            or type(is_last) is not bool
+            or type(joined) is not bytes
+            or len(joined) % JOB_ID_BYTES
+            or type(count) is not int
+            or count < 0
+            or at + 2 * count > end
+        ):
+            raise ProtocolError("a reply has a wrong field")
+        groups = []
+        for i in range(at, at + 2 * count, 2):
+            frontend_id, frame = fields[i], fields[i + 1]
+            if type(frontend_id) is not bytes or type(frame) is not bytes:
+                raise ProtocolError("a reply has a wrong field")
+            groups.append(f.Group(frontend_id, frame))
+        at += 2 * count
+        ended = [joined[i : i + JOB_ID_BYTES] for i in range(0, len(joined), JOB_ID_BYTES)]
+        replies.append(f.Reply(batch_id, is_last, ended, groups))
+    return f.Replies(replies)
+
+
+_OPTIONAL_STR: Final = (str, type(None))
+
+_FROM_FRONTEND: Final[dict[int, Callable[[list[Any]], f.FromFrontend]]] = {
+    Kind.SUBMIT: _decode_submit,
+    Kind.FRONTEND_HELLO: lambda x: _fixed(x, f.FrontendHello, int, int),
+    Kind.CANCEL: lambda x: f.Cancel([_job_id(value) for value in x[1:]]),
+    Kind.CALL: lambda x: _fixed(x, f.Call, int, str, dict),
+}
+_TO_FRONTEND: Final[dict[int, Callable[[list[Any]], f.ToFrontend]]] = {
+    Kind.ANSWERS: lambda x: f.Answers([_check(value, bytes) for value in x[1:]]),
+    Kind.WELCOME: lambda x: _fixed(x, f.Welcome, int, bytes),
+    Kind.REFUSED: _decode_refused,
+    Kind.RESULT: lambda x: _fixed(x, f.Result, int, _OPTIONAL_STR, str, dict),
+}
+_TO_WORKER: Final[dict[int, Callable[[list[Any]], f.ToWorker]]] = {
+    Kind.WORK: _decode_work,
+    Kind.LOAD: lambda x: _fixed(x, f.Load, dict),
+    Kind.DROP: lambda x: f.Drop([_job_id(value) for value in x[1:]]),
+    Kind.LEAVE: lambda x: _fixed(x, f.Leave),
+}
+_FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
+    Kind.REPLIES: _decode_replies,
+    Kind.WORKER_HELLO: lambda x: _fixed(x, f.WorkerHello, int, int, bytes, int),
+    Kind.LOADED: lambda x: _fixed(x, f.Loaded, dict),
+    Kind.LOAD_FAILED: lambda x: _fixed(x, f.LoadFailed, str, str, str),
+}
+
+
+def _decode(frame: bytes | memoryview, table: dict[int, Callable[[list[Any]], T]]) -> T:
+    fields = unpack(frame)
+    if type(fields) is not list or not fields or type(fields[0]) is not int:
+        raise ProtocolError("not a frame of ours")
+    decode = table.get(fields[0])
+    if decode is None:
+        raise ProtocolError(f"a frame of kind {fields[0]} has no business here")
+    return decode(fields)
+
+
+def decode_from_frontend(frame: bytes | memoryview) -> f.FromFrontend:
+    """What the supervisor's frontend socket received."""
+    return _decode(frame, _FROM_FRONTEND)
+
+
+def decode_to_frontend(frame: bytes | memoryview) -> f.ToFrontend:
+    """What a frontend received."""
+    return _decode(frame, _TO_FRONTEND)
+
+
+def decode_to_worker(frame: bytes | memoryview) -> f.ToWorker:
+    """What a worker received."""
+    return _decode(frame, _TO_WORKER)
+
+
+def decode_from_worker(frame: bytes | memoryview) -> f.FromWorker:
+    """What the supervisor's worker socket received."""
+    return _decode(frame, _FROM_WORKER)

@@ -1,0 +1,235 @@
+"""Every message between our processes, as a record, with its picture.
+
+One zmq message is one flat msgpack array whose first element is the `Kind`.
+Rows of repeated fields follow flat, not nested: a frame of three jobs is one
+array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
+
+    frontend -> supervisor
+        FRONTEND_HELLO | protocol | pid
+        SUBMIT         | [job_id | model | version? | deadline | flags | payload]*
+        CANCEL         | [job_id]*
+        CALL           | call_id | verb | arguments{}
+
+    supervisor -> frontend
+        WELCOME        | protocol | incarnation
+        ANSWERS        | [answer frame]*          opaque to the supervisor
+        REFUSED        | [job_id | code | message | details{}]*
+        RESULT         | call_id | code? | message | value{} or details{}
+
+    supervisor -> worker
+        LOAD           | spec{}
+        WORK           | [batch_id | n | n * (job_id | payload)]*
+        DROP           | [job_id]*                 these answers are not wanted any more
+        LEAVE          |                           finish what is in hand and exit
+
+    worker -> supervisor
+        WORKER_HELLO   | protocol | worker_id | token | pid
+        LOADED         | info{}
+        LOAD_FAILED    | code | message | last_line
+        REPLIES        | [batch_id | is_last | ended ids | n | n * (frontend_id | answer frame)]*
+
+A job id is 16 bytes, `frontend_id` (8, the sender's incarnation and its zmq
+routing id) followed by a counter (8), so a worker can group answers by
+frontend without being told.  `ended ids` are joined 16-byte ids: all the
+supervisor needs to know of an answer.  Deadlines are seconds on
+CLOCK_MONOTONIC.  `payload` and `answer frame` are bytes that only the two ends
+read; `payloads.py` draws them.
+
+Source: design section 3.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Final, NamedTuple
+
+PROTOCOL: Final = 1
+
+FRONTEND_ID_BYTES: Final = 8
+JOB_ID_BYTES: Final = 16
+
+
+class Kind(enum.IntEnum):
+    """First element of every frame."""
+
+    FRONTEND_HELLO = 1
+    SUBMIT = 2
+    CANCEL = 3
+    CALL = 4
+
+    WELCOME = 16
+    ANSWERS = 17
+    REFUSED = 18
+    RESULT = 19
+
+    LOAD = 32
+    WORK = 33
+    DROP = 34
+    LEAVE = 35
+
+    WORKER_HELLO = 48
+    LOADED = 49
+    LOAD_FAILED = 50
+    REPLIES = 51
+
+
+class JobFlag(enum.IntFlag):
+    """What the supervisor must know of a job beyond its envelope."""
+
+    NONE = 0
+    #: A customised describe: goes through the queue, is never batched with others.
+    DESCRIBE = 1
+
+
+# -- frontend -> supervisor ---------------------------------------------------
+
+
+class FrontendHello(NamedTuple):
+    """Sent on connecting and then once a second; answered with Welcome."""
+
+    protocol: int
+    pid: int
+
+
+class SubmittedJob(NamedTuple):
+    job_id: bytes
+    model: str
+    version: str | None
+    deadline: float
+    flags: int
+    payload: bytes
+
+
+class Submit(NamedTuple):
+    jobs: list[SubmittedJob]
+
+
+class Cancel(NamedTuple):
+    job_ids: list[bytes]
+
+
+class Call(NamedTuple):
+    """A management verb; `supervisor/control.py` documents verbs, arguments and values."""
+
+    call_id: int
+    verb: str
+    arguments: dict[str, Any]
+
+
+# -- supervisor -> frontend ---------------------------------------------------
+
+
+class Welcome(NamedTuple):
+    """`incarnation` differs for every life of the supervisor."""
+
+    protocol: int
+    incarnation: bytes
+
+
+class Answers(NamedTuple):
+    frames: list[bytes]
+
+
+class RefusedJob(NamedTuple):
+    job_id: bytes
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
+class Refused(NamedTuple):
+    jobs: list[RefusedJob]
+
+
+class Result(NamedTuple):
+    """`code` is None for success, and `value` holds the outcome; else `value` holds the details."""
+
+    call_id: int
+    code: str | None
+    message: str
+    value: dict[str, Any]
+
+
+# -- supervisor -> worker -----------------------------------------------------
+
+
+class Load(NamedTuple):
+    """What to load; the keys of `spec` are the fields of `wire.loading.LoadSpec`."""
+
+    spec: dict[str, Any]
+
+
+class WorkJob(NamedTuple):
+    job_id: bytes
+    payload: bytes
+
+
+class WorkBatch(NamedTuple):
+    batch_id: int
+    jobs: list[WorkJob]
+
+
+class Work(NamedTuple):
+    batches: list[WorkBatch]
+
+
+class Drop(NamedTuple):
+    job_ids: list[bytes]
+
+
+class Leave(NamedTuple):
+    pass
+
+
+# -- worker -> supervisor -----------------------------------------------------
+
+
+class WorkerHello(NamedTuple):
+    """First word of a worker; `token` proves that we started it."""
+
+    protocol: int
+    worker_id: int
+    token: bytes
+    pid: int
+
+
+class Loaded(NamedTuple):
+    info: dict[str, Any]
+
+
+class LoadFailed(NamedTuple):
+    """`code` is `load_failed` or `load_out_of_memory`; the traceback is in the log."""
+
+    code: str
+    message: str
+    last_line: str
+
+
+class Group(NamedTuple):
+    """Answers of one batch that go to one frontend."""
+
+    frontend_id: bytes
+    frame: bytes
+
+
+class Reply(NamedTuple):
+    """Progress of one batch: some answers, and whether it is done.
+
+    An intermediate result (streaming) has `is_last` False and may end no job.
+    """
+
+    batch_id: int
+    is_last: bool
+    ended: list[bytes]
+    groups: list[Group]
+
+
+class Replies(NamedTuple):
+    replies: list[Reply]
+
+
+FromFrontend = FrontendHello | Submit | Cancel | Call
+ToFrontend = Welcome | Answers | Refused | Result
+ToWorker = Load | Work | Drop | Leave
+FromWorker = WorkerHello | Loaded | LoadFailed | Replies
+Message = FromFrontend | ToFrontend | ToWorker | FromWorker

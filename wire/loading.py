@@ -1,0 +1,53 @@
+"""What a worker is told to load."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from stoker.errors import ProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSpec:
+    """One version on one device, as its worker sees it.
+
+    Attributes:
+        model_dir: Absolute folder of the unpacked archive; None when the
+            handler comes from PYTHONPATH alone.
+        handler: As in the manifest or the request: `module`, `module.py`,
+            `path/to/module.py:function`, `package.module:function`.
+        manifest: The raw MANIFEST.json, or None.
+        config: The parsed model-config.yaml, or {}.
+        envelope: `service_envelope`, or "".
+        gpu_id: Index among the devices the worker can see; None on CPU.
+        decode_request: False hands every value out as bytearray.
+        max_response_bytes: An answer above that fails its request alone.
+    """
+
+    model: str
+    version: str
+    handler: str
+    model_dir: str | None = None
+    manifest: dict[str, Any] | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    contract: str = "torchserve"
+    envelope: str = ""
+    batch_size: int = 1
+    gpu_id: int | None = None
+    decode_request: bool = True
+    limit_max_image_pixels: bool = True
+    max_response_bytes: int = 6_553_500
+
+    def to_wire(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, spec: dict[str, Any]) -> LoadSpec:
+        """Raises ProtocolError when a key is missing or unknown."""
+        if unknown := spec.keys() - {item.name for item in fields(cls)}:
+            raise ProtocolError(f"unknown keys in a load spec: {sorted(unknown)}")
+        try:
+            return cls(**spec)
+        except TypeError:
+            raise ProtocolError("a load spec lacks a key") from None

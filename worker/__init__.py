@@ -1,0 +1,1 @@
+"""One process, one version, one handler: the only place user code runs."""

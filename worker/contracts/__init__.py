@@ -1,0 +1,1 @@
+"""What an archive may expect of the worker that loads it."""
