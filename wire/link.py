@@ -1,0 +1,321 @@
+"""Ask the supervisor, await the answer, cancel: used by the frontend and by tools.
+
+One Link per process.  Everything submitted in one turn of the loop leaves in
+one message; answers wake their waiters without a task or timer per request.
+A Link notices another incarnation of the supervisor by its Welcome and fails
+what was pending with `SupervisorUnavailable`, so no waiter waits for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from typing import Any, Final
+
+import zmq
+
+from stoker.clock import Clock, MonotonicClock
+from stoker.errors import (
+    Cancelled,
+    ProtocolError,
+    StokerError,
+    SupervisorUnavailable,
+    TooManyRequests,
+    from_wire,
+)
+from stoker.wire import codec, frames, sockets
+from stoker.wire.payloads import Answer, AnswerKind, unpack_answers
+from stoker.wire.poller import SocketReader
+
+#: A hello this often; a supervisor that answers none of them for LOST_AFTER_S
+#: is treated as gone.
+HELLO_INTERVAL_S: Final = 1.0
+LOST_AFTER_S: Final = 30.0
+_COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
+
+
+class Pending:
+    """One submitted job, as its waiter sees it."""
+
+    __slots__ = ("_answers", "_link", "_waiter", "has_ended", "job_id")
+
+    def __init__(self, link: Link, job_id: bytes) -> None:
+        self.job_id = job_id
+        self.has_ended = False
+        self._link = link
+        self._answers: deque[Answer | StokerError] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def next(self) -> Answer:
+        """The final answer, or the next piece of a streamed one.
+
+        Raises:
+            StokerError: The job ended with an error, was refused, or the
+                supervisor was lost.
+        """
+        if not self._answers:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        answer = self._answers.popleft()
+        if isinstance(answer, StokerError):
+            raise answer
+        return answer
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more; harmless when it has ended."""
+        if not self.has_ended:
+            self._link.cancel(self.job_id)
+
+    def put(self, answer: Answer | StokerError, *, is_last: bool) -> None:
+        self._answers.append(answer)
+        self.has_ended = is_last
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+
+class Link:
+    """A process's connection to the supervisor.
+
+    Args:
+        address: The supervisor's frontend address, `ipc://...`.
+        max_pending: Jobs that may wait here at once; above, `submit` refuses.
+    """
+
+    def __init__(
+        self, address: str, clock: Clock | None = None, max_pending: int = 4096
+    ) -> None:
+        self._address = address
+        self._clock = clock or MonotonicClock()
+        self._max_pending = max_pending
+        # A routing id must not begin with a zero byte: zmq keeps those.
+        self.frontend_id = bytes([os.urandom(1)[0] | 1]) + os.urandom(7)
+        self._counter = 0
+        self._pending: dict[bytes, Pending] = {}
+        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._call_counter = 0
+        self._outbox: list[frames.SubmittedJob] = []
+        self._is_flush_due = False
+        self._incarnation: bytes | None = None
+        self._last_welcome = self._clock.now()
+        self._welcomed = asyncio.Event()
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._reader: SocketReader | None = None
+        self._hello_timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- life -----------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect on the running loop.  Returns at once; `wait_connected` waits."""
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context(io_threads=1)
+        self._socket = sockets.connect_dealer(self._context, self._address, self.frontend_id)
+        self._reader = SocketReader(self._loop, self._socket, self._receive)
+        self._last_welcome = self._clock.now()
+        self._greet()
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Raises SupervisorUnavailable when nobody welcomes us in time."""
+        try:
+            await asyncio.wait_for(self._welcomed.wait(), timeout_s)
+        except TimeoutError:
+            raise SupervisorUnavailable(
+                "The supervisor does not answer; see its log.", waited_s=timeout_s
+            ) from None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._incarnation is not None
+
+    @property
+    def pending_count(self) -> int:
+        return len(self._pending)
+
+    async def close(self) -> None:
+        """Leave at once; what is pending ends with Cancelled."""
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
+        self._fail_everything(Cancelled("The server is stopping."))
+        if self._reader is not None:
+            self._reader.close()
+        if self._socket is not None:
+            self._socket.close(0)
+            self._socket = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    # -- jobs -----------------------------------------------------------------
+
+    def submit(
+        self, model: str, version: str | None, deadline: float, flags: int, payload: bytes
+    ) -> Pending:
+        """Queue one job for the next message to the supervisor.
+
+        Raises:
+            SupervisorUnavailable: No supervisor has welcomed us.
+            TooManyRequests: `max_pending` jobs are waiting here already.
+        """
+        if self._incarnation is None:
+            raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+        if len(self._pending) >= self._max_pending:
+            raise TooManyRequests(
+                "Too many requests are waiting; try again later.", limit=self._max_pending
+            )
+        self._counter += 1
+        job_id = self.frontend_id + self._counter.to_bytes(_COUNTER_BYTES, "big")
+        pending = Pending(self, job_id)
+        self._pending[job_id] = pending
+        self._outbox.append(
+            frames.SubmittedJob(job_id, model, version, deadline, flags, payload)
+        )
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            assert self._loop is not None
+            self._loop.call_soon(self._flush)
+        return pending
+
+    def cancel(self, job_id: bytes) -> None:
+        """Forget a job here and tell the supervisor."""
+        if self._pending.pop(job_id, None) is None:
+            return
+        self._flush()
+        self._send(frames.Cancel([job_id]))
+
+    async def call(self, verb: str, arguments: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """One management verb.
+
+        Raises:
+            StokerError: What the supervisor answered, or SupervisorUnavailable
+                when it did not within `timeout_s`.
+        """
+        if self._incarnation is None:
+            raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+        self._call_counter += 1
+        call_id = self._call_counter
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = future
+        try:
+            self._flush()
+            if not self._send(frames.Call(call_id, verb, arguments)):
+                raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise SupervisorUnavailable(
+                "The supervisor did not answer in time.", waited_s=timeout_s
+            ) from None
+        finally:
+            self._calls.pop(call_id, None)
+
+    # -- sending --------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if not self._outbox:
+            return
+        jobs, self._outbox = self._outbox, []
+        if not self._send(frames.Submit(jobs)):
+            lost = SupervisorUnavailable("The supervisor is being restarted; try again.")
+            for job in jobs:
+                self._end(job.job_id, lost)
+
+    def _send(self, message: frames.FromFrontend) -> bool:
+        if self._socket is None:
+            return False
+        frame = codec.encode(message)
+        try:
+            self._socket.send(frame, zmq.NOBLOCK, copy=not sockets.is_worth_sharing(frame))
+        except zmq.Again:
+            return False
+        assert self._reader is not None
+        self._reader.check_soon()
+        return True
+
+    def _greet(self) -> None:
+        now = self._clock.now()
+        if self._incarnation is not None and now - self._last_welcome > LOST_AFTER_S:
+            self._lose(SupervisorUnavailable("The supervisor does not answer."))
+        self._send(frames.FrontendHello(frames.PROTOCOL, os.getpid()))
+        assert self._loop is not None
+        interval_s = HELLO_INTERVAL_S if self._incarnation is not None else HELLO_INTERVAL_S / 20
+        self._hello_timer = self._loop.call_later(interval_s, self._greet)
+
+    # -- receiving ------------------------------------------------------------
+
+    def _receive(self, limit: int) -> bool:
+        socket = self._socket
+        if socket is None:
+            return False
+        for _ in range(limit):
+            try:
+                frame = socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return False
+            try:
+                self._take(codec.decode_to_frontend(frame))
+            except ProtocolError:
+                # Only the supervisor can reach this socket; a frame we cannot
+                # read is one of another release.  Its hello will say so.
+                continue
+        return True
+
+    def _take(self, message: frames.ToFrontend) -> None:
+        if isinstance(message, frames.Answers):
+            for frame in message.frames:
+                for answer in unpack_answers(frame):
+                    self._answer(answer)
+        elif isinstance(message, frames.Refused):
+            for job in message.jobs:
+                self._end(job.job_id, from_wire(job.code, job.message, job.details))
+        elif isinstance(message, frames.Result):
+            future = self._calls.pop(message.call_id, None)
+            if future is None or future.done():
+                return
+            if message.code is None:
+                future.set_result(message.value)
+            else:
+                future.set_exception(from_wire(message.code, message.message, message.value))
+        else:
+            self._welcome(message)
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.kind is AnswerKind.CHUNK:
+            if (pending := self._pending.get(answer.job_id)) is not None:
+                pending.put(answer, is_last=False)
+        elif answer.error is not None:
+            self._end(answer.job_id, answer.error)
+        else:
+            self._end(answer.job_id, answer)
+
+    def _end(self, job_id: bytes, outcome: Answer | StokerError) -> None:
+        # A late answer for a forgotten job finds nobody, and that is fine.
+        if (pending := self._pending.pop(job_id, None)) is not None:
+            pending.put(outcome, is_last=True)
+
+    def _welcome(self, message: frames.Welcome) -> None:
+        self._last_welcome = self._clock.now()
+        if message.incarnation != self._incarnation:
+            if self._incarnation is not None:
+                self._lose(SupervisorUnavailable("The supervisor was restarted; try again."))
+            self._incarnation = message.incarnation
+            self._welcomed.set()
+
+    def _lose(self, error: StokerError) -> None:
+        self._incarnation = None
+        self._welcomed.clear()
+        self._fail_everything(error)
+
+    def _fail_everything(self, error: StokerError) -> None:
+        pending, self._pending = self._pending, {}
+        for waiting in pending.values():
+            waiting.put(error, is_last=True)
+        calls, self._calls = self._calls, {}
+        for future in calls.values():
+            if not future.done():
+                future.set_exception(error)
+        self._outbox.clear()
