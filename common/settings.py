@@ -3,16 +3,329 @@
 Names are TorchServe's keys wherever the peer has one (contracts/torchserve.md
 9.3), so a `config.properties` can be read as it is.  How a record comes to be
 (defaults < file < environment < flags) is `settings_load.py`'s noun.
+
+Durations are seconds and sizes are bytes unless a unit says otherwise.
 """
+
+# ruff: noqa: RUF009  (the calls build dataclass fields; that is their purpose)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from enum import Enum
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
 
 
-def setting(default: object, doc: str, *, peer: bool = False) -> object:
-    """A field with its one-sentence documentation; `peer` marks a TorchServe key."""
-    if isinstance(default, (list, dict)):
+class Effect(Enum):
+    """What setting a key does in this release."""
+
+    NOW = "in effect"
+    LATER = "not yet in effect"
+    NONE = "understood but without effect"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known about one setting beside its type and default.
+
+    Attributes:
+        doc: One sentence for `stoker serve --help` and `stoker config`.
+        is_peer_key: TorchServe has the same key.
+        unit: "s", "min", "ms" or "bytes"; "" for plain values.
+        choices: The only texts allowed; empty means any.
+        is_pattern: The value, or each item of it, is a regular expression.
+        is_secret: Never printed.
+        peer_env: The peer's environment variable; "" when it has none.
+    """
+
+    doc: str
+    is_peer_key: bool = False
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    is_pattern: bool = False
+    is_secret: bool = False
+    effect: Effect = Effect.NOW
+    peer_env: str = ""
+
+
+def setting(default: Any, doc: str, **about: Any) -> Any:
+    """A field that stoker alone has."""
+    if isinstance(default, (list, dict, set)):
         raise TypeError("settings are immutable; use a tuple")
-    return field(default=default, metadata={"doc": doc, "peer": peer})
+    known = About(doc, **about)
+    return field(default=default, repr=not known.is_secret, metadata={"about": known})
+
+
+def peer(default: Any, doc: str, **about: Any) -> Any:
+    """A field under TorchServe's own key."""
+    return setting(default, doc, is_peer_key=True, **about)
+
+
+def later(default: Any, doc: str, **about: Any) -> Any:
+    """A peer's key whose feature is still to come: known, checked, reported."""
+    return peer(default, doc, effect=Effect.LATER, **about)
+
+
+def moot(default: Any, doc: str, **about: Any) -> Any:
+    """A peer's key that cannot mean anything here: accepted and reported."""
+    return peer(default, doc, effect=Effect.NONE, **about)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of one server; every process of it reads the same record."""
+
+    # Listeners (1.1)
+    inference_address: str = peer("http://127.0.0.1:8080", "Where predictions are served.")
+    management_address: str = peer("http://127.0.0.1:8081", "Where models are managed.")
+    metrics_address: str = peer("http://127.0.0.1:8082", "Where metrics are served.")
+    enable_metrics_api: bool = peer(True, "Serve metrics at all.")
+    insecure_management: bool = setting(
+        False, "Allow a management listener that other hosts can reach without credentials."
+    )
+    private_key_file: Path | None = peer(None, "PEM private key for https listeners.")
+    certificate_file: Path | None = peer(None, "PEM certificate chain for https listeners.")
+    client_ca_file: Path | None = setting(
+        None, "PEM authorities whose client certificates may manage.", effect=Effect.LATER
+    )
+    keystore: Path | None = later(None, "Key store file for https listeners.")
+    keystore_pass: str = later("changeit", "Password of the key store.", is_secret=True)
+    keystore_type: str = later("PKCS12", "Format of the key store.")
+    cors_allowed_origin: str = peer("", "Value of access-control-allow-origin.")
+    cors_allowed_methods: str = peer("", "Value of access-control-allow-methods.")
+    cors_allowed_headers: str = peer("", "Value of access-control-allow-headers.")
+
+    # Who may call what (3.10, 3.11)
+    enable_model_api: bool = peer(True, "Allow registering and unregistering over HTTP.")
+    disable_token_authorization: bool = later(True, "Do not ask callers for tokens.")
+    token_expiration_min: float = later(
+        60.0,
+        "How long a token is valid.",
+        unit="min",
+        minimum=0,
+        peer_env="TOKEN_EXPIRATION_TIME_MIN",
+    )
+
+    # Models and their archives (3, 6)
+    model_store: Path | None = peer(None, "Folder of archives that may be registered by name.")
+    workflow_store: Path | None = later(None, "Folder of workflow archives; default model_store.")
+    load_models: tuple[str, ...] = peer(
+        (), "Models to register at start: `all`, or [name=]location items."
+    )
+    models: str = later("", "JSON with per-model worker counts and timeouts.", peer_env="-")
+    model_snapshot: str = later("", "JSON written by the peer's snapshots.", peer_env="-")
+    allowed_urls: tuple[str, ...] = peer(
+        (), "Regular expressions; a remote archive must match one of them.", is_pattern=True
+    )
+    use_env_allowed_urls: bool = peer(
+        False, "Let TS_ALLOWED_URLS override allowed_urls (file only).", peer_env="-"
+    )
+    install_py_dep_per_model: bool = peer(False, "Install the requirements that an archive names.")
+    max_archive_bytes: int = setting(
+        16 * GIB, "Largest archive to download or open.", unit="bytes", minimum=1
+    )
+    max_unpacked_bytes: int = setting(
+        64 * GIB, "Largest archive after unpacking.", unit="bytes", minimum=1
+    )
+    max_archive_files: int = setting(100_000, "Most files in one archive.", minimum=1)
+    download_timeout_s: float = setting(
+        3600.0, "Longest time one download may take.", unit="s", minimum=1
+    )
+
+    # Queues, batches, requests (2, 8)
+    job_queue_size: int = peer(100, "Jobs that may wait per model version.", minimum=1)
+    queue_full_status: int = setting(
+        503, "HTTP status when a queue is full.", choices=("503", "429")
+    )
+    max_request_size: int = peer(6_553_500, "Largest request body.", unit="bytes", minimum=1)
+    max_response_size: int = peer(
+        6_553_500, "Largest answer of a handler.", unit="bytes", minimum=1
+    )
+    max_request_line: int = setting(
+        4096, "Longest request line.", unit="bytes", minimum=256, maximum=8190
+    )
+    max_header_size: int = setting(
+        8 * KIB, "Longest header of a request.", unit="bytes", minimum=256, maximum=MIB
+    )
+    max_inflight_requests: int = setting(
+        4096, "Requests one frontend process may hold at once.", minimum=1
+    )
+    max_body_memory_bytes: int = setting(
+        GIB, "Memory one frontend process may use for bodies.", unit="bytes", minimum=1
+    )
+    request_deadline_s: float = setting(
+        300.0, "After this time nobody wants an answer any more.", unit="s", minimum=0.001
+    )
+    default_synchronous: bool = setting(
+        False, "Make registration wait for its workers unless the request says otherwise."
+    )
+    strict_parameters: bool = setting(
+        False, "Answer 400 to a query parameter that does not parse, instead of a warning."
+    )
+    decode_input_request: bool = peer(True, "Decode text and JSON bodies before the handler.")
+    limit_max_image_pixels: bool = peer(True, "Keep the image library's limit on pixels.")
+
+    # Workers (3.4, 8)
+    default_workers_per_model: int = peer(
+        0, "Workers of a model registered without a count; 0 = choose.", minimum=0, maximum=4096
+    )
+    default_response_timeout: int = peer(
+        120, "A worker silent for longer over one batch is replaced.", unit="s", minimum=1
+    )
+    default_startup_timeout: int = peer(
+        120, "A worker must be loaded within this time.", unit="s", minimum=1
+    )
+    unregister_model_timeout: int = peer(
+        120, "Longest wait for a model's workers to leave.", unit="s", minimum=1
+    )
+    default_service_handler: str = peer("", "Handler when an archive names none.")
+    service_envelope: str = peer("", "Envelope module around every handler.")
+    number_of_gpu: int | None = peer(
+        None, "GPUs to use; 0 = none, unset = all.", minimum=0, maximum=1024
+    )
+    initial_worker_port: int = peer(9000, "Number of the first worker id.", minimum=0)
+    initial_distribution_port: int = later(29500, "First port of distributed workers.", minimum=0)
+    blacklist_env_vars: str = peer(
+        "", "Regular expression; matching variables are kept from workers.", is_pattern=True
+    )
+    worker_log_max_bytes: int = setting(
+        10 * MIB, "A worker's log is rolled at this size.", unit="bytes", minimum=64 * KIB
+    )
+
+    # Processes and their folders
+    frontend_processes: int = setting(
+        1, "HTTP processes; 0 = one per four processors.", minimum=0, maximum=256
+    )
+    drain_timeout_s: float = setting(
+        30.0, "How long requests in hand may take when the server stops.", unit="s", minimum=0
+    )
+    start_timeout_s: float = setting(
+        300.0, "How long one of our processes may take to become ready.", unit="s", minimum=1
+    )
+    runtime_dir: Path = setting(Path("/run/stoker"), "Sockets, locks and pid files.")
+    state_dir: Path = setting(Path("/var/lib/stoker"), "What must survive a restart.")
+    cache_dir: Path = setting(Path("/var/cache/stoker"), "Unpacked archives and downloads.")
+    log_dir: Path = setting(Path("/var/log/stoker"), "Logs of workers and of `stoker start`.")
+
+    # Logs
+    log_level: str = setting(
+        "info", "Least level that is logged.", choices=("debug", "info", "warning", "error")
+    )
+    log_format: str = setting(
+        "text", "Lines for people, or one JSON object per line.", choices=("text", "json")
+    )
+
+    # How settings are read (9.2)
+    enable_envvars_config: bool = peer(
+        False, "Let TS_ variables override the file (file only).", peer_env="-"
+    )
+
+    # Known, with a later release
+    grpc_inference_address: str = later("127.0.0.1", "Host of the inference gRPC listener.")
+    grpc_inference_port: int = later(7070, "Port of the inference gRPC listener.", minimum=0)
+    grpc_management_address: str = later("127.0.0.1", "Host of the management gRPC listener.")
+    grpc_management_port: int = later(7071, "Port of the management gRPC listener.", minimum=0)
+    grpc_inference_max_connection_age_ms: int | None = later(
+        None, "Age at which an inference gRPC connection is closed.", unit="ms", minimum=0
+    )
+    grpc_inference_max_connection_age_grace_ms: int | None = later(
+        None, "Grace after that age.", unit="ms", minimum=0
+    )
+    grpc_management_max_connection_age_ms: int | None = later(
+        None, "Age at which a management gRPC connection is closed.", unit="ms", minimum=0
+    )
+    grpc_management_max_connection_age_grace_ms: int | None = later(
+        None, "Grace after that age.", unit="ms", minimum=0
+    )
+    enable_grpc_ssl: bool = later(False, "TLS for the gRPC listeners.")
+    metrics_mode: str = later(
+        "prometheus", "Where metrics go.", choices=("prometheus", "log", "legacy")
+    )
+    metrics_config: Path | None = later(None, "File that names the metrics.")
+    model_metrics_auto_detect: bool = later(False, "Keep handler metrics that no file names.")
+    disable_system_metrics: bool = later(False, "Do not measure the host.")
+    system_metrics_cmd: str = later("", "Program that measures the host.", peer_env="-")
+    metric_time_interval: int = later(
+        60, "How often the host is measured.", unit="s", minimum=1, peer_env="-"
+    )
+    ts_open_inference_protocol: bool = later(
+        False, "Serve the Open Inference Protocol.", peer_env="OPEN_INFERENCE_PROTOCOL"
+    )
+    ts_header_key_sequence_id: str = later(
+        "ts_request_sequence_id", "Header of a sequence's id.", peer_env="HEADER_KEY_SEQUENCE_ID"
+    )
+    ts_header_key_sequence_start: str = later(
+        "ts_request_sequence_start",
+        "Header that starts a sequence.",
+        peer_env="HEADER_KEY_SEQUENCE_START",
+    )
+    ts_header_key_sequence_end: str = later(
+        "ts_request_sequence_end",
+        "Header that ends a sequence.",
+        peer_env="HEADER_KEY_SEQUENCE_END",
+    )
+    ipex_enable: bool = later(False, "Intel extension for PyTorch.")
+    ipex_gpu_enable: bool = later(False, "Intel extension for PyTorch on GPUs.")
+    cpu_launcher_enable: bool = later(False, "Pin workers to processor cores.")
+    cpu_launcher_args: str = later("", "How to pin them.")
+    debug: bool = later(False, "No time limits; attach a worker by hand.")
+
+    # Known, and without meaning outside a Java virtual machine
+    number_of_netty_threads: int = moot(0, "See frontend_processes.", minimum=0)
+    netty_client_threads: int = moot(0, "Threads towards workers.", minimum=0)
+    prefer_direct_buffer: bool = moot(False, "Memory outside the Java heap.")
+    async_logging: bool = moot(False, "Logging in a thread.")
+    use_native_io: bool = moot(True, "epoll instead of Java's selector.", peer_env="-")
+    io_ratio: int = moot(50, "Share of time for input and output.", peer_env="-")
+    vmargs: str = moot("", "Options of the virtual machine.", peer_env="-")
+    plugins_path: str = moot("", "Java class path of plugins.", peer_env="-")
+    log_config: str = moot("", "log4j2 file; see log_level and log_format.", peer_env="-")
+    cpp_log_config: str = moot("", "Logging of the C++ backend.", peer_env="-")
+    model_server_home: str = moot("", "Folder of the peer's installation.")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One setting as the loader sees it; `kind` is the annotation's text."""
+
+    name: str
+    kind: str
+    default: Any
+    about: About
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def env(self) -> str:
+        return "STOKER_" + self.name.upper()
+
+    @property
+    def peer_env(self) -> str | None:
+        """The peer's variable, where the peer lets the environment decide (9.3, column N)."""
+        if not self.about.is_peer_key or self.about.peer_env == "-":
+            return None
+        return "TS_" + (self.about.peer_env or self.name.upper())
+
+
+def _known() -> Mapping[str, Known]:
+    found = {}
+    for item in fields(Settings):
+        assert isinstance(item.type, str)
+        assert item.default is not MISSING
+        found[item.name] = Known(item.name, item.type, item.default, item.metadata["about"])
+    return MappingProxyType(found)
+
+
+#: Every setting by name, in the order of the record.
+KNOWN: Final[Mapping[str, Known]] = _known()
