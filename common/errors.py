@@ -39,7 +39,9 @@ class StokerError(Exception):
         super().__init_subclass__(**kwargs)
         if "code" in cls.__dict__:
             if cls.code in _BY_CODE:
-                raise TypeError(f"error code {cls.code!r} is taken by {_BY_CODE[cls.code].__name__}")
+                raise TypeError(
+                    f"error code {cls.code!r} is taken by {_BY_CODE[cls.code].__name__}"
+                )
             _BY_CODE[cls.code] = cls
 
     def __repr__(self) -> str:
@@ -128,6 +130,13 @@ class LoadOutOfMemory(LoadFailed):
     """Loading ran out of memory.  details: as LoadFailed."""
 
     code = "load_out_of_memory"
+
+
+class SpawnFailed(StokerError):
+    """A worker process could not be started.  details: reason."""
+
+    code = "spawn_failed"
+    retryable = True
 
 
 class NotEnoughDevices(StokerError):
@@ -316,6 +325,3 @@ class SettingsError(StokerError):
     """A setting is unknown or bad.  details: setting, source (file and line)."""
 
     code = "settings"
-
-
-

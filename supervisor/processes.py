@@ -1,0 +1,360 @@
+"""Local worker processes: spawn, signal, notice the end, reap.
+
+Starting costs the loop about a millisecond (vfork: no `preexec_fn`, no
+`user`/`group`), and an end is noticed by pidfd, without signal handlers.  What
+a process needs beyond that is set from here once it runs: core limit and OOM
+score through `prlimit` and `/proc`, which need no code between fork and exec.
+A worker asks for its own death signal (PR_SET_PDEATHSIG) and compares
+`STOKER_PARENT_PID`, see `worker_environment.py`.
+
+Each worker leads a session, so that its process group is it and what it
+forked.  The group is killed while the dead worker is still a zombie: until it
+is reaped, nobody else can own its number.
+
+Source: design sections 4 and 7; contracts/torchserve.md 8.3, 8.5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from stoker.errors import ShuttingDown, SpawnFailed
+from stoker.logs import get_logger
+from stoker.supervisor.exits import ExitStatus
+from stoker.supervisor.worker_output import Stream
+
+log = get_logger("processes")
+
+#: One read of a worker's output; a flood from one worker leaves the loop to others in between.
+READ_BYTES: Final = 1 << 16
+#: What is still taken from the pipes of a dead worker; twice a pipe's usual capacity.
+DRAIN_READS: Final = 2
+#: How often ends are looked for on a kernel without pidfd.
+POLL_S: Final = 0.05
+#: Added to our own OOM score: when memory runs out, a worker goes before we do.
+OOM_SCORE_STEP: Final = 300
+MAX_OOM_SCORE: Final = 1000
+
+#: Absent where Python was built on old kernel headers.
+_PIDFD_OPEN: Final[Callable[[int], int] | None] = getattr(os, "pidfd_open", None)
+
+OnExit = Callable[[int, ExitStatus], None]
+OnOutput = Callable[[int, Stream, bytes], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerCommand:
+    """What to execute; `label` is MODEL:VERSION, for the log."""
+
+    argv: tuple[str, ...]
+    # Holds the worker's token: never in a repr, so never in a log.
+    env: Mapping[str, str] = field(repr=False)
+    cwd: str | None
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProcess:
+    """A running worker; `started_at` is the wall's clock, in seconds."""
+
+    worker_id: int
+    pid: int
+    started_at: float
+
+
+class Launcher(Protocol):
+    """Runs workers somewhere: here, on another host, or in a test's head."""
+
+    def start(
+        self, worker_id: int, command: WorkerCommand, on_exit: OnExit, on_output: OnOutput
+    ) -> WorkerProcess:
+        """Start a worker; `on_exit` is called exactly once, after the last `on_output`.
+
+        Neither is called before `start` has returned.
+
+        Raises:
+            SpawnFailed: The process could not be started; `on_exit` is not called.
+            ShuttingDown: After `close`.
+        """
+        ...
+
+    def signal(self, worker_id: int, number: signal.Signals) -> bool:
+        """Signal the worker alone; False when it has ended."""
+        ...
+
+    def stop(self, worker_id: int) -> bool:
+        """Kill the worker and all it started, now; False when it has ended."""
+        ...
+
+    def list(self) -> tuple[WorkerProcess, ...]:
+        """Workers whose end has not been reported yet."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    process: WorkerProcess
+    popen: subprocess.Popen[bytes]
+    label: str
+    on_exit: OnExit
+    on_output: OnOutput
+    #: None on a kernel without pidfd.
+    pidfd: int | None
+    streams: dict[Stream, int]
+    sent: set[int] = field(default_factory=set)
+
+
+class LocalLauncher:
+    """`Launcher` for processes of this host, on one asyncio (or uvloop) loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        open_pidfd: Callable[[int], int] | None = _PIDFD_OPEN,
+    ) -> None:
+        self._loop = loop
+        self._open_pidfd = open_pidfd
+        self._running: dict[int, _Running] = {}
+        self._all_gone = asyncio.Event()
+        self._all_gone.set()
+        self._poll: asyncio.TimerHandle | None = None
+        self._is_closing = False
+
+    # -- Launcher ---------------------------------------------------------------
+
+    def start(
+        self, worker_id: int, command: WorkerCommand, on_exit: OnExit, on_output: OnOutput
+    ) -> WorkerProcess:
+        if self._is_closing:
+            raise ShuttingDown("The supervisor is stopping and starts no workers.")
+        if worker_id in self._running:
+            raise ValueError(f"worker {worker_id} is running")
+        popen, streams = _spawn(command)
+        process = WorkerProcess(worker_id, popen.pid, time.time())
+        _confine(popen.pid)
+        running = _Running(
+            process, popen, command.label, on_exit, on_output, self._pidfd(popen.pid), streams
+        )
+        self._running[worker_id] = running
+        self._all_gone.clear()
+        for stream, fd in streams.items():
+            self._loop.add_reader(fd, self._read, running, stream)
+        if running.pidfd is not None:
+            self._loop.add_reader(running.pidfd, self._look, running)
+        elif self._poll is None:
+            self._poll = self._loop.call_later(POLL_S, self._look_at_all)
+        return process
+
+    def signal(self, worker_id: int, number: signal.Signals) -> bool:
+        running = self._running.get(worker_id)
+        if running is None:
+            return False
+        try:
+            if running.pidfd is not None:
+                signal.pidfd_send_signal(running.pidfd, number)
+            else:  # not reaped, so the number is still its own even if it is dead
+                os.kill(running.process.pid, number)
+        except ProcessLookupError:
+            return False
+        except OSError as error:
+            log.warning("signal refused", signal=number.name, reason=str(error), **_facts(running))
+            return False
+        running.sent.add(number)
+        return True
+
+    def stop(self, worker_id: int) -> bool:
+        running = self._running.get(worker_id)
+        if running is None:
+            return False
+        running.sent.add(signal.SIGKILL)
+        _kill_group(running.process.pid)
+        return True
+
+    def list(self) -> tuple[WorkerProcess, ...]:
+        return tuple(running.process for running in self._running.values())
+
+    # -- the end ------------------------------------------------------------------
+
+    async def close(self, within_s: float = 5.0) -> tuple[int, ...]:
+        """Kill and reap every worker; `on_exit` is called for each.
+
+        Returns:
+            Workers that were not gone in time (stuck in the kernel); they
+            have been signalled and are nobody's child to wait for any more.
+        """
+        self._is_closing = True
+        for worker_id in tuple(self._running):
+            self.stop(worker_id)
+        try:
+            await asyncio.wait_for(self._all_gone.wait(), within_s)
+        except TimeoutError:
+            pass
+        stuck = tuple(self._running)
+        for running in tuple(self._running.values()):
+            log.error("worker cannot be killed", **_facts(running))
+            self._forget(running)
+        return stuck
+
+    def _look(self, running: _Running) -> None:
+        """Reap a worker if it is dead; called when its pidfd says so, or by the poll."""
+        if running.process.worker_id not in self._running:
+            return
+        status = self._reap(running)
+        if status is None:
+            return
+        for stream in tuple(running.streams):
+            for _ in range(DRAIN_READS):
+                self._read(running, stream)
+        self._forget(running)
+        self._call(running, running.on_exit, running.process.worker_id, status)
+
+    def _reap(self, running: _Running) -> ExitStatus | None:
+        pid = running.process.pid
+        try:
+            seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if seen is None:
+                return None
+            _kill_group(pid)
+            found = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            # Somebody set SIGCHLD to be ignored, or waits for all children.
+            log.error("worker was reaped by somebody else", **_facts(running))
+            return ExitStatus(None, None)
+        if found is None:  # cannot be: it was there a moment ago and only we reap
+            return None
+        if found.si_code == os.CLD_EXITED:
+            return ExitStatus(found.si_status, None)
+        return ExitStatus(None, found.si_status, found.si_status in running.sent)
+
+    def _look_at_all(self) -> None:
+        self._poll = None
+        for running in tuple(self._running.values()):
+            if running.pidfd is None:
+                self._look(running)
+        if any(running.pidfd is None for running in self._running.values()):
+            self._poll = self._loop.call_later(POLL_S, self._look_at_all)
+
+    def _forget(self, running: _Running) -> None:
+        for stream in tuple(running.streams):
+            self._close_stream(running, stream)
+        if running.pidfd is not None:
+            self._loop.remove_reader(running.pidfd)
+            os.close(running.pidfd)
+        # Popen must not wait for a pid that may be somebody else's by now.
+        running.popen.returncode = 0
+        del self._running[running.process.worker_id]
+        if not self._running:
+            self._all_gone.set()
+            if self._poll is not None:
+                self._poll.cancel()
+                self._poll = None
+
+    # -- output ---------------------------------------------------------------------
+
+    def _read(self, running: _Running, stream: Stream) -> None:
+        fd = running.streams.get(stream)
+        if fd is None:
+            return
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._call(running, running.on_output, running.process.worker_id, stream, data)
+        else:
+            self._close_stream(running, stream)
+
+    def _close_stream(self, running: _Running, stream: Stream) -> None:
+        fd = running.streams.pop(stream)
+        self._loop.remove_reader(fd)
+        os.close(fd)
+
+    def _call(self, running: _Running, callback: Callable[..., None], *args: object) -> None:
+        """Call out; a bug there must cost neither the reaping nor the loop."""
+        try:
+            callback(*args)
+        except Exception:
+            log.exception("callback failed", **_facts(running))
+
+    def _pidfd(self, pid: int) -> int | None:
+        if self._open_pidfd is None:
+            return None
+        try:
+            return self._open_pidfd(pid)
+        except OSError as error:  # an old kernel, or a sandbox that does not know the call
+            log.debug("no pidfd", reason=str(error))
+            return None
+
+
+def _facts(running: _Running) -> dict[str, object]:
+    process = running.process
+    return {"worker": process.worker_id, "pid": process.pid, "label": running.label}
+
+
+def _spawn(command: WorkerCommand) -> tuple[subprocess.Popen[bytes], dict[Stream, int]]:
+    fds: list[int] = []
+    try:
+        for _ in Stream:
+            fds += os.pipe2(os.O_CLOEXEC)
+        out, out_end, err, err_end = fds
+        popen = subprocess.Popen(
+            command.argv,
+            env=command.env,
+            cwd=command.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=out_end,
+            stderr=err_end,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in a name
+        for fd in fds:
+            os.close(fd)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise SpawnFailed(
+            f"A worker process could not be started: {reason or type(error).__name__}.",
+            reason=reason or type(error).__name__,
+        ) from error
+    os.close(out_end)
+    os.close(err_end)
+    # Our ends only: a handler's print still blocks rather than fail.
+    os.set_blocking(out, False)
+    os.set_blocking(err, False)
+    return popen, {Stream.STDOUT: out, Stream.STDERR: err}
+
+
+def _confine(pid: int) -> None:
+    """No core dumps (they hold models and requests), and first to go when memory is short."""
+    try:
+        _, hard = resource.prlimit(pid, resource.RLIMIT_CORE)
+        resource.prlimit(pid, resource.RLIMIT_CORE, (0, hard))
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(_worker_oom_score()))
+    except (OSError, ValueError) as error:
+        log.debug("worker not confined", pid=pid, reason=str(error))
+
+
+@functools.cache
+def _worker_oom_score() -> int:
+    with open("/proc/self/oom_score_adj") as file:
+        return min(MAX_OOM_SCORE, int(file.read()) + OOM_SCORE_STEP)
+
+
+def _kill_group(pid: int) -> None:
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    except PermissionError as error:  # a child that became another user
+        log.warning("process group not killed", pid=pid, reason=str(error))

@@ -1,0 +1,381 @@
+"""Real children: start, output, signals, ends, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+import pytest
+import uvloop
+
+from stoker.errors import ShuttingDown, SpawnFailed
+from stoker.supervisor.exits import ExitStatus
+from stoker.supervisor.processes import LocalLauncher, WorkerCommand
+from stoker.supervisor.worker_output import Stream
+
+DEADLINE_S = 20.0
+
+
+class Host:
+    """A loop with a launcher, and everything the launcher told us."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, **options: Any) -> None:
+        self.loop = loop
+        self.launcher = LocalLauncher(loop, **options)
+        self.exits: dict[int, ExitStatus] = {}
+        self.reports: Counter[int] = Counter()
+        self.output: dict[tuple[int, Stream], bytes] = {}
+        self.changed = asyncio.Event()
+
+    def run(self, worker_id: int, code: str, **options: Any) -> psutil.Process:
+        """Start `python -c code`; `options` override parts of the command."""
+        argv = options.pop("argv", (sys.executable, "-S", "-u", "-c", code))
+        env = {"PATH": os.environ["PATH"]} | options.pop("env", {})
+        command = WorkerCommand(argv, env, options.pop("cwd", "/"), "echo:1.0")
+        started = self.launcher.start(worker_id, command, self.on_exit, self.on_output)
+        return psutil.Process(started.pid)
+
+    def on_exit(self, worker_id: int, status: ExitStatus) -> None:
+        self.reports[worker_id] += 1
+        self.exits[worker_id] = status
+        self.changed.set()
+
+    def on_output(self, worker_id: int, stream: Stream, data: bytes) -> None:
+        key = worker_id, stream
+        self.output[key] = self.output.get(key, b"") + data
+        self.changed.set()
+
+    def wait_for(self, fact: Any) -> None:
+        """Run the loop until `fact()` holds."""
+
+        async def wait() -> None:
+            while not fact():
+                await self.changed.wait()
+                self.changed.clear()
+
+        self.loop.run_until_complete(asyncio.wait_for(wait(), DEADLINE_S))
+
+    def wait_exit(self, worker_id: int) -> ExitStatus:
+        self.wait_for(lambda: worker_id in self.exits)
+        return self.exits[worker_id]
+
+    def wait_output(self, worker_id: int, text: bytes) -> bytes:
+        key = worker_id, Stream.STDOUT
+        self.wait_for(lambda: text in self.output.get(key, b""))
+        return self.output[key]
+
+
+def wait_gone(pid: int) -> bool:
+    """Wait until a process that is not our child is dead (a zombie of init counts)."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        os.sched_yield()
+    return False
+
+
+def no_pidfd(pid: int) -> int:
+    raise OSError("not on this kernel")
+
+
+def open_fds() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture(params=["asyncio", "uvloop", "without pidfd"])
+def host(request: pytest.FixtureRequest) -> Iterator[Host]:
+    loop = uvloop.new_event_loop() if request.param == "uvloop" else asyncio.new_event_loop()
+    # Let the loop open what it opens once, so that later counts are ours.
+    loop.run_until_complete(asyncio.sleep(0))
+    options = {"open_pidfd": no_pidfd} if request.param == "without pidfd" else {}
+    host = Host(loop, **options)
+    yield host
+    assert loop.run_until_complete(host.launcher.close(DEADLINE_S)) == ()
+    loop.close()
+
+
+def test_exit_code_and_both_streams_arrive(host: Host) -> None:
+    """
+    The last words of a worker explain its end, so they come before it.
+    """
+    fds = open_fds()
+    host.run(9000, "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+
+    status = host.wait_exit(9000)
+
+    assert status == ExitStatus(3, None)
+    assert status.describe() == "exit 3"
+    assert host.output == {
+        (9000, Stream.STDOUT): b"out\n",
+        (9000, Stream.STDERR): b"err\n",
+    }
+    assert host.launcher.list() == ()
+    assert open_fds() == fds
+
+
+def test_a_kill_from_outside_smells_of_memory_and_ours_does_not(host: Host) -> None:
+    """
+    The OOM killer leaves no note; only we know which SIGKILL was ours.
+    """
+    foreign = host.run(1, "input_ = __import__('signal').pause()")
+    host.run(2, "__import__('signal').pause()")
+
+    foreign.kill()
+    assert host.launcher.stop(2)
+
+    assert host.wait_exit(1).is_out_of_memory
+    assert host.wait_exit(2) == ExitStatus(None, signal.SIGKILL, is_ours=True)
+    assert not host.exits[2].is_out_of_memory
+
+
+def test_signals_reach_the_worker_alone(host: Host) -> None:
+    """
+    SIGABRT asks the worker for its stack; its children have no part in that.
+    """
+    host.run(
+        5,
+        "import os, signal\n"
+        "child = os.fork()\n"
+        "if child == 0: signal.pause()\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])\n"
+        "print('ready'); signal.sigwait([signal.SIGABRT]); print('stack')\n"
+        "print('child lives', os.waitpid(child, os.WNOHANG)); signal.pause()",
+    )
+    host.wait_output(5, b"ready")
+
+    assert host.launcher.signal(5, signal.SIGABRT)
+
+    assert b"stack\nchild lives (0, 0)\n" in host.wait_output(5, b"child lives (0, 0)\n")
+
+
+def test_children_of_a_dead_worker_do_not_survive(host: Host) -> None:
+    """
+    Data loaders that outlive their worker hold memory, GPUs and ports.
+    """
+    host.run(
+        7,
+        "import os, signal\n"
+        "child = os.fork()\n"
+        "if child == 0: signal.pause()\n"
+        "print(child, flush=True); os._exit(1)",
+    )
+
+    host.wait_exit(7)
+
+    assert wait_gone(int(host.output[7, Stream.STDOUT]))
+
+
+def test_stop_takes_the_whole_group(host: Host) -> None:
+    """
+    A worker that ignores everything polite, with a child that does too.
+    """
+    host.run(
+        8,
+        "import os, signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = os.fork()\n"
+        "if child: print(child, flush=True)\n"
+        "signal.pause()",
+    )
+    child = int(host.wait_output(8, b"\n"))
+
+    host.launcher.stop(8)
+
+    assert host.wait_exit(8).describe() == "SIGKILL"
+    assert wait_gone(child)
+
+
+def test_after_the_end_signals_are_refused(host: Host) -> None:
+    """
+    The number may belong to another process by now.
+    """
+    host.run(3, "")
+    host.wait_exit(3)
+
+    assert not host.launcher.signal(3, signal.SIGKILL)
+    assert not host.launcher.stop(3)
+
+
+def test_a_signal_to_a_dead_but_unnoticed_worker_is_safe(host: Host) -> None:
+    """
+    Between death and the loop's next turn there is a moment, and loads of code.
+    """
+    process = host.run(4, "")
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+    host.launcher.signal(4, signal.SIGTERM)
+
+    assert host.wait_exit(4) == ExitStatus(0, None)
+
+
+def test_every_exit_is_reported_once(host: Host) -> None:
+    """
+    A lost exit is a leaked device; a doubled one restarts twice.
+    """
+    fds = open_fds()
+    for worker_id in range(20):
+        host.run(worker_id, f"raise SystemExit({worker_id})")
+
+    host.wait_for(lambda: len(host.exits) == 20)
+    host.loop.run_until_complete(asyncio.sleep(0))
+
+    assert host.reports == Counter(range(20))
+    assert [host.exits[n].code for n in range(20)] == list(range(20))
+    assert open_fds() == fds
+    assert not psutil.Process().children()
+
+
+def test_a_worker_can_start_again_under_its_number(host: Host) -> None:
+    """
+    Replacements keep their worker's id.
+    """
+    host.run(1, "raise SystemExit(1)")
+    assert host.wait_exit(1).code == 1
+    host.exits.clear()
+
+    host.run(1, "raise SystemExit(2)")
+
+    assert host.wait_exit(1).code == 2
+
+
+def test_what_cannot_start_is_said_and_costs_nothing(host: Host) -> None:
+    """
+    A removed venv or model folder is the operator's to mend, with a reason.
+    """
+    fds = open_fds()
+
+    with pytest.raises(SpawnFailed, match="No such file"):
+        host.run(1, "", argv=("/nonexistent/python",))
+    with pytest.raises(SpawnFailed, match="No such file"):
+        host.run(1, "", cwd="/nonexistent")
+    with pytest.raises(SpawnFailed):
+        host.run(1, "", env={"BAD": "nul\0byte"})
+
+    assert host.launcher.list() == ()
+    assert open_fds() == fds
+
+
+def test_workers_are_confined(host: Host) -> None:
+    """
+    No core dump with a model in it; and when memory ends, a worker goes first.
+    """
+    host.run(
+        1,
+        "import os, resource, signal, sys\n"
+        "sys.stdin.read(1)\n"
+        "print(os.getsid(0) == os.getpid(), sys.stdin.fileno(), flush=True)\n"
+        "signal.pause()",
+    )
+    host.wait_output(1, b"True 0\n")
+    (process,) = host.launcher.list()
+
+    assert resource.prlimit(process.pid, resource.RLIMIT_CORE)[0] == 0
+    with open(f"/proc/{process.pid}/oom_score_adj") as file, open("/proc/self/oom_score_adj") as us:
+        assert int(file.read()) > int(us.read())
+    inherited = set(os.listdir(f"/proc/{process.pid}/fd"))
+    assert inherited == {"0", "1", "2"}
+
+
+def test_a_flood_neither_blocks_the_worker_nor_grows_the_backlog(host: Host) -> None:
+    """
+    Handlers print megabytes; the loop takes it in pieces and the end still comes.
+    """
+    host.run(1, "import os\nfor _ in range(64): os.write(1, b'x' * 65536)")
+
+    host.wait_exit(1)
+
+    assert len(host.output[1, Stream.STDOUT]) == 64 * 65536
+
+
+def test_an_escaped_child_with_our_pipe_does_not_hold_up_the_end(host: Host) -> None:
+    """
+    A daemon that left the group keeps the pipe's other end open for ever.
+    """
+    host.run(
+        1,
+        "import os, signal\n"
+        "ready, go = os.pipe()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os.setsid(); os.write(go, b'.'); signal.pause()\n"
+        "os.read(ready, 1); print(child, flush=True)",
+    )
+
+    host.wait_exit(1)
+
+    child = int(host.output[1, Stream.STDOUT])
+    os.kill(child, signal.SIGKILL)
+    assert wait_gone(child)
+
+
+def test_a_failing_callback_costs_only_itself(host: Host) -> None:
+    """
+    The loop outlives every exception, and the worker is reaped all the same.
+    """
+
+    def fail(*_: object) -> None:
+        host.changed.set()
+        raise RuntimeError("a bug")
+
+    command = WorkerCommand((sys.executable, "-S", "-c", "print(1)"), {}, "/", "echo:1.0")
+    host.launcher.start(1, command, fail, fail)
+
+    host.wait_for(lambda: not host.launcher.list())
+
+    assert not psutil.Process().children()
+
+
+def test_close_kills_reports_and_refuses_more(host: Host) -> None:
+    """
+    Stopping the supervisor leaves no worker, and starts no new one.
+    """
+    for worker_id in range(5):
+        host.run(worker_id, "__import__('signal').pause()")
+
+    stuck = host.loop.run_until_complete(host.launcher.close(DEADLINE_S))
+
+    assert stuck == ()
+    assert set(host.exits) == set(range(5))
+    assert all(status.is_ours for status in host.exits.values())
+    with pytest.raises(ShuttingDown):
+        host.run(9, "")
+
+
+def test_the_token_is_not_in_the_commands_repr() -> None:
+    """
+    Commands get logged.
+    """
+    command = WorkerCommand(("python",), {"STOKER_WORKER_TOKEN": "feed"}, "/", "echo:1.0")
+
+    assert "feed" not in repr(command)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "likely"),
+    [
+        (ExitStatus(137, None), "exit 137", "out of memory"),
+        (ExitStatus(None, signal.SIGSEGV), "SIGSEGV", "crash in native code"),
+        (ExitStatus(None, signal.SIGABRT, is_ours=True), "SIGABRT", None),
+        (ExitStatus(None, 40), "signal 40", None),
+        (ExitStatus(0, None), "exit 0", None),
+        (ExitStatus(None, None), "unknown", None),
+    ],
+)
+def test_ends_have_words(status: ExitStatus, words: str, likely: str | None) -> None:
+    """
+    On call at night, `SIGKILL, likely out of memory` beats -9.
+    """
+    assert status.describe() == words
+    assert status.likely() == likely
