@@ -52,7 +52,9 @@ def unpack(frame: bytes | memoryview) -> Any:
             max_map_len=MAX_MAP_ENTRIES,
             max_ext_len=0,
         )
-    except Exception as error:  # msgpack raises ValueError, UnpackException, TypeError, RecursionError
+    except (
+        Exception
+    ) as error:  # msgpack raises ValueError, UnpackException, TypeError, RecursionError
         raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
 
 

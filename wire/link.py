@@ -85,9 +85,7 @@ class Link:
         max_pending: Jobs that may wait here at once; above, `submit` refuses.
     """
 
-    def __init__(
-        self, address: str, clock: Clock | None = None, max_pending: int = 4096
-    ) -> None:
+    def __init__(self, address: str, clock: Clock | None = None, max_pending: int = 4096) -> None:
         self._address = address
         self._clock = clock or MonotonicClock()
         self._max_pending = max_pending
@@ -171,9 +169,7 @@ class Link:
         job_id = self.frontend_id + self._counter.to_bytes(_COUNTER_BYTES, "big")
         pending = Pending(self, job_id)
         self._pending[job_id] = pending
-        self._outbox.append(
-            frames.SubmittedJob(job_id, model, version, deadline, flags, payload)
-        )
+        self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
         if not self._is_flush_due:
             self._is_flush_due = True
             assert self._loop is not None

@@ -8,7 +8,8 @@ Only the frontend and the worker read these; the supervisor forwards them.
     answer frame (one frontend's share of one batch's progress), repeated rows of
         job_id | AnswerKind | status | reason | content_type? | headers[k, v, ...] | body
     where for AnswerKind.ERROR
-        status = 0, reason = error code, content_type = message, headers = [], body = packed details{}
+        status = 0, reason = error code, content_type = message,
+        headers = [], body = packed details{}
 
 Header names keep the client's spelling if the HTTP layer offers it.  A
 parameter is one part of a form, or the whole body under the name `body`; its

@@ -34,7 +34,7 @@ class SocketReader:
         self._loop = loop
         self._socket = socket
         self._on_readable = on_readable
-        self._fd: int = socket.getsockopt(zmq.FD)
+        self._fd = int(socket.getsockopt(zmq.FD))
         self._is_check_due = False
         self._is_open = True
         loop.add_reader(self._fd, self._drain)
@@ -53,7 +53,7 @@ class SocketReader:
 
     def _check(self) -> None:
         self._is_check_due = False
-        if self._is_open and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # type: ignore[operator]
+        if self._is_open and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._drain()
 
     def _drain(self) -> None:

@@ -1,0 +1,104 @@
+"""What the decision code wants done; the loop does it.
+
+Actions are plain records: a test reads them, the simulation plays them, the
+loop carries them out in the order in which they were decided.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from stoker.errors import StokerError
+from stoker.supervisor.jobs import Job
+
+
+class Spawn(NamedTuple):
+    """Start a process for this worker; later `hello`, `exited` or `spawn_failed` comes back."""
+
+    worker_id: int
+    slot: int
+    model: str
+    version: str
+    gpu_id: int | None
+
+
+class SendLoad(NamedTuple):
+    """Tell a worker that said hello what to load."""
+
+    worker_id: int
+    model: str
+    version: str
+    gpu_id: int | None
+
+
+class SendBatch(NamedTuple):
+    worker_id: int
+    batch_id: int
+    jobs: list[Job]
+
+
+class SendDrop(NamedTuple):
+    worker_id: int
+    job_ids: list[bytes]
+
+
+class SendLeave(NamedTuple):
+    worker_id: int
+
+
+class Abort(NamedTuple):
+    """SIGABRT, so that the log shows where the worker was."""
+
+    worker_id: int
+    reason: str
+
+
+class Kill(NamedTuple):
+    """SIGKILL."""
+
+    worker_id: int
+    reason: str
+
+
+class Forward(NamedTuple):
+    """Pass an answer frame on to the frontend it is for."""
+
+    frontend_id: bytes
+    frame: bytes
+
+
+class Refuse(NamedTuple):
+    """End a job towards its client with an error of ours."""
+
+    job_id: bytes
+    error: StokerError
+
+
+class Resolve(NamedTuple):
+    """Answer a management call that waited."""
+
+    call: Any
+    outcome: dict[str, Any] | StokerError
+
+
+class Note(NamedTuple):
+    """A log event: level, a sentence without numbers, then facts."""
+
+    level: str
+    event: str
+    facts: dict[str, Any]
+
+
+Action = (
+    Spawn
+    | SendLoad
+    | SendBatch
+    | SendDrop
+    | SendLeave
+    | Abort
+    | Kill
+    | Forward
+    | Refuse
+    | Resolve
+    | Note
+)

@@ -1,0 +1,76 @@
+"""When a batch is worth sending.
+
+Unlike the peer, the delay is counted from the first job's *arrival*, not from
+the moment somebody looked at it (contracts/torchserve.md 8.2 and 12.12), and
+workers never wait for each other to assemble.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from stoker.supervisor.jobs import Job
+from stoker.supervisor.queues import JobQueue
+from stoker.wire.frames import JobFlag
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """`max_size` jobs at most, after `delay_s` at the latest."""
+
+    max_size: int = 1
+    delay_s: float = 0.1
+
+
+class Taken(NamedTuple):
+    """What left the queue: a batch (perhaps empty), and jobs nobody waits for any more."""
+
+    jobs: list[Job]
+    expired: list[Job]
+
+
+def is_full(queue: JobQueue, policy: BatchPolicy) -> bool:
+    """Whether waiting longer could not make the next batch larger."""
+    if len(queue) >= policy.max_size:
+        return True
+    oldest = queue.oldest()
+    return oldest is not None and bool(oldest.flags & JobFlag.DESCRIBE)
+
+
+def ready_at(queue: JobQueue, policy: BatchPolicy) -> float | None:
+    """The instant at which what is queued now should go to an idle worker.
+
+    Returns None when nothing is queued; an instant in the past when the batch
+    is due already.
+    """
+    oldest = queue.oldest()
+    if oldest is None:
+        return None
+    if policy.delay_s <= 0 or is_full(queue, policy):
+        return oldest.arrived_at
+    return oldest.arrived_at + policy.delay_s
+
+
+def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
+    """Take the next batch, without asking whether it is due.
+
+    Jobs whose deadline has passed are never part of a batch, so a slow model
+    does not work for clients who gave up; they are returned apart.  A
+    describe job travels alone.
+    """
+    jobs: list[Job] = []
+    expired: list[Job] = []
+    while len(queue) and len(jobs) < policy.max_size:
+        job = queue.take()
+        if job.deadline <= now:
+            expired.append(job)
+        elif job.flags & JobFlag.DESCRIBE:
+            if jobs:
+                queue.put_back([job])
+            else:
+                jobs.append(job)
+            break
+        else:
+            jobs.append(job)
+    return Taken(jobs, expired)

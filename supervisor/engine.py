@@ -1,0 +1,450 @@
+"""The supervisor's decisions in one piece: events in, actions out, time as a number.
+
+The engine routes each event to the version, pool or crew it concerns and
+keeps what spans them: the registry, the table of jobs, management calls that
+wait.  It touches no socket, process, clock or file, so a seeded simulation
+can run millions of events through it (tests/simulation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stoker.errors import (
+    LoadFailed,
+    LoadOutOfMemory,
+    ShuttingDown,
+    StokerError,
+    Unregistered,
+    UnregisterTimeout,
+)
+from stoker.supervisor.actions import Action, Note, Refuse, Resolve
+from stoker.supervisor.crews import Crew, Devices, Exit
+from stoker.supervisor.jobs import Job
+from stoker.supervisor.pools import Pool
+from stoker.supervisor.registry import Registry
+from stoker.supervisor.scaling import wanted_workers
+from stoker.supervisor.versions import (
+    Failure,
+    VersionEvent,
+    VersionKey,
+    VersionSpec,
+    VersionState,
+    move,
+)
+from stoker.supervisor.workers import Worker
+from stoker.wire.frames import FRONTEND_ID_BYTES, Reply, SubmittedJob
+
+#: One coarse sweep looks at every deadline, instead of a timer per request.
+SWEEP_S: Final = 0.25
+
+RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A management call that is answered when something has come true.
+
+    Attributes:
+        failures_before: The crew's count when the call came; a later failure
+            is the call's.
+        is_registration: A failure takes the version away again.
+    """
+
+    call: Any
+    until: float
+    failures_before: int
+    is_registration: bool = False
+
+
+@dataclass(slots=True)
+class Served:
+    """Everything about one registered version."""
+
+    spec: VersionSpec
+    pool: Pool
+    crew: Crew
+    state: VersionState = VersionState.REGISTERED
+    waiters: list[Waiter] = field(default_factory=list)
+    removal: Waiter | None = None
+
+    def move(self, event: VersionEvent) -> None:
+        self.state = move(self.state, event)
+
+
+class Engine:
+    """Decides everything; `take_actions` hands over what is to be done.
+
+    Args:
+        devices: Where new workers go.
+        first_slot: `initial_worker_port`; slots are numbered from here and
+            never twice.
+    """
+
+    def __init__(self, devices: Devices, first_slot: int = 9000) -> None:
+        self.registry: Registry[Served] = Registry()
+        self.is_stopping = False
+        self._devices = devices
+        self._actions: list[Action] = []
+        self._jobs: dict[bytes, Job] = {}
+        self._workers: dict[int, tuple[Served, Worker]] = {}
+        self._leaving: list[Served] = []
+        #: Pools that got jobs since the last dispatch (a dict keeps the order).
+        self._touched: dict[Pool, None] = {}
+        #: Pools with an incomplete batch that an idle worker should get later.
+        self._due: dict[Pool, None] = {}
+        self._sequence = 0
+        self._batch_id = 0
+        self._worker_id = 0
+        self._slot = first_slot - 1
+        self._swept_at = float("-inf")
+        self._stop_at: float | None = None
+
+    # -- numbers --------------------------------------------------------------
+
+    def next_worker_id(self) -> int:
+        self._worker_id += 1
+        return self._worker_id
+
+    def next_slot(self) -> int:
+        self._slot += 1
+        return self._slot
+
+    def _next_batch_id(self) -> int:
+        self._batch_id += 1
+        return self._batch_id
+
+    # -- actions --------------------------------------------------------------
+
+    def take_actions(self) -> list[Action]:
+        """Everything decided since the last call, in order."""
+        actions = self._actions[:]
+        self._actions.clear()
+        return actions
+
+    @property
+    def job_count(self) -> int:
+        """Jobs that have not ended."""
+        return len(self._jobs)
+
+    @property
+    def is_finished(self) -> bool:
+        """After `stop`: every worker is gone."""
+        return self.is_stopping and not any(self._all_workers())
+
+    # -- models ---------------------------------------------------------------
+
+    def register(self, spec: VersionSpec) -> None:
+        """Raises VersionExists, ShuttingDown."""
+        if self.is_stopping:
+            raise ShuttingDown("The server is stopping.")
+        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id)
+        crew = Crew(spec, pool, self._actions, self, self._devices)
+        self.registry.add(spec.key, Served(spec, pool, crew))
+        self._note("info", "model registered", spec.key)
+
+    def scale(
+        self,
+        key: VersionKey,
+        min_workers: int,
+        max_workers: int,
+        now: float,
+        *,
+        drain_s: float | None = None,
+        call: Any = None,
+        wait_s: float = 0.0,
+        is_registration: bool = False,
+    ) -> None:
+        """Set how many workers a version has.
+
+        With `call`, that call is resolved when they are all ready and the
+        surplus is gone ("ready"), when a worker fails to load (an error), or
+        after `wait_s` ("partial").
+
+        Raises:
+            ModelNotFound, VersionNotFound, ShuttingDown.
+        """
+        if self.is_stopping:
+            raise ShuttingDown("The server is stopping.")
+        served = self.registry.find(key.model, key.version)
+        crew = served.crew
+        crew.min_workers, crew.max_workers = min_workers, max_workers
+        if call is not None:
+            served.waiters.append(Waiter(call, now + wait_s, crew.failure_count, is_registration))
+        served.move(VersionEvent.SCALE)
+        wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
+        self._note("info", "model scales", key, workers=wanted)
+        crew.set_size(wanted, drain_s, now)
+        self._adopt_new_workers(served)
+        self._settle(served, now)
+
+    def unregister(
+        self, model: str, version: str | None, now: float, call: Any, wait_s: float
+    ) -> None:
+        """Take a version away; its workers finish what they hold.
+
+        Resolves `call` when the last worker is gone, or with
+        UnregisterTimeout after `wait_s`, when they are killed.
+
+        Raises:
+            ModelNotFound, VersionNotFound, DefaultVersionInUse.
+        """
+        served = self.registry.check_removable(model, version)
+        self._remove(served, now, Waiter(call, now + wait_s, 0))
+
+    def _remove(self, served: Served, now: float, removal: Waiter | None) -> None:
+        spec = served.spec
+        self.registry.discard(spec.key)
+        served.removal = removal
+        served.move(VersionEvent.DRAIN)
+        self._leaving.append(served)
+        served.pool.flush(
+            lambda: Unregistered(
+                f"Model {spec.model} was unregistered.", model=spec.model, version=spec.version
+            )
+        )
+        gone = Unregistered(f"Model {spec.model} was unregistered.", model=spec.model)
+        self._resolve_waiters(served, gone)
+        served.crew.min_workers = served.crew.max_workers = 0
+        served.crew.set_size(0, None, now)
+        self._note("info", "model unregistered", spec.key)
+        self._settle(served, now)
+
+    # -- jobs -----------------------------------------------------------------
+
+    def submit(self, job: SubmittedJob, now: float) -> None:
+        """Accept or refuse one job; a job id that is held already is dropped."""
+        job_id, model, version, deadline, flags, payload = job
+        if job_id in self._jobs:
+            return
+        try:
+            if self.is_stopping:
+                raise ShuttingDown("The server is stopping; try another one.")
+            served = self.registry.find(model, version)
+            if not served.crew.has_hope:
+                raise served.pool.no_worker()
+        except StokerError as error:
+            if "version" in error.details and version is None:
+                error.details["version"] = None
+            self._actions.append(Refuse(job_id, error))
+            return
+        client_timeout_s = served.spec.client_timeout_s
+        if client_timeout_s > 0:
+            deadline = min(deadline, now + client_timeout_s)
+        self._sequence += 1
+        pool = served.pool
+        pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
+        self._touched[pool] = None
+
+    def dispatch(self, now: float) -> None:
+        """Send what should go, after a burst of submits."""
+        touched, self._touched = self._touched, {}
+        for pool in touched:
+            self._dispatch(pool, now)
+
+    def _dispatch(self, pool: Pool, now: float) -> None:
+        pool.dispatch(now)
+        if pool.due_at is not None:
+            self._due[pool] = None
+        else:
+            self._due.pop(pool, None)
+
+    def cancel(self, job_id: bytes, now: float) -> None:
+        """The client left.  Unknown ids have ended already."""
+        job = self._jobs.get(job_id)
+        if job is not None and job.pool is not None:
+            job.pool.cancel(job)
+
+    def forget_frontend(self, frontend_id: bytes, now: float) -> None:
+        """A frontend process is gone and its clients with it."""
+        for job_id in [j for j in self._jobs if j[:FRONTEND_ID_BYTES] == frontend_id]:
+            self.cancel(job_id, now)
+
+    # -- workers --------------------------------------------------------------
+
+    def worker_spawned(self, worker_id: int, pid: int) -> None:
+        self._workers[worker_id][1].pid = pid
+
+    def worker_said_hello(self, worker_id: int, now: float) -> None:
+        served, worker = self._workers[worker_id]
+        served.crew.hello(worker, now)
+
+    def worker_loaded(self, worker_id: int, now: float) -> None:
+        served, worker = self._workers[worker_id]
+        served.crew.loaded(worker, now)
+        self._dispatch(served.pool, now)
+        self._settle(served, now)
+
+    def worker_load_failed(self, worker_id: int, failure: Failure, now: float) -> None:
+        served, worker = self._workers[worker_id]
+        served.crew.load_failed(worker, failure, now)
+        self._settle(served, now)
+
+    def worker_replied(self, worker_id: int, replies: list[Reply], now: float) -> None:
+        """Raises ProtocolError when the worker must be dropped (`worker_lied`)."""
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
+        for reply in replies:
+            served.pool.take_reply(worker, reply, now)
+        if len(served.pool.queue):
+            self._dispatch(served.pool, now)
+
+    def worker_lied(self, worker_id: int, now: float, reason: str) -> None:
+        """A worker broke the protocol: it is killed and replaced."""
+        served, worker = self._workers[worker_id]
+        self._note(
+            "error", "worker broke the protocol", served.spec.key, worker=worker.slot, reason=reason
+        )
+        served.crew.kill(worker, "broke the protocol", now)
+
+    def worker_exited(self, worker_id: int, how: Exit, now: float) -> None:
+        """The process is gone; also when it could not be started at all."""
+        served, worker = self._workers.pop(worker_id)
+        served.crew.exited(worker, how, now)
+        self._adopt_new_workers(served)
+        self._settle(served, now)
+        if len(served.pool.queue):
+            self._dispatch(served.pool, now)
+
+    def worker(self, worker_id: int) -> Worker | None:
+        entry = self._workers.get(worker_id)
+        return None if entry is None else entry[1]
+
+    def _all_workers(self) -> list[Worker]:
+        return [worker for _, worker in self._workers.values()]
+
+    def _adopt_new_workers(self, served: Served) -> None:
+        for worker in served.crew.workers():
+            self._workers.setdefault(worker.worker_id, (served, worker))
+
+    # -- time -----------------------------------------------------------------
+
+    def next_due(self) -> float:
+        """When `tick` should be called at the latest."""
+        due_at = self._swept_at + SWEEP_S
+        for pool in self._due:
+            if pool.due_at is not None and pool.due_at < due_at:
+                due_at = pool.due_at
+        return due_at
+
+    def tick(self, now: float) -> None:
+        """Batches whose delay has passed, and every SWEEP_S all deadlines."""
+        for pool in list(self._due):
+            if pool.due_at is None or pool.due_at <= now:
+                self._dispatch(pool, now)
+        if now - self._swept_at >= SWEEP_S:
+            self._swept_at = now
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        for served in [*self.registry, *self._leaving]:
+            if not served.crew.slots and not served.waiters and not len(served.pool.queue):
+                continue  # ten thousand registered models without workers cost nothing
+            if len(served.pool.queue):
+                served.pool.expire(now)
+            served.crew.sweep(now)
+            self._adopt_new_workers(served)
+            self._sweep_waiters(served, now)
+            self._settle(served, now)
+        if self.is_stopping:
+            self._continue_stop(now)
+
+    def _sweep_waiters(self, served: Served, now: float) -> None:
+        for waiter in [w for w in served.waiters if w.until <= now]:
+            served.waiters.remove(waiter)
+            self._resolve(waiter, {"outcome": "partial"})
+        removal = served.removal
+        if removal is not None and removal.until <= now:
+            served.removal = None
+            model = served.spec.model
+            self._resolve(
+                removal,
+                UnregisterTimeout(f"Timed out while cleaning resources: {model}", model=model),
+            )
+            for worker in list(served.crew.workers()):
+                if worker.signalled_at is None:
+                    served.crew.kill(worker, "retired", now)
+
+    # -- stopping -------------------------------------------------------------
+
+    def stop(self, now: float, drain_s: float) -> None:
+        """Accept nothing new, finish what is here, let every worker leave."""
+        if self._stop_at is None:
+            self.is_stopping = True
+            self._stop_at = now + drain_s
+            self._continue_stop(now)
+
+    def _continue_stop(self, now: float) -> None:
+        assert self._stop_at is not None
+        is_late = now >= self._stop_at
+        for served in list(self.registry):
+            if is_late or not len(served.pool.queue) or not served.crew.has_hope:
+                self._remove(served, now, None)
+        if is_late:
+            for served in self._leaving:
+                for worker in list(served.crew.workers()):
+                    if worker.signalled_at is None:
+                        served.crew.kill(worker, "retired", now)
+
+    # -- what has come true ---------------------------------------------------
+
+    def _settle(self, served: Served, now: float) -> None:
+        """Answer waiting calls, flush a queue nobody will work on, let an empty version go."""
+        crew = served.crew
+        if served.state is VersionState.DRAINING:
+            if not crew.slots:
+                served.move(VersionEvent.EMPTIED)
+                self._leaving.remove(served)
+                if served.removal is not None:
+                    self._resolve(served.removal, {})
+            return
+        if self._fail_waiters(served, now):
+            return
+        if not crew.has_hope:
+            if crew.failure is not None and served.state in RUNNING:
+                served.move(VersionEvent.FAIL)
+            served.pool.flush(served.pool.no_worker)
+        if crew.is_settled:
+            if served.state is VersionState.SCALING:
+                served.move(VersionEvent.SETTLED)
+            self._resolve_waiters(served, None)
+
+    def _fail_waiters(self, served: Served, now: float) -> bool:
+        """Returns True if that took the version away: a registration is all or nothing."""
+        crew = served.crew
+        failed = [w for w in served.waiters if crew.failure_count > w.failures_before]
+        if not failed or crew.failure is None:
+            return False
+        for waiter in failed:
+            served.waiters.remove(waiter)
+            self._resolve(waiter, load_error(served.spec, crew.failure))
+        if not any(waiter.is_registration for waiter in failed):
+            return False
+        self._remove(served, now, None)
+        return True
+
+    def _resolve_waiters(self, served: Served, error: StokerError | None) -> None:
+        waiters, served.waiters = served.waiters, []
+        for waiter in waiters:
+            self._resolve(waiter, error if error is not None else {"outcome": "ready"})
+
+    def _resolve(self, waiter: Waiter, outcome: dict[str, Any] | StokerError) -> None:
+        if waiter.call is not None:
+            self._actions.append(Resolve(waiter.call, outcome))
+
+    def _note(self, level: str, event: str, key: VersionKey, **facts: object) -> None:
+        self._actions.append(
+            Note(level, event, {"model": key.model, "version": key.version, **facts})
+        )
+
+
+def load_error(spec: VersionSpec, failure: Failure) -> LoadFailed:
+    """What a waiting call is told of a version that cannot run."""
+    kind: Callable[..., LoadFailed] = LoadOutOfMemory if failure.is_out_of_memory else LoadFailed
+    return kind(
+        failure.message, model=spec.model, version=spec.version, last_line=failure.last_line
+    )

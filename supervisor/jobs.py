@@ -1,0 +1,123 @@
+r"""One job's life.
+
+Everything that moves a job is in `JOB_MOVES`; a pair that is missing there is
+a bug in us.  A job ends exactly once: the four ends have no way out.
+
+    QUEUED --send--> SENT --complete--> COMPLETED
+      ^   \           | \---fail------> FAILED
+      |    \--fail----|---------------> FAILED
+      |     \-expire--|---------------> EXPIRED      (queued jobs only: a sent one
+      |      \-cancel-+---------------> CANCELLED     is bounded by response_timeout)
+      +---give back---+               (its batch had not been started)
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final
+
+from stoker.wire.frames import FRONTEND_ID_BYTES
+
+if TYPE_CHECKING:
+    from stoker.supervisor.pools import Pool
+
+
+class JobState(enum.Enum):
+    QUEUED = "queued"
+    SENT = "sent"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(enum.Enum):
+    SEND = "send"
+    GIVE_BACK = "give back"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+
+
+JOB_MOVES: Final[dict[JobState, dict[JobEvent, JobState]]] = {
+    JobState.QUEUED: {
+        JobEvent.SEND: JobState.SENT,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+    },
+    JobState.SENT: {
+        JobEvent.GIVE_BACK: JobState.QUEUED,
+        JobEvent.COMPLETE: JobState.COMPLETED,
+        JobEvent.FAIL: JobState.FAILED,
+        JobEvent.CANCEL: JobState.CANCELLED,
+    },
+    JobState.COMPLETED: {},
+    JobState.FAILED: {},
+    JobState.EXPIRED: {},
+    JobState.CANCELLED: {},
+}
+
+
+class ImpossibleMove(AssertionError):
+    """This should never happen; it is a bug in stoker."""
+
+
+class Job:
+    """One request's unit of work.
+
+    Attributes:
+        deadline: Monotonic instant after which nobody wants the answer.
+        arrived_at: When it was accepted; kept when the job is given back, so
+            its batch delay and its place in the order are not started anew.
+        sequence: Grows with arrival over the whole supervisor.
+        pool: Whose queue it is in or came from.
+        worker_id: Who holds it while it is SENT.
+    """
+
+    __slots__ = (
+        "arrived_at",
+        "deadline",
+        "flags",
+        "job_id",
+        "payload",
+        "pool",
+        "sequence",
+        "state",
+        "worker_id",
+    )
+
+    def __init__(
+        self,
+        job_id: bytes,
+        payload: bytes,
+        deadline: float,
+        arrived_at: float,
+        sequence: int,
+        flags: int = 0,
+    ) -> None:
+        self.job_id = job_id
+        self.payload = payload
+        self.deadline = deadline
+        self.arrived_at = arrived_at
+        self.sequence = sequence
+        self.flags = flags
+        self.state = JobState.QUEUED
+        self.pool: Pool | None = None
+        self.worker_id = -1
+
+    @property
+    def frontend_id(self) -> bytes:
+        return self.job_id[:FRONTEND_ID_BYTES]
+
+    def move(self, event: JobEvent) -> None:
+        """Raises ImpossibleMove if the table knows no such move."""
+        try:
+            self.state = JOB_MOVES[self.state][event]
+        except KeyError:
+            raise ImpossibleMove(f"a {self.state.value} job cannot {event.value}") from None
+
+    @property
+    def has_ended(self) -> bool:
+        return not JOB_MOVES[self.state]

@@ -1,0 +1,246 @@
+"""The jobs of one version, and the workers that take them.
+
+A pool admits, queues, batches, hands out and takes back; it neither starts
+nor stops workers (`crews.py` does).  Every job it admits ends exactly once:
+by a worker's answer, or by a `Refuse` of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from stoker.errors import (
+    BadHandlerResult,
+    DeadlineExceeded,
+    NoWorker,
+    ProtocolError,
+    QueueFull,
+    StokerError,
+)
+from stoker.supervisor.actions import Action, Forward, Refuse, SendBatch, SendDrop
+from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
+from stoker.supervisor.dispatch import choose_busy
+from stoker.supervisor.jobs import Job, JobEvent, JobState
+from stoker.supervisor.queues import JobQueue
+from stoker.supervisor.versions import VersionSpec
+from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
+from stoker.wire.frames import Reply
+
+
+class Pool:
+    """Where a version's jobs wait, and who works on them.
+
+    Args:
+        jobs: Every job the supervisor holds, by id; shared by all pools, so
+            that a re-sent id is recognised and a cancel finds its job.
+        actions: Where decisions are put.
+        next_batch_id: Batch ids grow over the whole supervisor.
+    """
+
+    def __init__(
+        self,
+        spec: VersionSpec,
+        jobs: dict[bytes, Job],
+        actions: list[Action],
+        next_batch_id: Callable[[], int],
+    ) -> None:
+        self.model = spec.model
+        self.version = spec.version
+        self.policy: BatchPolicy = spec.batch
+        self.queue = JobQueue(spec.queue_capacity)
+        self.workers: dict[int, Worker] = {}
+        #: When an idle worker should get the incomplete batch that is queued.
+        self.due_at: float | None = None
+        self._idle: dict[int, Worker] = {}
+        self._jobs = jobs
+        self._actions = actions
+        self._next_batch_id = next_batch_id
+
+    # -- jobs -----------------------------------------------------------------
+
+    def submit(self, job: Job) -> None:
+        """Queue a job, or refuse it at once when there is no room."""
+        if not self.queue.has_room:
+            self._refuse(
+                job,
+                QueueFull(
+                    f"The queue of model {self.model} is full; try again later.",
+                    model=self.model,
+                    version=self.version,
+                    capacity=self.queue.capacity,
+                ),
+            )
+            return
+        job.pool = self
+        self._jobs[job.job_id] = job
+        self.queue.put(job)
+
+    def cancel(self, job: Job) -> None:
+        """The client left: a queued job goes, a sent one is marked and its worker told."""
+        if job.state is JobState.QUEUED:
+            self.queue.remove(job.job_id)
+        else:
+            self._actions.append(SendDrop(job.worker_id, [job.job_id]))
+        self._end(job, JobEvent.CANCEL)
+
+    def expire(self, now: float) -> None:
+        """End queued jobs whose deadline has passed."""
+        for job in self.queue.take_expired(now):
+            self._expire(job)
+
+    def flush(self, error: Callable[[], StokerError]) -> None:
+        """End every queued job with an error; sent ones are their workers' business."""
+        for job in self.queue.take_all():
+            self._fail(job, error())
+        self.due_at = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing queued and nothing in any worker's hand."""
+        return not len(self.queue) and not any(w.in_hand for w in self.workers.values())
+
+    # -- workers --------------------------------------------------------------
+
+    def join(self, worker: Worker) -> None:
+        """A worker has loaded and takes jobs from the next dispatch on."""
+        self.workers[worker.worker_id] = worker
+        self._idle[worker.worker_id] = worker
+
+    def retire(self, worker: Worker) -> None:
+        """Give the worker no more; it keeps what it holds."""
+        self._idle.pop(worker.worker_id, None)
+
+    def lose(self, worker: Worker, error: Callable[[], StokerError]) -> int:
+        """The worker is gone: its started batch fails, the others are given back.
+
+        Returns the number of jobs that failed.
+        """
+        self.workers.pop(worker.worker_id, None)
+        self._idle.pop(worker.worker_id, None)
+        failed = 0
+        if worker.in_hand:
+            for job in worker.in_hand.popleft().jobs:
+                if not job.has_ended:
+                    failed += 1
+                    self._fail(job, error())
+            self._give_back(worker.in_hand)
+            worker.in_hand.clear()
+        return failed
+
+    def _give_back(self, batches: Iterable[Batch]) -> None:
+        returned = []
+        for batch in batches:
+            self.queue.ahead -= len(batch.jobs)
+            for job in batch.jobs:
+                if not job.has_ended:
+                    job.move(JobEvent.GIVE_BACK)
+                    returned.append(job)
+        self.queue.put_back(returned)
+
+    # -- batches out, answers in -----------------------------------------------
+
+    def dispatch(self, now: float) -> None:
+        """Send every batch that should go now; remember when the next one is due."""
+        queue, policy = self.queue, self.policy
+        self.due_at = None
+        while len(queue):
+            if self._idle:
+                due_at = ready_at(queue, policy)
+                if due_at is not None and due_at > now:
+                    self.due_at = due_at
+                    return
+                worker = next(reversed(self._idle.values()))
+            elif is_full(queue, policy):
+                busy = choose_busy(self.workers.values(), len(self.workers))
+                if busy is None:
+                    return
+                worker = busy
+            else:
+                return
+            taken = take_batch(queue, policy, now)
+            for job in taken.expired:
+                self._expire(job)
+            if taken.jobs:
+                self._send(worker, taken.jobs, now)
+
+    def _send(self, worker: Worker, jobs: list[Job], now: float) -> None:
+        batch = Batch(self._next_batch_id(), jobs)
+        for job in jobs:
+            job.move(JobEvent.SEND)
+            job.worker_id = worker.worker_id
+        if worker.in_hand:
+            self.queue.ahead += len(jobs)
+        else:
+            worker.quiet_since = now
+            worker.batch_since = now
+        worker.in_hand.append(batch)
+        if worker.state is WorkerState.READY:
+            del self._idle[worker.worker_id]
+        worker.move(WorkerEvent.SENT)
+        self._actions.append(SendBatch(worker.worker_id, batch.batch_id, jobs))
+
+    def take_reply(self, worker: Worker, reply: Reply, now: float) -> None:
+        """One batch's progress.
+
+        Raises:
+            ProtocolError: The worker answers a batch it was not given, or out
+                of order; it cannot be trusted with anything more.
+        """
+        if not worker.in_hand or worker.in_hand[0].batch_id != reply.batch_id:
+            raise ProtocolError("a reply for a batch that the worker does not work on")
+        worker.quiet_since = now
+        for job_id in reply.ended:
+            job = self._jobs.get(job_id)
+            # Cancelled jobs are forgotten already; another worker's are not this one's to end.
+            if job is not None and job.worker_id == worker.worker_id:
+                self._end(job, JobEvent.COMPLETE)
+        for frontend_id, frame in reply.groups:
+            self._actions.append(Forward(frontend_id, frame))
+        if reply.is_last:
+            self._finish_batch(worker, now)
+
+    def _finish_batch(self, worker: Worker, now: float) -> None:
+        batch = worker.in_hand.popleft()
+        for job in batch.jobs:
+            if not job.has_ended:
+                self._fail(job, BadHandlerResult("The worker left the request unanswered."))
+        worker.note_service_time(now - worker.batch_since)
+        worker.batch_since = now
+        if worker.in_hand:
+            self.queue.ahead -= len(worker.in_hand[0].jobs)
+        elif worker.state is WorkerState.BUSY:
+            worker.move(WorkerEvent.ANSWERED)
+            self._idle[worker.worker_id] = worker
+
+    # -- ends -----------------------------------------------------------------
+
+    def no_worker(self) -> NoWorker:
+        return NoWorker(
+            f"Model {self.model} has no worker; scale it up.",
+            model=self.model,
+            version=self.version,
+        )
+
+    def _end(self, job: Job, event: JobEvent) -> None:
+        job.move(event)
+        self._jobs.pop(job.job_id, None)
+        job.payload = b""
+
+    def _fail(self, job: Job, error: StokerError) -> None:
+        self._end(job, JobEvent.FAIL)
+        self._actions.append(Refuse(job.job_id, error))
+
+    def _expire(self, job: Job) -> None:
+        self._end(job, JobEvent.EXPIRE)
+        self._actions.append(
+            Refuse(
+                job.job_id,
+                DeadlineExceeded(
+                    "The request waited longer than its deadline allows.", model=self.model
+                ),
+            )
+        )
+
+    def _refuse(self, job: Job, error: StokerError) -> None:
+        job.move(JobEvent.FAIL)
+        self._actions.append(Refuse(job.job_id, error))

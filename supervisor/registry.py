@@ -1,0 +1,107 @@
+"""Models, their versions, and which version is the default.
+
+Versions are opaque strings.  The first registered version of a name becomes
+the default and stays it until somebody says otherwise
+(contracts/torchserve.md 3.3, 3.7, 3.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from stoker.errors import DefaultVersionInUse, ModelNotFound, VersionExists, VersionNotFound
+from stoker.supervisor.versions import VersionKey
+
+V = TypeVar("V")
+
+
+class Registry(Generic[V]):
+    """A map from (model, version) to whatever the engine keeps for a version."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, dict[str, V]] = {}
+        self._defaults: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[V]:
+        for versions in self._models.values():
+            yield from versions.values()
+
+    def names(self) -> list[str]:
+        return sorted(self._models)
+
+    def add(self, key: VersionKey, value: V) -> None:
+        """Raises VersionExists."""
+        versions = self._models.get(key.model)
+        if versions is not None and key.version in versions:
+            raise VersionExists(
+                f"Model version {key.version} is already registered for model {key.model}",
+                model=key.model,
+                version=key.version,
+            )
+        if versions is None:
+            self._models[key.model] = {key.version: value}
+            self._defaults[key.model] = key.version
+        else:
+            versions[key.version] = value
+
+    def find(self, model: str, version: str | None = None) -> V:
+        """The named version, or the default one.
+
+        Raises:
+            ModelNotFound, VersionNotFound.
+        """
+        versions = self._versions(model)
+        try:
+            return versions[self._defaults[model] if version is None else version]
+        except KeyError:
+            raise VersionNotFound(
+                f"Model version: {version} does not exist for model: {model}",
+                model=model,
+                version=version,
+            ) from None
+
+    def all_versions(self, model: str) -> list[V]:
+        """In order of registration.  Raises ModelNotFound."""
+        return list(self._versions(model).values())
+
+    def default_version(self, model: str) -> str:
+        """Raises ModelNotFound."""
+        self._versions(model)
+        return self._defaults[model]
+
+    def set_default(self, model: str, version: str) -> None:
+        """Raises ModelNotFound, VersionNotFound."""
+        self.find(model, version)
+        self._defaults[model] = version
+
+    def check_removable(self, model: str, version: str | None) -> V:
+        """The version that `remove` would take away.
+
+        Raises:
+            ModelNotFound, VersionNotFound, DefaultVersionInUse.
+        """
+        value = self.find(model, version)
+        chosen = self._defaults[model] if version is None else version
+        if chosen == self._defaults[model] and len(self._models[model]) > 1:
+            raise DefaultVersionInUse(
+                f"Cannot remove default version for model {model}", model=model, version=chosen
+            )
+        return value
+
+    def discard(self, key: VersionKey) -> None:
+        """Take a version away whatever it is; the oldest left becomes the default if need be."""
+        versions = self._models.get(key.model)
+        if versions is None or versions.pop(key.version, None) is None:
+            return
+        if not versions:
+            del self._models[key.model]
+            del self._defaults[key.model]
+        elif self._defaults[key.model] == key.version:
+            self._defaults[key.model] = next(iter(versions))
+
+    def _versions(self, model: str) -> dict[str, V]:
+        try:
+            return self._models[model]
+        except KeyError:
+            raise ModelNotFound(f"Model not found: {model}", model=model) from None

@@ -1,0 +1,102 @@
+"""One version of a model: what it should be, and how far it is.
+
+    REGISTERED --scale--> SCALING <--scale / lost--> STEADY
+         \\                  |  \\----fail----> FAILED --scale--> SCALING
+          \\---drain---------+--------drain-----> DRAINING --gone--> GONE
+
+Source: design section 4; contracts/torchserve.md 3.3 and 3.6 for what describe shows.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from stoker.supervisor.batching import BatchPolicy
+from stoker.supervisor.jobs import ImpossibleMove
+
+
+class VersionKey(NamedTuple):
+    model: str
+    version: str
+
+
+class VersionState(enum.Enum):
+    REGISTERED = "registered"
+    SCALING = "scaling"
+    STEADY = "steady"
+    FAILED = "failed"
+    DRAINING = "draining"
+    GONE = "gone"
+
+
+class VersionEvent(enum.Enum):
+    SCALE = "scale"
+    SETTLED = "settled"
+    FAIL = "fail"
+    DRAIN = "drain"
+    EMPTIED = "emptied"
+
+
+_S, _E = VersionState, VersionEvent
+
+VERSION_MOVES: Final[dict[VersionState, dict[VersionEvent, VersionState]]] = {
+    _S.REGISTERED: {_E.SCALE: _S.SCALING, _E.DRAIN: _S.DRAINING},
+    _S.SCALING: {
+        _E.SCALE: _S.SCALING,
+        _E.SETTLED: _S.STEADY,
+        _E.FAIL: _S.FAILED,
+        _E.DRAIN: _S.DRAINING,
+    },
+    _S.STEADY: {_E.SCALE: _S.SCALING, _E.FAIL: _S.FAILED, _E.DRAIN: _S.DRAINING},
+    _S.FAILED: {_E.SCALE: _S.SCALING, _E.FAIL: _S.FAILED, _E.DRAIN: _S.DRAINING},
+    _S.DRAINING: {_E.DRAIN: _S.DRAINING, _E.EMPTIED: _S.GONE},
+    _S.GONE: {},
+}
+
+
+def move(state: VersionState, event: VersionEvent) -> VersionState:
+    """Raises ImpossibleMove if the table knows no such move."""
+    try:
+        return VERSION_MOVES[state][event]
+    except KeyError:
+        raise ImpossibleMove(f"a {state.value} version cannot {event.value}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a version cannot run, for describe and for the waiting call."""
+
+    message: str
+    last_line: str
+    is_out_of_memory: bool = False
+
+
+@dataclass(frozen=True)
+class VersionSpec:
+    """Everything registered about one version; fixed for its life but for the worker counts.
+
+    Attributes:
+        loading: The rest of what the worker is told (`wire.loading.LoadSpec`
+            fields other than gpu_id), opaque here.
+        shown: What describe shows beyond what is used here (url, runtime, ...).
+    """
+
+    model: str
+    version: str
+    batch: BatchPolicy = field(default_factory=BatchPolicy)
+    queue_capacity: int = 100
+    response_timeout_s: float = 120
+    startup_timeout_s: float = 120
+    max_retry_s: float = 300
+    client_timeout_s: float = 0
+    device_type: str = "cpu"
+    device_ids: tuple[int, ...] = ()
+    is_loaded_at_startup: bool = False
+    loading: dict[str, Any] = field(default_factory=dict)
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> VersionKey:
+        return VersionKey(self.model, self.version)

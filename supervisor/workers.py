@@ -1,0 +1,150 @@
+"""One worker process's life.
+
+Everything that moves a worker is in `WORKER_MOVES`.  An event that is missing
+there is a bug in us or a worker that lies; the loop logs it and treats the
+worker as lost.
+
+    STARTING --hello--> LOADING --loaded--> READY <==sent/answered==> BUSY
+        |                  |                  |                         |
+        |                  |                  +--------retire-----------+--> DRAINING
+        +------ kill ------+-------------- kill ------------------------+--------+--> DYING
+    any of them --exited--> GONE
+
+DYING means that a signal is on its way: it gets nothing more, but an answer it
+still gives is taken.
+
+Source: contracts/torchserve.md 8.5 for what the peer's states mean, design section 4.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import Final, NamedTuple
+
+from stoker.supervisor.jobs import ImpossibleMove, Job
+
+
+class WorkerState(enum.Enum):
+    STARTING = "starting"
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    DRAINING = "draining"
+    DYING = "dying"
+    GONE = "gone"
+
+
+class WorkerEvent(enum.Enum):
+    HELLO = "hello"
+    LOADED = "loaded"
+    SENT = "sent"
+    ANSWERED = "answered"
+    RETIRE = "retire"
+    KILL = "kill"
+    EXITED = "exited"
+
+
+_S, _E = WorkerState, WorkerEvent
+
+WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
+    _S.STARTING: {_E.HELLO: _S.LOADING, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
+    _S.LOADING: {_E.LOADED: _S.READY, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
+    _S.READY: {
+        _E.SENT: _S.BUSY,
+        _E.RETIRE: _S.DRAINING,
+        _E.KILL: _S.DYING,
+        _E.EXITED: _S.GONE,
+    },
+    _S.BUSY: {
+        _E.SENT: _S.BUSY,
+        _E.ANSWERED: _S.READY,
+        _E.RETIRE: _S.DRAINING,
+        _E.KILL: _S.DYING,
+        _E.EXITED: _S.GONE,
+    },
+    _S.DRAINING: {_E.ANSWERED: _S.DRAINING, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
+    _S.DYING: {_E.KILL: _S.DYING, _E.EXITED: _S.GONE},
+    _S.GONE: {},
+}
+
+#: A worker in one of these may still answer what it holds.
+SERVING: Final = frozenset({_S.READY, _S.BUSY, _S.DRAINING})
+
+
+class Batch(NamedTuple):
+    """Jobs sent to a worker together."""
+
+    batch_id: int
+    jobs: list[Job]
+
+
+class Worker:
+    """One OS process running one handler of one version.
+
+    Attributes:
+        worker_id: Unique for every process ever started; the slot's number
+            stays when a process is replaced.
+        in_hand: Batches sent and not finished, oldest first.  Only the first
+            has been started: a worker works in order.
+        quiet_since: When the worker last gave a sign of life that counts for
+            its current deadline (spawned, took up a batch, sent a piece).
+        batch_since: When the first batch in hand was started.
+        service_time_s: Smoothed time of one batch; None before the first.
+    """
+
+    __slots__ = (
+        "batch_since",
+        "device",
+        "drain_until",
+        "in_hand",
+        "is_told_to_leave",
+        "loaded_at",
+        "pid",
+        "quiet_since",
+        "service_time_s",
+        "signalled_at",
+        "slot",
+        "started_at",
+        "state",
+        "was_aborted",
+        "why_killed",
+        "worker_id",
+    )
+
+    def __init__(self, worker_id: int, slot: int, device: int | None, now: float) -> None:
+        self.worker_id = worker_id
+        self.slot = slot
+        self.device = device
+        self.state = WorkerState.STARTING
+        self.pid = -1
+        self.started_at = now
+        self.quiet_since = now
+        self.batch_since = now
+        self.loaded_at: float | None = None
+        self.in_hand: deque[Batch] = deque()
+        self.service_time_s: float | None = None
+        self.drain_until: float | None = None
+        self.is_told_to_leave = False
+        self.signalled_at: float | None = None
+        self.was_aborted = False
+        self.why_killed = ""
+
+    def move(self, event: WorkerEvent) -> None:
+        """Raises ImpossibleMove if the table knows no such move."""
+        try:
+            self.state = WORKER_MOVES[self.state][event]
+        except KeyError:
+            raise ImpossibleMove(f"a {self.state.value} worker cannot {event.value}") from None
+
+    def can(self, event: WorkerEvent) -> bool:
+        return event in WORKER_MOVES[self.state]
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state is WorkerState.READY
+
+    def note_service_time(self, seconds: float) -> None:
+        """Smooth over about eight batches: fast enough to follow a load change."""
+        known = self.service_time_s
+        self.service_time_s = seconds if known is None else known + (seconds - known) / 8
