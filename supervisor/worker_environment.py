@@ -1,0 +1,176 @@
+"""What a worker process is started with: command line, environment, folder.
+
+A worker inherits the server's environment minus three kinds of names: what
+`blacklist_env_vars` matches, what is ours (tokens and keys above all), and
+what systemd meant for the supervisor alone.  Cloud credentials stay unless
+blacklisted: handlers fetch their weights with them.
+
+Thread counts (`OMP_NUM_THREADS` and its like) are not touched: the peer does
+not either, and how many cores a worker should have is the operator's choice.
+
+Source: contracts/torchserve.md 6.5, 8.9.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from stoker.errors import SettingsError
+from stoker.supervisor.devices import VISIBLE, Device
+from stoker.supervisor.processes import WorkerCommand
+
+TOKEN: Final = "STOKER_WORKER_TOKEN"
+PARENT_PID: Final = "STOKER_PARENT_PID"
+DEVICE_ORDER: Final = "CUDA_DEVICE_ORDER"
+
+#: Never inherited: our own settings and secrets (the peer's names of them too), ...
+_OURS: Final = re.compile(r"STOKER_.*|TS_.*(TOKEN(?!IZ)|KEYSTORE|PRIVATE_KEY|SECRET).*")
+#: ... and what would let a handler speak for the service, or read its credentials.
+_SERVICE: Final = frozenset(
+    {
+        "NOTIFY_SOCKET",
+        "WATCHDOG_PID",
+        "WATCHDOG_USEC",
+        "LISTEN_FDS",
+        "LISTEN_PID",
+        "LISTEN_FDNAMES",
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+        "MEMORY_PRESSURE_WATCH",
+        "MEMORY_PRESSURE_WRITE",
+        "GUNICORN_CMD_ARGS",
+        "GUNICORN_FD",
+        "GUNICORN_PID",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentPolicy:
+    """The settings that shape every worker's environment.
+
+    Attributes:
+        hides_gpus: `number_of_gpu` is 0: no worker sees any GPU.
+        cwd: The server's folder: for workers without an archive, and what
+            relative entries of an inherited PYTHONPATH mean.
+    """
+
+    cwd: str
+    parent_pid: int
+    blacklist: re.Pattern[str] | None = None
+    decode_input_request: bool = True
+    hides_gpus: bool = False
+    python: str = sys.executable
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """One worker to be: whose handler, where to report, on which device.
+
+    Attributes:
+        sees_gpus: False for `deviceType: cpu`; a worker that merely found no
+            free device keeps the server's view, as with the peer.
+        store_dir: Parent of the symlink through which a plain directory is
+            served; handlers may find modules there.
+    """
+
+    worker_id: int
+    model: str
+    version: str
+    handler: str
+    address: str
+    token: bytes
+    model_dir: str | None = None
+    store_dir: str | None = None
+    device: Device | None = None
+    sees_gpus: bool = True
+
+
+def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
+    """The `blacklist_env_vars` setting, ready to match whole names.
+
+    Raises:
+        SettingsError: It is not a regular expression; the server must not start.
+    """
+    if not pattern:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(
+            f"blacklist_env_vars is not a regular expression: {error}.",
+            setting="blacklist_env_vars",
+        ) from None
+
+
+def worker_command(
+    place: WorkerPlace, policy: EnvironmentPolicy, environ: Mapping[str, str]
+) -> WorkerCommand:
+    """Build what the launcher executes for one worker."""
+    label = f"{place.model}:{place.version}"
+    argv = (
+        policy.python,
+        "-P",  # no folder of the user's before the standard library
+        "-m",
+        "stoker.worker",
+        "--worker-id",
+        str(place.worker_id),
+        "--address",
+        place.address,
+        "--label",
+        label,
+    )
+    env = inherited(environ, policy.blacklist)
+    if path := python_path(place, env.get("PYTHONPATH", ""), policy.cwd):
+        env["PYTHONPATH"] = path
+    else:
+        env.pop("PYTHONPATH", None)
+    env["PYTHONUNBUFFERED"] = "1"
+    env["TS_DECODE_INPUT_REQUEST"] = _flag(policy.decode_input_request)
+    env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = _flag(False)
+    env[TOKEN] = place.token.hex()
+    env[PARENT_PID] = str(policy.parent_pid)
+    _show_gpus(env, place, policy)
+    return WorkerCommand(argv, env, place.model_dir or policy.cwd, label)
+
+
+def inherited(environ: Mapping[str, str], blacklist: re.Pattern[str] | None) -> dict[str, str]:
+    """The part of the server's environment that user code may have."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in _SERVICE
+        and not _OURS.fullmatch(name)
+        and not (blacklist and blacklist.fullmatch(name))
+    }
+
+
+def python_path(place: WorkerPlace, inherited_path: str, cwd: str) -> str:
+    """PYTHONPATH: the handler's folder, what was inherited, the model's folder, its parent."""
+    parts = []
+    module, colon, _ = place.handler.partition(":")
+    # Without a colon the peer adds no folder, so module.py must lie at the top.
+    if colon and (folder := os.path.dirname(module)):
+        parts.append(os.path.join(place.model_dir or cwd, folder))
+    # An empty part would mean the worker's own folder; a relative one the server's.
+    parts += [os.path.join(cwd, part) for part in inherited_path.split(os.pathsep) if part]
+    parts += [folder for folder in (place.model_dir, place.store_dir) if folder]
+    return os.pathsep.join(dict.fromkeys(parts))
+
+
+def _show_gpus(env: dict[str, str], place: WorkerPlace, policy: EnvironmentPolicy) -> None:
+    # Without it CUDA numbers GPUs by speed and NVML by slot; ours are NVML's numbers.
+    env.setdefault(DEVICE_ORDER, "PCI_BUS_ID")
+    if policy.hides_gpus or not place.sees_gpus:
+        env[VISIBLE] = ""
+    elif place.device is not None and place.device.is_slice:
+        env[VISIBLE] = place.device.uuid
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
