@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from stoker.errors import StokerError
 from stoker.supervisor.jobs import Job
+from stoker.supervisor.versions import VersionSpec
 
 
 class Spawn(NamedTuple):
@@ -17,18 +18,16 @@ class Spawn(NamedTuple):
 
     worker_id: int
     slot: int
-    model: str
-    version: str
-    gpu_id: int | None
+    spec: VersionSpec
+    device: int | None
 
 
 class SendLoad(NamedTuple):
     """Tell a worker that said hello what to load."""
 
     worker_id: int
-    model: str
-    version: str
-    gpu_id: int | None
+    spec: VersionSpec
+    device: int | None
 
 
 class SendBatch(NamedTuple):

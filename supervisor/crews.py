@@ -38,9 +38,9 @@ class Exit(NamedTuple):
 class Devices(Protocol):
     """Which device a new worker gets; see placement."""
 
-    def place(self, spec: VersionSpec) -> int | None: ...
+    def place(self, worker_id: int, spec: VersionSpec) -> int | None: ...
 
-    def release(self, spec: VersionSpec, gpu_id: int | None) -> None: ...
+    def release(self, worker_id: int) -> None: ...
 
 
 class Numbers(Protocol):
@@ -169,12 +169,10 @@ class Crew:
                 self._spawn(slot, now)
 
     def _spawn(self, slot: Slot, now: float) -> None:
-        gpu_id = self._devices.place(self.spec)
-        worker = Worker(self._numbers.next_worker_id(), slot.number, gpu_id, now)
-        slot.worker = worker
-        self._actions.append(
-            Spawn(worker.worker_id, slot.number, self.spec.model, self.spec.version, gpu_id)
-        )
+        worker_id = self._numbers.next_worker_id()
+        device = self._devices.place(worker_id, self.spec)
+        slot.worker = Worker(worker_id, slot.number, device, now)
+        self._actions.append(Spawn(worker_id, slot.number, self.spec, device))
 
     # -- what workers say -----------------------------------------------------
 
@@ -184,9 +182,7 @@ class Crew:
             return
         worker.move(WorkerEvent.HELLO)
         worker.quiet_since = now
-        self._actions.append(
-            SendLoad(worker.worker_id, self.spec.model, self.spec.version, worker.device)
-        )
+        self._actions.append(SendLoad(worker.worker_id, self.spec, worker.device))
 
     def loaded(self, worker: Worker, now: float) -> None:
         if worker.state is WorkerState.DYING:
@@ -220,7 +216,7 @@ class Crew:
         was_expected = slot.is_retiring or worker.why_killed == "load failed"
         worker.move(WorkerEvent.EXITED)
         slot.worker = None
-        self._devices.release(self.spec, worker.device)
+        self._devices.release(worker.worker_id)
         failed = self._pool.lose(worker, self._error_for(worker, how))
         if not was_expected:
             self._note(
