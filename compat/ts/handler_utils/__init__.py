@@ -1,0 +1,1 @@
+"""Helpers around a handler: timing, micro batching, streaming."""

@@ -1,0 +1,5 @@
+"""One metric."""
+
+from stoker.worker.metrics import Metric
+
+__all__ = ["Metric"]

@@ -1,0 +1,1 @@
+"""Ready-made handlers under the names archives know."""

@@ -1,0 +1,129 @@
+"""`python -P -m stoker.worker`: one process that loads one handler and serves it.
+
+Started by the supervisor, never by hand: it connects to `--address`, proves
+itself by the token in the environment, is told what to load, and then works
+until it is told to leave or its parent dies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import io
+import os
+import signal
+import sys
+import time
+import traceback
+from typing import Final
+
+import setproctitle
+
+from stoker.errors import ProtocolError
+from stoker.wire.frames import Loaded, LoadFailed
+from stoker.wire.loading import LoadSpec
+from stoker.worker.channel import Channel, SupervisorGone
+from stoker.worker.contracts import faults
+from stoker.worker.contracts.torchserve import TorchServeContract
+from stoker.worker.exit_codes import WorkerExit
+from stoker.worker.in_hand import BatchInHand
+from stoker.worker.load import load, make_context
+from stoker.worker.serve import serve
+
+TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"  # noqa: S105 - the name of it
+LOAD_DEADLINE_S: Final = 60.0
+#: Threads of the handler may keep an interpreter from ending; then it ends
+#: anyhow, with a stack in the log.
+EXIT_DEADLINE_S: Final = 10.0
+MAX_LAST_LINE: Final = 1000
+
+
+def main() -> WorkerExit:
+    arguments = _parse(sys.argv[1:])
+    try:
+        token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
+    except ValueError:
+        token = b""
+    if not token:
+        sys.stderr.write("stoker: a worker is started by the supervisor, not by hand\n")
+        return WorkerExit.USAGE
+    _prepare_process(arguments.worker_id, arguments.label)
+    channel = Channel(arguments.address)
+    channel.stop_on(signal.SIGTERM)
+    try:
+        channel.say_hello(arguments.worker_id, token)
+        return _load_and_serve(channel)
+    except SupervisorGone as error:
+        sys.stderr.write(f"stoker: {error}\n")
+        return WorkerExit.SUPERVISOR_GONE
+    except ProtocolError as error:
+        sys.stderr.write(f"stoker: {error.message}\n")
+        return WorkerExit.PROTOCOL
+    except BaseException:
+        traceback.print_exc()
+        return WorkerExit.INTERNAL
+    finally:
+        faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
+        channel.close()
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="stoker.worker", description=__doc__)
+    parser.add_argument("--worker-id", type=int, required=True)
+    parser.add_argument("--address", required=True)
+    parser.add_argument("--label", required=True, help="model:version, for ps")
+    return parser.parse_args(argv)
+
+
+def _prepare_process(worker_id: int, label: str) -> None:
+    setproctitle.setproctitle(f"stoker: worker {worker_id} {label}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Pipes to the supervisor: whole lines, at once, and no print that
+            # fails for a letter.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # SIGABRT is how the supervisor asks a stuck worker for its stacks before
+    # killing it; SIGUSR1 shows them without an end.
+    faulthandler.enable(all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # Ctrl-C in a terminal reaches the whole group; the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _load_and_serve(channel: Channel) -> WorkerExit:
+    order = channel.wait_load(LOAD_DEADLINE_S)
+    if order is None:
+        return WorkerExit.LEFT
+    spec = LoadSpec.from_wire(order.spec)
+    context = make_context(spec)
+    started_at = time.monotonic()
+    try:
+        entry = load(spec, context)
+    except BaseException as error:
+        channel.send(_load_failure(spec, error))
+        return WorkerExit.LOAD_FAILED
+    in_hand = BatchInHand(channel)
+    contract = TorchServeContract(
+        entry,
+        context,
+        in_hand,
+        decode_request=spec.decode_request,
+        max_response_bytes=spec.max_response_bytes,
+    )
+    channel.send(Loaded({"load_s": time.monotonic() - started_at}))
+    return serve(channel, contract, in_hand)
+
+
+def _load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
+    """Tell the log everything and the supervisor what it may repeat to clients."""
+    traceback.print_exception(error)
+    last_line = traceback.format_exception_only(error)[-1].strip()[:MAX_LAST_LINE]
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and faults.is_out_of_memory(error)
+    ):
+        return LoadFailed("load_out_of_memory", "System out of memory", last_line)
+    return LoadFailed("load_failed", f"Handler {spec.handler} could not be loaded.", last_line)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""One job's request, taken apart only as far as somebody asks.
+
+Most handlers look at the body and never at a header, so headers stay a flat
+list until `headers` is read.  The layout is drawn in `wire/payloads.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from stoker.errors import ProtocolError
+from stoker.wire import codec
+
+
+class Headers(dict[str, Any]):
+    """Request headers as handlers of the torchserve contract expect them.
+
+    A plain dict when enumerated (the client's spelling, json-able), but
+    lookup ignores case, while `_` and `-` stay different.  Values are str,
+    except that every parameter has an entry `{"content-type": ...}` under its
+    own name (contracts/torchserve.md 2.5).
+    """
+
+    def __init__(self, items: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__()
+        self._spelling: dict[str, str] = {}
+        for name, value in items:
+            self[name] = value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self._spelling[name.lower()] = name
+
+    def __missing__(self, name: str) -> Any:
+        spelled = self._spelling.get(name.lower())
+        if spelled is None or spelled == name or not super().__contains__(spelled):
+            raise KeyError(name)
+        return super().__getitem__(spelled)
+
+    def __contains__(self, name: object) -> bool:
+        if super().__contains__(name):
+            return True
+        return isinstance(name, str) and super().__contains__(self._spelling.get(name.lower()))
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def __reduce__(self) -> tuple[type[Headers], tuple[list[tuple[str, Any]]]]:
+        return Headers, (list(self.items()),)
+
+
+class Request:
+    """What one client sent: an id, headers, and named parameters."""
+
+    __slots__ = ("_fields", "_first_parameter", "_headers", "request_id")
+
+    def __init__(self, payload: bytes) -> None:
+        """Raises ProtocolError if the bytes are not a request payload."""
+        fields = codec.unpack(payload)
+        try:
+            self.request_id: str = fields[0]
+            self._first_parameter: int = 2 + 2 * fields[1]
+        except (TypeError, IndexError, KeyError):
+            raise ProtocolError("not a request payload") from None
+        if (len(fields) - self._first_parameter) % 3 or len(fields) < self._first_parameter:
+            raise ProtocolError("not a request payload")
+        self._fields: list[Any] = fields
+        self._headers: Headers | None = None
+
+    def parameters(self) -> Iterator[tuple[str, str, bytes]]:
+        """(name, content type, body) in the order they were sent."""
+        fields, first = self._fields, self._first_parameter
+        return zip(fields[first::3], fields[first + 1 :: 3], fields[first + 2 :: 3], strict=True)
+
+    @property
+    def headers(self) -> Headers:
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = Headers(
+                (name, {"content-type": kind}) for name, kind, _ in self.parameters()
+            )
+            fields = self._fields
+            for i in range(2, self._first_parameter, 2):
+                headers[fields[i]] = fields[i + 1]
+        return headers

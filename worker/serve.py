@@ -1,0 +1,70 @@
+"""The worker's loop: take a batch, have it handled, answer every job of it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from stoker.errors import Cancelled, Internal
+from stoker.wire.frames import Reply, WorkBatch, WorkJob
+from stoker.worker.answers import CUT_BYTES, AnswerRow, cut_rows, error_row, group_rows
+from stoker.worker.channel import Channel
+from stoker.worker.exit_codes import WorkerExit
+from stoker.worker.in_hand import BatchInHand
+
+
+class Contract(Protocol):
+    """What an archive's conventions must offer to be served."""
+
+    #: The handler wants this process to end once the batch is answered.
+    wants_exit: bool
+
+    def answer(self, jobs: Sequence[WorkJob]) -> list[AnswerRow]:
+        """One last row for each job that did not get one while streaming."""
+        ...
+
+
+def serve(channel: Channel, contract: Contract, in_hand: BatchInHand) -> WorkerExit:
+    """Serve batches until it is time to leave.
+
+    Whatever a handler or a contract raises ends in an answer: nothing but a
+    lost supervisor leaves this loop by an exception.
+    """
+    while (batch := channel.next_batch()) is not None:
+        answer_batch(channel, contract, in_hand, batch)
+        if contract.wants_exit:
+            channel.flush()
+            return WorkerExit.HANDLER_EXITED
+    return WorkerExit.LEFT
+
+
+def answer_batch(
+    channel: Channel, contract: Contract, in_hand: BatchInHand, batch: WorkBatch
+) -> None:
+    """Handle what is still wanted of one batch and reply for all of it."""
+    batch_id, jobs = batch
+    rows: list[AnswerRow] = []
+    wanted = jobs
+    if channel.dropped:
+        wanted = [job for job in jobs if job.job_id not in channel.dropped]
+        error = Cancelled("The request was taken back before the handler saw it.")
+        rows = [error_row(job.job_id, error) for job in jobs if job.job_id in channel.dropped]
+    if wanted:
+        in_hand.begin(batch_id, wanted)
+        try:
+            rows += contract.answer(wanted)
+        except BaseException:
+            traceback.print_exc(file=sys.stderr)
+            bug = Internal("The worker met a bug of its own; its log has the traceback.")
+            rows += [error_row(job.job_id, bug) for job in wanted]
+        in_hand.end()
+    parts = cut_rows(rows) if len(rows) > 1 and _size(rows) > CUT_BYTES else [rows]
+    for part in parts[:-1]:
+        channel.reply_part(Reply(batch_id, False, [], group_rows(part)))
+    channel.reply(Reply(batch_id, True, [job[0] for job in jobs], group_rows(parts[-1])))
+
+
+def _size(rows: list[AnswerRow]) -> int:
+    return sum([len(row[6]) for row in rows])
