@@ -37,6 +37,8 @@ MAX_KEPT_CHARACTERS: Final = 1000
 #: A worker's budget: this much at once, and this much per second in the long run.
 BURST_BYTES: Final = 1 << 20
 BYTES_PER_S: Final = 256 << 10
+#: What a line costs besides its bytes (its prefix, its log call): 2000 lines a second at most.
+LINE_COST: Final = 128
 #: Of a flood, only the end of each read is looked at.
 FLOOD_TAIL_BYTES: Final = 8 << 10
 #: A log file that cannot be written is tried again after this.
@@ -86,9 +88,11 @@ class WorkerOutput:
         if worker is None:
             return
         now = self._clock.now()
-        if worker.spend(len(data), now):
+        if worker.spend(len(data) + LINE_COST * data.count(b"\n"), now):
             self._write(worker_id, worker, worker.take_held())
-            self._write(worker_id, worker, [(stream, x) for x in worker.split(stream, data)])
+            self._write(
+                worker_id, worker, [(stream, worker.clean(x)) for x in worker.split(stream, data)]
+            )
         else:
             worker.hold(stream, data)
 
@@ -156,19 +160,19 @@ class _Captured:
         self._budget = float(BURST_BYTES)
         self._refilled_at = now
 
-    def spend(self, size: int, now: float) -> bool:
-        """Is there budget for `size` bytes?  A flood ends when half the burst is back."""
+    def spend(self, cost: int, now: float) -> bool:
+        """Is there budget for that much?  A flood ends when half the burst is back."""
         refill = (now - self._refilled_at) * BYTES_PER_S
         self._budget = min(BURST_BYTES, self._budget + refill)
         self._refilled_at = now
         if self.suppressed and self._budget < BURST_BYTES / 2:
             return False
-        if size > self._budget:
+        if cost > self._budget:
             return False
-        self._budget -= size
+        self._budget -= cost
         return True
 
-    def split(self, stream: Stream, data: bytes) -> list[str]:
+    def split(self, stream: Stream, data: bytes) -> list[bytes]:
         """Complete lines; the rest waits for its newline, within the line cap."""
         *lines, rest = (self.partial[stream] + data).split(b"\n")
         if len(rest) > MAX_LINE_BYTES:
@@ -178,7 +182,7 @@ class _Captured:
             # One byte above the cap is enough for `clean` to know that it was cut.
             rest = rest[: MAX_LINE_BYTES + 1]
         self.partial[stream] = rest
-        return [self.clean(line) for line in lines]
+        return lines
 
     def hold(self, stream: Stream, data: bytes) -> None:
         """Count a flood's lines and keep its last ones, at a small price."""
@@ -188,7 +192,8 @@ class _Captured:
             self.partial[stream] = b""
         lines = self.split(stream, data[cut:])
         self.suppressed += skipped + len(lines) or 1
-        self.held.extend((stream, line[:MAX_KEPT_CHARACTERS]) for line in lines)
+        last = lines[-KEPT_LINES:]
+        self.held.extend((stream, self.clean(line)[:MAX_KEPT_CHARACTERS]) for line in last)
 
     def take_held(self) -> list[tuple[Stream, str]]:
         """What a flood left: how much is missing, then its last lines."""

@@ -1,0 +1,191 @@
+"""Environment, command line and folder of a worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stoker.errors import SettingsError
+from stoker.supervisor.devices import Device
+from stoker.supervisor.worker_environment import (
+    EnvironmentPolicy,
+    WorkerPlace,
+    compile_blacklist,
+    worker_command,
+)
+
+POLICY = EnvironmentPolicy(cwd="/srv", parent_pid=42, python="/usr/bin/python3")
+
+
+def place(**fields: Any) -> WorkerPlace:
+    usual: dict[str, Any] = {
+        "worker_id": 9000,
+        "model": "echo",
+        "version": "1.0",
+        "handler": "echo.py",
+        "address": "ipc:///run/stoker/worker.sock",
+        "token": b"\x01\xff",
+        "model_dir": "/cache/echo",
+    }
+    return WorkerPlace(**(usual | fields))
+
+
+def env_of(
+    environ: dict[str, str], policy: EnvironmentPolicy = POLICY, **fields: Any
+) -> dict[str, str]:
+    return dict(worker_command(place(**fields), policy, environ).env)
+
+
+def test_the_command_says_who_the_worker_is() -> None:
+    """
+    `ps` and the worker's own first message both rest on it.
+    """
+    command = worker_command(place(), POLICY, {})
+
+    assert " ".join(command.argv) == (
+        "/usr/bin/python3 -P -m stoker.worker --worker-id 9000"
+        " --address ipc:///run/stoker/worker.sock --label echo:1.0"
+    )
+    assert command.cwd == "/cache/echo"
+    assert command.label == "echo:1.0"
+    assert command.env == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "PYTHONPATH": "/cache/echo",
+        "PYTHONUNBUFFERED": "1",
+        "STOKER_PARENT_PID": "42",
+        "STOKER_WORKER_TOKEN": "01ff",
+        "TS_DECODE_INPUT_REQUEST": "true",
+        "TS_IPEX_ENABLE": "false",
+        "TS_IPEX_GPU_ENABLE": "false",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "STOKER_MANAGEMENT_TOKEN",
+        "STOKER_WORKER_TOKEN",
+        "TS_KEYSTORE_PASS",
+        "TS_PRIVATE_KEY_FILE",
+        "TS_DISABLE_TOKEN_AUTHORIZATION",
+        "NOTIFY_SOCKET",
+        "CREDENTIALS_DIRECTORY",
+        "LISTEN_FDS",
+    ],
+)
+def test_secrets_and_the_services_own_names_are_kept_back(name: str) -> None:
+    """
+    A handler must not read our tokens, nor tell systemd that we are ready.
+    """
+    assert env_of({name: "inherited"}).get(name) in (None, "01ff")
+
+
+@pytest.mark.parametrize("name", ["HOME", "AWS_SECRET_ACCESS_KEY", "TS_TOKENIZER", "HF_TOKEN"])
+def test_everything_else_is_inherited(name: str) -> None:
+    """
+    As with the peer; handlers fetch weights with the server's credentials.
+    """
+    assert env_of({name: "value"})[name] == "value"
+
+
+def test_the_blacklist_matches_whole_names() -> None:
+    """
+    Contract 6.5: fully matching; `AWS_.*|PATH` spares LD_LIBRARY_PATH.
+    """
+    policy = EnvironmentPolicy("/srv", 42, blacklist=compile_blacklist("AWS_.*|PATH"))
+
+    env = env_of({"AWS_KEY": "1", "PATH": "2", "LD_LIBRARY_PATH": "3"}, policy)
+
+    assert "AWS_KEY" not in env
+    assert "PATH" not in env
+    assert env["LD_LIBRARY_PATH"] == "3"
+
+
+def test_a_bad_blacklist_stops_the_start() -> None:
+    """
+    Silently matching nothing would hand out what the operator meant to hide.
+    """
+    assert compile_blacklist("") is None
+    with pytest.raises(SettingsError, match="blacklist_env_vars"):
+        compile_blacklist("AWS_(")
+
+
+@pytest.mark.parametrize(
+    ("fields", "inherited", "path"),
+    [
+        ({}, "", "/cache/echo"),
+        ({}, "/lib/a::/lib/b", "/lib/a:/lib/b:/cache/echo"),
+        ({}, "lib:.", "/srv/lib:/srv/.:/cache/echo"),
+        ({"handler": "src/echo.py:run"}, "/lib", "/cache/echo/src:/lib:/cache/echo"),
+        ({"handler": "/opt/h/echo.py:run"}, "", "/opt/h:/cache/echo"),
+        ({"handler": "package.echo:run", "model_dir": None}, "/lib", "/lib"),
+        ({"handler": "echo:run", "model_dir": None}, "", None),
+        ({"store_dir": "/store"}, "/store", "/store:/cache/echo"),
+        ({"store_dir": "/store"}, "", "/cache/echo:/store"),
+    ],
+)
+def test_pythonpath_has_the_contracts_order(
+    fields: dict[str, Any], inherited: str, path: str | None
+) -> None:
+    """
+    Contract 6.5; no empty part, which would mean whatever folder a process is in.
+    """
+    assert env_of({"PYTHONPATH": inherited}, **fields).get("PYTHONPATH") == path
+
+
+def test_without_an_archive_the_worker_stays_in_the_servers_folder() -> None:
+    """
+    Its relative files are where the operator started the server.
+    """
+    assert worker_command(place(model_dir=None), POLICY, {}).cwd == "/srv"
+
+
+def test_gpu_workers_inherit_what_is_visible() -> None:
+    """
+    `gpu_id` indexes into it; narrowing it would shift the index (contract 8.9).
+    """
+    device = Device(1, "GPU-b", "Tesla", 1)
+
+    env = env_of({"CUDA_VISIBLE_DEVICES": "3,2"}, device=device)
+
+    assert env["CUDA_VISIBLE_DEVICES"] == "3,2"
+    assert env["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_VISIBLE_DEVICES" not in env_of({}, device=device)
+
+
+def test_the_operators_device_order_stays() -> None:
+    """
+    Whoever set it knows their cards.
+    """
+    assert env_of({"CUDA_DEVICE_ORDER": "FASTEST_FIRST"})["CUDA_DEVICE_ORDER"] == "FASTEST_FIRST"
+
+
+def test_a_worker_on_a_slice_sees_only_that() -> None:
+    """
+    CUDA shows a process one slice: the one it was placed on.
+    """
+    device = Device(4, "MIG-c", "Tesla MIG 1g", 1, is_slice=True)
+
+    assert env_of({"CUDA_VISIBLE_DEVICES": "0"}, device=device)["CUDA_VISIBLE_DEVICES"] == "MIG-c"
+
+
+def test_gpus_are_hidden_when_said_so() -> None:
+    """
+    `number_of_gpu=0` and `deviceType: cpu` must hold even for handlers that do
+    not ask the context; a worker that found no GPU keeps the server's view.
+    """
+    no_gpus = EnvironmentPolicy("/srv", 42, hides_gpus=True)
+
+    assert env_of({"CUDA_VISIBLE_DEVICES": "0"}, no_gpus)["CUDA_VISIBLE_DEVICES"] == ""
+    assert env_of({}, sees_gpus=False)["CUDA_VISIBLE_DEVICES"] == ""
+    assert env_of({"CUDA_VISIBLE_DEVICES": "0"})["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_decoding_can_be_switched_off() -> None:
+    """
+    `decode_input_request=false` reaches the worker the peer's way.
+    """
+    policy = EnvironmentPolicy("/srv", 42, decode_input_request=False)
+
+    assert env_of({}, policy)["TS_DECODE_INPUT_REQUEST"] == "false"
