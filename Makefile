@@ -68,8 +68,8 @@ test: lint
 # checkout `stoker.wire` is not a folder below `stoker`.
 lint: $(VENV)/test .build/installed/made
 	$(call say,ruff)
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check --extend-exclude .build .
+	@$(PY) -m ruff format --check --extend-exclude .build .
 	$(call say,import contracts)
 	@cd .build/installed && PYTHONPATH=. ../../$(VENV)/bin/lint-imports --config ../../.importlinter
 	$(call say,mypy --strict)

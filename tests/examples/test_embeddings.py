@@ -55,7 +55,7 @@ def test_a_request_without_text_fails_alone(server: Any) -> None:
     with ThreadPoolExecutor(len(bodies)) as clients:
         answers = list(clients.map(lambda body: embed(server, body), bodies))
 
-    assert [200, 400, 200] == [answer.status for answer in answers]
+    assert [answer.status for answer in answers] == [200, 400, 200]
 
 
 def dot(a: list[float], b: list[float]) -> float:
