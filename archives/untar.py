@@ -101,11 +101,12 @@ def _add_all(reader: _MeteredReader, writer: MemberWriter) -> bool:
     """Write all members; tell whether names start with `./`."""
     is_dotted = False
     reader.allow(_HEADER_BYTES)
-    with tarfile.TarFile(fileobj=reader, mode="r") as archive:  # type: ignore[arg-type]
+    with tarfile.TarFile(fileobj=reader, mode="r") as archive:
         while (member := archive.next()) is not None:
             _add(reader, archive, member, writer)
             is_dotted = is_dotted or member.name == "." or member.name.startswith("./")
-            archive.members.clear()  # it would keep every header until the end
+            # It would keep every header until the end; the attribute is public, typeshed lacks it.
+            archive.members.clear()  # type: ignore[attr-defined]
             reader.allow(_HEADER_BYTES)
     # tarfile takes the end of the file, or rubbish, for the end of the archive.
     if reader.last_block != bytes(_BLOCK):
