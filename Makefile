@@ -74,7 +74,7 @@ lint: $(VENV)/test .build/installed/made
 	@cd .build/installed && PYTHONPATH=. ../../$(VENV)/bin/lint-imports --config ../../.importlinter
 	$(call say,mypy --strict)
 	@MYPYPATH=.build/installed $(PY) -m mypy --config-file setup.cfg -p stoker
-	@MYPYPATH=.build/installed:benchmarks:examples $(PY) -m mypy --config-file setup.cfg benchmarks
+	@MYPYPATH=.build/installed:benchmarks:examples:examples/digits $(PY) -m mypy --config-file setup.cfg benchmarks
 
 # -- what the targets above stand on ------------------------------------------
 

@@ -104,7 +104,7 @@ class LocalServer:
         self.addresses: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
         folders = {name: self.home / name for name in ("runtime", "state", "cache", "log")}
-        self._command = [sys.executable, "-P", "-m", "stoker.cli.main", "serve"]
+        self._command = [sys.executable, "-P", "-m", "stoker.cli", "serve"]
         for listener, port in zip(LISTENERS, ports, strict=True):
             self._command += [f"--{listener}-address", f"http://{HOST}:{port}"]
         for name, folder in folders.items():
