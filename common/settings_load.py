@@ -22,7 +22,7 @@ from stoker.settings_values import parse_text, parse_value
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 #: Room that a runtime folder must leave for the names of sockets in it.
-_SOCKET_NAME_BYTES: Final = 16
+_SOCKET_NAME_BYTES: Final = 24
 
 _CONFIG_FLAGS: Final = ("--config", "--ts-config")
 #: The peer's flags that are not simply a key with dashes, and what they set.
@@ -317,6 +317,18 @@ def _check_together(settings: Settings, origins: Mapping[str, Origin]) -> None:
         raise refuse(
             "runtime_dir", f"runtime_dir is too long for a socket's path: {settings.runtime_dir}"
         )
+
+
+def check_folders(settings: Settings) -> None:
+    """Folders that must be there before a server starts (9.1).
+
+    Not part of `load`: a frontend in its own sandbox may not see them, and
+    `stoker stop` does not care.
+    """
+    for name in ("model_store", "workflow_store"):
+        folder: Path | None = getattr(settings, name)
+        if folder is not None and not folder.is_dir():
+            raise SettingsError(f"{KNOWN[name].flag} directory not found: {folder}", setting=name)
 
 
 def _is_in_effect(name: str) -> bool:

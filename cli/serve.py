@@ -1,0 +1,63 @@
+"""`stoker serve`: the launcher in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from stoker.cli.parsers import Subparsers, settings_help
+from stoker.exit_codes import ExitCode
+from stoker.settings import Settings
+from stoker.settings_load import check_folders, load
+
+
+def add_parser(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="serve in the foreground until SIGTERM or Ctrl-C",
+        description="Start the supervisor and the frontend, restart either if it dies, and stop "
+        "both in order on SIGTERM or Ctrl-C.  A second Ctrl-C does not wait for requests in hand.",
+        epilog=settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="stoker serve [--config FILE] [--SETTING VALUE]...",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+
+
+def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
+    from setproctitle import setproctitle
+
+    from stoker import logs
+    from stoker.cli.launcher import Launcher
+
+    settings = load(settings_argv, os.environ)
+    check_folders(settings)
+    make_folders(settings)
+    logs.configure(settings, "launcher")
+    setproctitle("stoker: launcher")
+    return Launcher(
+        settings,
+        command("stoker.supervisor", settings_argv),
+        command("stoker.frontend", settings_argv),
+        os.environ,
+    ).run()
+
+
+def command(module: str, argv: Sequence[str]) -> list[str]:
+    """Run one of our programs with this interpreter.
+
+    `-P` keeps the working directory off the path: a `worker.py` that lies
+    there must not become ours, nor ours hide it.
+    """
+    return [sys.executable, "-P", "-m", module, *argv]
+
+
+def make_folders(settings: Settings) -> None:
+    """The runtime folder, closed to others; it holds the sockets and the pid file."""
+    from stoker.wire.sockets import prepare_folder
+
+    prepare_folder(Path(settings.runtime_dir))
