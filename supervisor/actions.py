@@ -80,6 +80,12 @@ class Resolve(NamedTuple):
     outcome: dict[str, Any] | StokerError
 
 
+class Release(NamedTuple):
+    """An unregistered version's last worker is gone; its archive may go too."""
+
+    spec: VersionSpec
+
+
 class Note(NamedTuple):
     """A log event: level, a sentence without numbers, then facts."""
 
@@ -99,5 +105,6 @@ Action = (
     | Forward
     | Refuse
     | Resolve
+    | Release
     | Note
 )

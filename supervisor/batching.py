@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
-from stoker.wire.frames import JobFlag
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +30,11 @@ class Taken(NamedTuple):
 
 
 def is_full(queue: JobQueue, policy: BatchPolicy) -> bool:
-    """Whether waiting longer could not make the next batch larger."""
-    if len(queue) >= policy.max_size:
-        return True
-    oldest = queue.oldest()
-    return oldest is not None and bool(oldest.flags & JobFlag.DESCRIBE)
+    """Whether waiting longer could not make the next batch larger.
+
+    A describe job, wherever it is, travels alone and lets nothing pass.
+    """
+    return len(queue) >= policy.max_size or queue.loners > 0
 
 
 def ready_at(queue: JobQueue, policy: BatchPolicy) -> float | None:
@@ -65,7 +64,7 @@ def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
         job = queue.take()
         if job.deadline <= now:
             expired.append(job)
-        elif job.flags & JobFlag.DESCRIBE:
+        elif job.is_loner:
             if jobs:
                 queue.put_back([job])
             else:

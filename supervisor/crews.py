@@ -172,6 +172,7 @@ class Crew:
         worker_id = self._numbers.next_worker_id()
         device = self._devices.place(worker_id, self.spec)
         slot.worker = Worker(worker_id, slot.number, device, now)
+        slot.load_failure = None
         self._actions.append(Spawn(worker_id, slot.number, self.spec, device))
 
     # -- what workers say -----------------------------------------------------
@@ -192,7 +193,6 @@ class Crew:
         worker.loaded_at = now
         self.has_ever_loaded = True
         self.failure = None
-        self._slot_of(worker).load_failure = None
         self._note("info", "worker ready", worker, load_s=round(now - worker.started_at, 3))
         self._pool.join(worker)
 
@@ -200,7 +200,7 @@ class Crew:
         """It says that it cannot load, and exits by itself."""
         if worker.state is WorkerState.DYING:
             return
-        worker.move(WorkerEvent.KILL)
+        worker.move(WorkerEvent.LOAD_FAILED)
         worker.signalled_at = now
         worker.why_killed = "load failed"
         if self.failure is None or self.failure.last_line != failure.last_line:
@@ -232,8 +232,9 @@ class Crew:
             self._note("info", "worker left", worker, exit=how.words)
         else:
             if not had_loaded and slot.load_failure is None:
-                message = f"The worker ended while loading: {how.words}."
-                self._fail(Failure(message, how.words, how.is_oom_like))
+                words = worker.why_killed or how.words
+                is_oom_like = how.is_oom_like and not worker.why_killed
+                self._fail(Failure(f"The worker ended while loading: {words}.", words, is_oom_like))
             self._replace(slot, worker, now)
 
     def _replace(self, slot: Slot, worker: Worker, now: float) -> None:

@@ -20,7 +20,7 @@ from stoker.errors import (
     Unregistered,
     UnregisterTimeout,
 )
-from stoker.supervisor.actions import Action, Note, Refuse, Resolve
+from stoker.supervisor.actions import Action, Note, Refuse, Release, Resolve
 from stoker.supervisor.crews import Crew, Devices, Exit
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.pools import Pool
@@ -195,22 +195,24 @@ class Engine:
         self._remove(served, now, Waiter(call, now + wait_s, 0))
 
     def _remove(self, served: Served, now: float, removal: Waiter | None) -> None:
-        spec = served.spec
-        self.registry.discard(spec.key)
+        self.registry.discard(served.spec.key)
         served.removal = removal
         served.move(VersionEvent.DRAIN)
         self._leaving.append(served)
-        served.pool.flush(
-            lambda: Unregistered(
-                f"Model {spec.model} was unregistered.", model=spec.model, version=spec.version
-            )
-        )
-        gone = Unregistered(f"Model {spec.model} was unregistered.", model=spec.model)
-        self._resolve_waiters(served, gone)
+        self._resolve_waiters(served, self._gone(served))
         served.crew.min_workers = served.crew.max_workers = 0
         served.crew.set_size(0, None, now)
-        self._note("info", "model unregistered", spec.key)
+        self._note("info", "model unregistered", served.spec.key)
         self._settle(served, now)
+
+    def _gone(self, served: Served) -> StokerError:
+        """What clients and waiting calls of a version that leaves are told."""
+        if self.is_stopping:
+            return ShuttingDown("The server is stopping; try another one.")
+        spec = served.spec
+        return Unregistered(
+            f"Model {spec.model} was unregistered.", model=spec.model, version=spec.version
+        )
 
     # -- jobs -----------------------------------------------------------------
 
@@ -223,8 +225,11 @@ class Engine:
             if self.is_stopping:
                 raise ShuttingDown("The server is stopping; try another one.")
             served = self.registry.find(model, version)
+            pool = served.pool
             if not served.crew.has_hope:
-                raise served.pool.no_worker()
+                raise pool.no_worker()
+            if not pool.queue.has_room:
+                raise pool.queue_full()
         except StokerError as error:
             if "version" in error.details and version is None:
                 error.details["version"] = None
@@ -234,7 +239,6 @@ class Engine:
         if client_timeout_s > 0:
             deadline = min(deadline, now + client_timeout_s)
         self._sequence += 1
-        pool = served.pool
         pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
         self._touched[pool] = None
 
@@ -263,22 +267,32 @@ class Engine:
             self.cancel(job_id, now)
 
     # -- workers --------------------------------------------------------------
+    # What a worker said may still be on the way when it is gone; that is dropped.
 
     def worker_spawned(self, worker_id: int, pid: int) -> None:
         self._workers[worker_id][1].pid = pid
 
     def worker_said_hello(self, worker_id: int, now: float) -> None:
-        served, worker = self._workers[worker_id]
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
         served.crew.hello(worker, now)
 
     def worker_loaded(self, worker_id: int, now: float) -> None:
-        served, worker = self._workers[worker_id]
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
         served.crew.loaded(worker, now)
         self._dispatch(served.pool, now)
         self._settle(served, now)
 
     def worker_load_failed(self, worker_id: int, failure: Failure, now: float) -> None:
-        served, worker = self._workers[worker_id]
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
         served.crew.load_failed(worker, failure, now)
         self._settle(served, now)
 
@@ -295,7 +309,10 @@ class Engine:
 
     def worker_lied(self, worker_id: int, now: float, reason: str) -> None:
         """A worker broke the protocol: it is killed and replaced."""
-        served, worker = self._workers[worker_id]
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
         self._note(
             "error", "worker broke the protocol", served.spec.key, worker=worker.slot, reason=reason
         )
@@ -336,7 +353,7 @@ class Engine:
         for pool in list(self._due):
             if pool.due_at is None or pool.due_at <= now:
                 self._dispatch(pool, now)
-        if now - self._swept_at >= SWEEP_S:
+        if now >= self._swept_at + SWEEP_S:  # the very sum that next_due announces
             self._swept_at = now
             self._sweep(now)
 
@@ -396,9 +413,13 @@ class Engine:
         """Answer waiting calls, flush a queue nobody will work on, let an empty version go."""
         crew = served.crew
         if served.state is VersionState.DRAINING:
+            # Also what a worker that died on its way out gave back.
+            served.pool.flush(lambda: self._gone(served))
             if not crew.slots:
                 served.move(VersionEvent.EMPTIED)
                 self._leaving.remove(served)
+                self._due.pop(served.pool, None)
+                self._actions.append(Release(served.spec))
                 if served.removal is not None:
                     self._resolve(served.removal, {})
             return

@@ -59,18 +59,7 @@ class Pool:
     # -- jobs -----------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Queue a job, or refuse it at once when there is no room."""
-        if not self.queue.has_room:
-            self._refuse(
-                job,
-                QueueFull(
-                    f"The queue of model {self.model} is full; try again later.",
-                    model=self.model,
-                    version=self.version,
-                    capacity=self.queue.capacity,
-                ),
-            )
-            return
+        """Queue a job; the caller has seen that there is room."""
         job.pool = self
         self._jobs[job.job_id] = job
         self.queue.put(job)
@@ -158,9 +147,12 @@ class Pool:
             else:
                 return
             taken = take_batch(queue, policy, now)
-            for job in taken.expired:
-                self._expire(job)
-            if taken.jobs:
+            if taken.expired:
+                for job in taken.expired:
+                    self._expire(job)
+                # Judge again: what is left may be worth waiting for.
+                queue.put_back(taken.jobs)
+            else:
                 self._send(worker, taken.jobs, now)
 
     def _send(self, worker: Worker, jobs: list[Job], now: float) -> None:
@@ -214,6 +206,14 @@ class Pool:
 
     # -- ends -----------------------------------------------------------------
 
+    def queue_full(self) -> QueueFull:
+        return QueueFull(
+            f"The queue of model {self.model} is full; try again later.",
+            model=self.model,
+            version=self.version,
+            capacity=self.queue.capacity,
+        )
+
     def no_worker(self) -> NoWorker:
         return NoWorker(
             f"Model {self.model} has no worker; scale it up.",
@@ -222,9 +222,9 @@ class Pool:
         )
 
     def _end(self, job: Job, event: JobEvent) -> None:
+        # The payload stays: the batch with it may be sent only at the end of the turn.
         job.move(event)
         self._jobs.pop(job.job_id, None)
-        job.payload = b""
 
     def _fail(self, job: Job, error: StokerError) -> None:
         self._end(job, JobEvent.FAIL)
@@ -240,7 +240,3 @@ class Pool:
                 ),
             )
         )
-
-    def _refuse(self, job: Job, error: StokerError) -> None:
-        job.move(JobEvent.FAIL)
-        self._actions.append(Refuse(job.job_id, error))

@@ -17,15 +17,17 @@ class JobQueue:
 
     Jobs that were sent ahead to a worker but not started (`ahead`) count
     against the bound as well: when they are given back there is room for
-    them, so the queue never holds more than `capacity`.
+    them, so the queue never holds more than `capacity`.  `loners` counts the
+    waiting jobs that travel alone.
     """
 
-    __slots__ = ("_jobs", "ahead", "capacity")
+    __slots__ = ("_jobs", "ahead", "capacity", "loners")
 
     def __init__(self, capacity: int) -> None:
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
         self.capacity = capacity
         self.ahead = 0
+        self.loners = 0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -44,6 +46,7 @@ class JobQueue:
 
     def put(self, job: Job) -> None:
         self._jobs[job.job_id] = job
+        self.loners += job.is_loner
 
     def put_back(self, jobs: Iterable[Job]) -> None:
         """Return jobs that were sent but not started, to where they were in the order."""
@@ -54,6 +57,7 @@ class JobQueue:
         for job in reversed(returned):
             self._jobs[job.job_id] = job
             self._jobs.move_to_end(job.job_id, last=False)
+            self.loners += job.is_loner
         if oldest is not None and oldest.sequence < returned[-1].sequence:
             # Another worker gave back older ones before; only then is a sort due.
             self._jobs = OrderedDict(
@@ -67,21 +71,27 @@ class JobQueue:
 
     def take(self) -> Job:
         """Remove and return the oldest job; KeyError when empty."""
-        return self._jobs.popitem(last=False)[1]
+        job = self._jobs.popitem(last=False)[1]
+        self.loners -= job.is_loner
+        return job
 
     def remove(self, job_id: bytes) -> Job | None:
-        return self._jobs.pop(job_id, None)
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self.loners -= job.is_loner
+        return job
 
     def take_expired(self, now: float) -> list[Job]:
         """Remove and return every job whose deadline has passed."""
         expired = [job for job in self._jobs.values() if job.deadline <= now]
         for job in expired:
-            del self._jobs[job.job_id]
+            self.remove(job.job_id)
         return expired
 
     def take_all(self) -> list[Job]:
         jobs = list(self._jobs.values())
         self._jobs.clear()
+        self.loners = 0
         return jobs
 
 

@@ -8,10 +8,11 @@ worker as lost.
         |                  |                  |                         |
         |                  |                  +--------retire-----------+--> DRAINING
         +------ kill ------+-------------- kill ------------------------+--------+--> DYING
+                           +--load failed--> DYING
     any of them --exited--> GONE
 
-DYING means that a signal is on its way: it gets nothing more, but an answer it
-still gives is taken.
+DYING means that a signal is on its way, or that it said it will exit: it gets
+nothing more, but an answer it still gives is taken.
 
 Source: contracts/torchserve.md 8.5 for what the peer's states mean, design section 4.
 """
@@ -38,6 +39,7 @@ class WorkerState(enum.Enum):
 class WorkerEvent(enum.Enum):
     HELLO = "hello"
     LOADED = "loaded"
+    LOAD_FAILED = "load failed"
     SENT = "sent"
     ANSWERED = "answered"
     RETIRE = "retire"
@@ -49,7 +51,12 @@ _S, _E = WorkerState, WorkerEvent
 
 WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
     _S.STARTING: {_E.HELLO: _S.LOADING, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
-    _S.LOADING: {_E.LOADED: _S.READY, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
+    _S.LOADING: {
+        _E.LOADED: _S.READY,
+        _E.LOAD_FAILED: _S.DYING,
+        _E.KILL: _S.DYING,
+        _E.EXITED: _S.GONE,
+    },
     _S.READY: {
         _E.SENT: _S.BUSY,
         _E.RETIRE: _S.DRAINING,
