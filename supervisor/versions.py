@@ -73,7 +73,7 @@ class Failure:
     is_out_of_memory: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VersionSpec:
     """Everything registered about one version; fixed for its life but for the worker counts.
 

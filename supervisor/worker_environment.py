@@ -75,11 +75,13 @@ class WorkerPlace:
     Attributes:
         sees_gpus: False for `deviceType: cpu`; a worker that merely found no
             free device keeps the server's view, as with the peer.
+        slot: The number that clients and `ps` see; a worker's successor has it too.
         store_dir: Parent of the symlink through which a plain directory is
             served; handlers may find modules there.
     """
 
     worker_id: int
+    slot: int
     model: str
     version: str
     handler: str
@@ -112,7 +114,7 @@ def worker_command(
     place: WorkerPlace, policy: EnvironmentPolicy, environ: Mapping[str, str]
 ) -> WorkerCommand:
     """Build what the launcher executes for one worker."""
-    label = f"{place.model}:{place.version}"
+    label = f"{place.slot} {place.model}:{place.version}"
     argv = (
         policy.python,
         "-P",  # no folder of the user's before the standard library

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import io
 import os
 import signal
@@ -20,17 +21,17 @@ from typing import Final
 import setproctitle
 
 from stoker.errors import ProtocolError
+from stoker.exit_codes import ExitCode
 from stoker.wire.frames import Loaded, LoadFailed
 from stoker.wire.loading import LoadSpec
 from stoker.worker.channel import Channel, SupervisorGone
 from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import TorchServeContract
-from stoker.worker.exit_codes import WorkerExit
 from stoker.worker.in_hand import BatchInHand
 from stoker.worker.load import load, make_context
 from stoker.worker.serve import serve
 
-TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"  # noqa: S105 - the name of it
+TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"
 LOAD_DEADLINE_S: Final = 60.0
 #: Threads of the handler may keep an interpreter from ending; then it ends
 #: anyhow, with a stack in the log.
@@ -38,7 +39,7 @@ EXIT_DEADLINE_S: Final = 10.0
 MAX_LAST_LINE: Final = 1000
 
 
-def main() -> WorkerExit:
+def main() -> ExitCode:
     arguments = _parse(sys.argv[1:])
     try:
         token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
@@ -46,8 +47,8 @@ def main() -> WorkerExit:
         token = b""
     if not token:
         sys.stderr.write("stoker: a worker is started by the supervisor, not by hand\n")
-        return WorkerExit.USAGE
-    _prepare_process(arguments.worker_id, arguments.label)
+        return ExitCode.USAGE
+    _prepare_process(arguments.label)
     channel = Channel(arguments.address)
     channel.stop_on(signal.SIGTERM)
     try:
@@ -55,13 +56,13 @@ def main() -> WorkerExit:
         return _load_and_serve(channel)
     except SupervisorGone as error:
         sys.stderr.write(f"stoker: {error}\n")
-        return WorkerExit.SUPERVISOR_GONE
+        return ExitCode.UNAVAILABLE
     except ProtocolError as error:
         sys.stderr.write(f"stoker: {error.message}\n")
-        return WorkerExit.PROTOCOL
+        return ExitCode.PROTOCOL
     except BaseException:
         traceback.print_exc()
-        return WorkerExit.INTERNAL
+        return ExitCode.FAILURE
     finally:
         faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
         channel.close()
@@ -71,12 +72,12 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="stoker.worker", description=__doc__)
     parser.add_argument("--worker-id", type=int, required=True)
     parser.add_argument("--address", required=True)
-    parser.add_argument("--label", required=True, help="model:version, for ps")
+    parser.add_argument("--label", required=True, help="number and model:version, for ps")
     return parser.parse_args(argv)
 
 
-def _prepare_process(worker_id: int, label: str) -> None:
-    setproctitle.setproctitle(f"stoker: worker {worker_id} {label}")
+def _prepare_process(label: str) -> None:
+    setproctitle.setproctitle(f"stoker: worker {label}")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Pipes to the supervisor: whole lines, at once, and no print that
@@ -90,10 +91,10 @@ def _prepare_process(worker_id: int, label: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _load_and_serve(channel: Channel) -> WorkerExit:
+def _load_and_serve(channel: Channel) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
-        return WorkerExit.LEFT
+        return ExitCode.OK
     spec = LoadSpec.from_wire(order.spec)
     context = make_context(spec)
     started_at = time.monotonic()
@@ -101,7 +102,7 @@ def _load_and_serve(channel: Channel) -> WorkerExit:
         entry = load(spec, context)
     except BaseException as error:
         channel.send(_load_failure(spec, error))
-        return WorkerExit.LOAD_FAILED
+        return ExitCode.LOAD_FAILED
     in_hand = BatchInHand(channel)
     contract = TorchServeContract(
         entry,
@@ -110,6 +111,10 @@ def _load_and_serve(channel: Channel) -> WorkerExit:
         decode_request=spec.decode_request,
         max_response_bytes=spec.max_response_bytes,
     )
+    # What loading left behind lives as long as the worker: the collector need
+    # not look at it again and again.
+    gc.collect()
+    gc.freeze()
     channel.send(Loaded({"load_s": time.monotonic() - started_at}))
     return serve(channel, contract, in_hand)
 

@@ -20,7 +20,8 @@ POLICY = EnvironmentPolicy(cwd="/srv", parent_pid=42, python="/usr/bin/python3")
 
 def place(**fields: Any) -> WorkerPlace:
     usual: dict[str, Any] = {
-        "worker_id": 9000,
+        "worker_id": 7,
+        "slot": 9000,
         "model": "echo",
         "version": "1.0",
         "handler": "echo.py",
@@ -43,12 +44,13 @@ def test_the_command_says_who_the_worker_is() -> None:
     """
     command = worker_command(place(), POLICY, {})
 
-    assert " ".join(command.argv) == (
-        "/usr/bin/python3 -P -m stoker.worker --worker-id 9000"
-        " --address ipc:///run/stoker/worker.sock --label echo:1.0"
+    assert command.argv[-1] == "9000 echo:1.0"
+    assert " ".join(command.argv[:-1]) == (
+        "/usr/bin/python3 -P -m stoker.worker --worker-id 7"
+        " --address ipc:///run/stoker/worker.sock --label"
     )
     assert command.cwd == "/cache/echo"
-    assert command.label == "echo:1.0"
+    assert command.label == "9000 echo:1.0"
     assert command.env == {
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTHONPATH": "/cache/echo",

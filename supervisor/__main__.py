@@ -1,0 +1,46 @@
+"""`python -P -m stoker.supervisor [flags]`: read settings, run the loop, say how it ended."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import setproctitle
+import uvloop
+
+from stoker import logs
+from stoker.errors import SettingsError
+from stoker.exit_codes import ExitCode
+from stoker.logs import get_logger
+from stoker.settings_load import load_with_origins
+from stoker.supervisor.loop import Supervisor
+from stoker.wire.sockets import FolderInUse
+
+log = get_logger("supervisor")
+
+
+def main() -> int:
+    """Exit codes: see `stoker.exit_codes`."""
+    try:
+        loaded = load_with_origins(sys.argv[1:], os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return ExitCode.CONFIG
+    logs.configure(loaded.settings, "supervisor")
+    setproctitle.setproctitle("stoker: supervisor")
+    os.umask(0o077)
+    try:
+        return uvloop.run(Supervisor(loaded.settings).run())
+    except FolderInUse as error:
+        log.error("cannot start", reason=error.message)
+        return ExitCode.ALREADY_RUNNING
+    except SettingsError as error:
+        log.error("cannot start", reason=error.message)
+        return ExitCode.CONFIG
+    except OSError as error:
+        log.error("cannot start", reason=str(error))
+        return ExitCode.SYSTEM
+
+
+if __name__ == "__main__":
+    sys.exit(main())

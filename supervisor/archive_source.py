@@ -1,0 +1,82 @@
+"""Archives for the supervisor: `stoker.archives` in threads, with our settings.
+
+Fetching and unpacking block; the loop must not.  An archive obtained here is
+in use until `release`; unused copies are pruned when they grow beyond
+`CACHE_BYTES`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from stoker.archives.cache import ArchiveCache
+from stoker.archives.fetch import FetchLimits
+from stoker.archives.members import UnpackLimits
+from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, ResolvedArchive, resolve
+from stoker.archives.startup import StartupModel, startup_names
+from stoker.logs import get_logger
+from stoker.settings import Settings
+
+log = get_logger("archives")
+
+THREADS: Final = 4
+#: Unused unpacked archives are kept up to this, for the next registration.
+CACHE_BYTES: Final = 8 << 30
+
+
+class ArchiveSource:
+    """Obtains and releases archives."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._places = ArchivePlaces(
+            model_store=settings.model_store,
+            cache_dir=settings.cache_dir,
+            allowed_urls=settings.allowed_urls,
+            fetch_limits=FetchLimits(settings.max_archive_bytes, settings.download_timeout_s),
+            unpack_limits=UnpackLimits(
+                max_files=settings.max_archive_files,
+                max_unpacked_bytes=settings.max_unpacked_bytes,
+                max_member_bytes=settings.max_unpacked_bytes,
+            ),
+        )
+        self._cache = ArchiveCache(settings.cache_dir, self._places.unpack_limits)
+        self._cache.clean()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
+        self._is_stopping = threading.Event()
+
+    async def obtain(self, request: ArchiveRequest) -> ResolvedArchive:
+        """Find, fetch, unpack and read.  Raises what `archives.resolve.resolve` raises."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._resolve, request)
+
+    def release(self, archive: ResolvedArchive) -> None:
+        """The version is gone; its unpacked copy may be pruned."""
+        if archive.content_hash is not None:
+            self._cache.release(archive.content_hash)
+            if not self._is_stopping.is_set():
+                self._threads.submit(self._cache.prune, CACHE_BYTES)
+
+    def startup_models(self) -> list[StartupModel]:
+        """What `load_models` means.  Raises SettingsError."""
+        return startup_names(self._settings.model_store, self._settings.load_models)
+
+    def close(self) -> None:
+        """Stop downloads and wait for the threads."""
+        self._is_stopping.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _resolve(self, request: ArchiveRequest) -> ResolvedArchive:
+        def progress(done_bytes: int, total_bytes: int | None) -> None:
+            log.info("downloading", url=request.url, bytes=done_bytes, of=total_bytes)
+
+        return resolve(
+            request,
+            self._places,
+            self._cache,
+            progress=progress,
+            should_stop=self._is_stopping.is_set,
+        )

@@ -1,0 +1,105 @@
+"""What describe says of a version: the registry's facts, live numbers, no dialect.
+
+Source: contracts/torchserve.md 3.6; memory is never older than five seconds
+(contracts/README.md).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from stoker.settings import Settings
+from stoker.supervisor.crews import Slot
+from stoker.supervisor.device_places import DevicePlaces
+from stoker.supervisor.devices import usage_text
+from stoker.supervisor.engine import Engine, Served
+from stoker.supervisor.residency import Residency
+from stoker.supervisor.versions import VersionState
+from stoker.supervisor.worker_output import log_name
+
+ENGINE = "Torch"
+
+
+class Describer:
+    """Builds the records of the `describe` verb."""
+
+    def __init__(self, engine: Engine, places: DevicePlaces, settings: Settings) -> None:
+        self._engine = engine
+        self._places = places
+        self._settings = settings
+        self._residency = Residency()
+
+    def describe(self, versions: list[Served], now: float) -> list[dict[str, Any]]:
+        """One record per version; all workers' memory is read in one walk."""
+        pids = {
+            worker.worker_id: worker.pid
+            for served in versions
+            for worker in served.crew.workers()
+            if worker.pid > 0
+        }
+        memory_bytes = self._residency.memory_bytes(pids, now)
+        wall = time.time() - now
+        return [self._record(served, now, wall, memory_bytes) for served in versions]
+
+    def _record(
+        self, served: Served, now: float, wall: float, memory_bytes: dict[int, int]
+    ) -> dict[str, Any]:
+        spec, crew, queue = served.spec, served.crew, served.pool.queue
+        failure = crew.failure
+        default = self._engine.registry.default_version(spec.model)
+        return {
+            "model": spec.model,
+            "version": spec.version,
+            "url": spec.shown["url"],
+            "engine": ENGINE,
+            "runtime": spec.shown["runtime"],
+            "min_workers": crew.min_workers,
+            "max_workers": crew.max_workers,
+            "batch_size": spec.batch.max_size,
+            "max_batch_delay_s": spec.batch.delay_s,
+            "response_timeout_s": spec.response_timeout_s,
+            "startup_timeout_s": spec.startup_timeout_s,
+            "max_retry_timeout_s": spec.max_retry_s,
+            "client_timeout_s": spec.client_timeout_s,
+            "parallel_type": "",
+            "parallel_level": 0,
+            "device_type": spec.device_type,
+            "device_ids": list(spec.device_ids),
+            "is_default": spec.version == default,
+            "loaded_at_startup": spec.is_loaded_at_startup,
+            "status": self._status(served, now),
+            "failure": None
+            if failure is None
+            else {
+                "message": failure.message,
+                "last_line": failure.last_line,
+                "log": str(log_name(spec.model, spec.version)),
+            },
+            "workers": [
+                self._worker(slot, wall, memory_bytes)
+                for slot in crew.slots
+                if slot.worker is not None
+            ],
+            "queue": {"capacity": queue.capacity, "pending": queue.pending},
+        }
+
+    def _status(self, served: Served, now: float) -> str:
+        if served.state is VersionState.FAILED:
+            return "Failed"
+        return "Healthy" if served.crew.is_healthy(now) else "Unhealthy"
+
+    def _worker(self, slot: Slot, wall: float, memory_bytes: dict[int, int]) -> dict[str, Any]:
+        worker = slot.worker
+        assert worker is not None
+        device = self._places.device(worker.device)
+        return {
+            "id": slot.number,
+            "started_at": wall + worker.started_at,
+            "state": worker.state.value,
+            "memory_bytes": memory_bytes.get(worker.worker_id, 0),
+            "pid": worker.pid,
+            "gpu_id": None if device is None else device.index,
+            "gpu_usage": usage_text(device),
+            "restarts": slot.restarts,
+        }

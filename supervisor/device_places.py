@@ -1,0 +1,26 @@
+"""The host's devices and who is placed on them: state around the pure `placement`."""
+
+from __future__ import annotations
+
+from stoker.supervisor import placement
+from stoker.supervisor.devices import Device
+from stoker.supervisor.versions import VersionSpec
+
+
+class DevicePlaces:
+    """Answers a crew's question "where does this worker go" (`crews.Devices`)."""
+
+    def __init__(self, devices: tuple[Device, ...]) -> None:
+        self.devices = devices
+        self._state = placement.empty(len(devices))
+
+    def place(self, worker_id: int, spec: VersionSpec) -> int | None:
+        request = placement.Request(worker_id, spec.key, spec.device_type != "cpu", spec.device_ids)
+        placed, self._state = placement.place(self._state, request)
+        return placed.device
+
+    def release(self, worker_id: int) -> None:
+        self._state = placement.release(self._state, worker_id)
+
+    def device(self, index: int | None) -> Device | None:
+        return None if index is None else self.devices[index]
