@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class PredictionException(Exception):  # noqa: N818 - the name is the peer's and users import it
+class PredictionException(Exception):
     """Raise it in a handler to answer with `error_code` and `message`.
 
     Raised, it answers every request of the batch.  Put into the returned

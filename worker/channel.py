@@ -110,7 +110,7 @@ class Channel:
             left_s = until - monotonic()
             if left_s <= 0:
                 raise SupervisorGone("the supervisor sent nothing to load")
-            self._poll(left_s)
+            self._wait(left_s)
         return self._load
 
     def close(self) -> None:
@@ -144,30 +144,39 @@ class Channel:
             self.flush()
             self._dropped.clear()
             while not self._waiting and not self._is_leaving:
-                self._poll(None)
+                self._wait(None)
+            if self._slowest_s > FAST_BATCH_S:
+                # While a slow batch ran, more may have come than one message:
+                # a Drop for what is about to begin, for instance.
+                self.look()
             self._started_at = self._looked_at = monotonic()
         if self._is_leaving:
             return None
         batch = self._running = self._waiting.popleft()
         return batch
 
-    def _poll(self, timeout_s: float | None) -> None:
-        try:
-            frame = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            self._poller.poll(None if timeout_s is None else timeout_s * 1000)
-            self.look()
-        else:
-            self._take(codec.decode_to_worker(frame))
+    def _wait(self, timeout_s: float | None) -> None:
+        """Wait for one message, a signal, or the timeout."""
+        # Asking first and receiving then is cheaper than running into EAGAIN,
+        # which pyzmq makes an exception with a text.
+        ready = self._poller.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
+        if ready and ready[0][0] is self._socket:
+            self._receive()
 
     def look(self) -> None:
         """Take what has arrived, without waiting."""
-        while len(self._waiting) < MAX_WAITING_BATCHES:
-            try:
-                frame = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            self._take(codec.decode_to_worker(frame))
+        socket = self._socket
+        while len(self._waiting) < MAX_WAITING_BATCHES and (
+            socket.getsockopt(zmq.EVENTS) & zmq.POLLIN  # type: ignore[arg-type, operator]
+        ):
+            self._receive()
+
+    def _receive(self) -> None:
+        try:
+            frame = self._socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return
+        self._take(codec.decode_to_worker(frame))
 
     def _take(self, message: ToWorker) -> None:
         if type(message) is Work:
@@ -220,6 +229,6 @@ class Channel:
         """Raises SupervisorGone when nobody takes it within SEND_DEADLINE_MS."""
         frame = codec.encode(message)
         try:
-            self._socket.send(frame, copy=not sockets.is_worth_sharing(frame))
+            self._socket.send(frame, 0, not sockets.is_worth_sharing(frame))
         except zmq.Again:
             raise SupervisorGone("the supervisor does not read") from None

@@ -6,7 +6,7 @@ list until `headers` is read.  The layout is drawn in `wire/payloads.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from stoker.errors import ProtocolError
@@ -63,18 +63,21 @@ class Request:
         fields = codec.unpack(payload)
         try:
             self.request_id: str = fields[0]
-            self._first_parameter: int = 2 + 2 * fields[1]
+            first: int = 2 + 2 * fields[1]
         except (TypeError, IndexError, KeyError):
             raise ProtocolError("not a request payload") from None
-        if (len(fields) - self._first_parameter) % 3 or len(fields) < self._first_parameter:
+        if (len(fields) - first) % 3 or len(fields) < first:
             raise ProtocolError("not a request payload")
         self._fields: list[Any] = fields
+        self._first_parameter = first
         self._headers: Headers | None = None
 
-    def parameters(self) -> Iterator[tuple[str, str, bytes]]:
+    def parameters(self) -> list[tuple[str, str, bytes]]:
         """(name, content type, body) in the order they were sent."""
         fields, first = self._fields, self._first_parameter
-        return zip(fields[first::3], fields[first + 1 :: 3], fields[first + 2 :: 3], strict=True)
+        if len(fields) == first + 3:  # a whole body, as almost always
+            return [(fields[first], fields[first + 1], fields[first + 2])]
+        return [(fields[i], fields[i + 1], fields[i + 2]) for i in range(first, len(fields), 3)]
 
     @property
     def headers(self) -> Headers:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from stoker.errors import Cancelled, Internal
+from stoker.exit_codes import ExitCode
 from stoker.wire.frames import Reply, WorkBatch, WorkJob
 from stoker.worker.answers import CUT_BYTES, AnswerRow, cut_rows, error_row, group_rows
 from stoker.worker.channel import Channel
-from stoker.worker.exit_codes import WorkerExit
 from stoker.worker.in_hand import BatchInHand
 
 
@@ -26,7 +26,7 @@ class Contract(Protocol):
         ...
 
 
-def serve(channel: Channel, contract: Contract, in_hand: BatchInHand) -> WorkerExit:
+def serve(channel: Channel, contract: Contract, in_hand: BatchInHand) -> ExitCode:
     """Serve batches until it is time to leave.
 
     Whatever a handler or a contract raises ends in an answer: nothing but a
@@ -36,8 +36,8 @@ def serve(channel: Channel, contract: Contract, in_hand: BatchInHand) -> WorkerE
         answer_batch(channel, contract, in_hand, batch)
         if contract.wants_exit:
             channel.flush()
-            return WorkerExit.HANDLER_EXITED
-    return WorkerExit.LEFT
+            return ExitCode.FAILURE
+    return ExitCode.OK
 
 
 def answer_batch(

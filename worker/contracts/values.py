@@ -12,6 +12,9 @@ from typing import Any, Final
 
 from stoker.worker.request import Request
 
+#: Only exactly this is decoded; parameters are stripped at the door (2.3).
+JSON: Final = "application/json"
+
 _indented: Final = json.JSONEncoder(indent=2).encode
 #: Types whose JSON is one word; indenting them needs no pretty printer.
 _WORDS: Final = frozenset({int, float, bool, type(None)})
@@ -20,25 +23,22 @@ _word: Final = json.JSONEncoder().encode
 
 def read(request: Request, decode_request: bool) -> dict[str, Any]:
     """One request as the dict a handler gets; the last of equal names wins."""
-    return {
-        name: read_parameter(kind, body) if kind and decode_request else bytearray(body)
-        for name, kind, body in request.parameters()
-    }
+    data: dict[str, Any] = {}
+    for name, kind, body in request.parameters():
+        if not decode_request or not (kind == JSON or kind.startswith("text")):
+            data[name] = bytearray(body)
+        else:
+            data[name] = read_text(kind, body)
+    return data
 
 
-def read_parameter(kind: str, body: bytes) -> Any:
-    """`bytearray`, unless the content type promises JSON or text and keeps it."""
-    if kind == "application/json":
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError):
-            _warn("a body is not the JSON its content type promises; passed on as bytearray")
-    elif kind.startswith("text"):
-        try:
-            return body.decode()
-        except UnicodeDecodeError:
-            _warn("a body is not the UTF-8 text its content type promises; passed on as bytearray")
-    return bytearray(body)
+def read_text(kind: str, body: bytes) -> Any:
+    """The JSON value or str that the content type promises, or bytearray if the body breaks it."""
+    try:
+        return json.loads(body) if kind == JSON else body.decode()
+    except (ValueError, RecursionError):
+        _warn(f"a body is not the {kind} its content type promises; passed on as bytearray")
+        return bytearray(body)
 
 
 def write(result: Any) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
+
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
 from stoker.wire.loading import LoadSpec
@@ -162,7 +163,15 @@ def spawn_worker() -> Iterator[Callable[..., WorkerPeer]]:
             command = python or [sys.executable, "-P", "-m", "stoker.worker"]
             with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
                 process = subprocess.Popen(
-                    [*command, "--worker-id", "9000", "--address", address, "--label", "m:1.0"],
+                    [
+                        *command,
+                        "--worker-id",
+                        "9000",
+                        "--address",
+                        address,
+                        "--label",
+                        "9000 m:1.0",
+                    ],
                     env={**os.environ, "STOKER_WORKER_TOKEN": TOKEN.hex(), **(env or {})},
                     stdout=out,
                     stderr=err,

@@ -9,9 +9,10 @@ import sys
 
 import psutil
 import pytest
+
+from stoker.exit_codes import ExitCode
 from stoker.wire import frames as f
 from stoker.wire.loading import LoadSpec
-from stoker.worker.exit_codes import WorkerExit
 
 ECHO = """
 def handle(data, context):
@@ -39,8 +40,8 @@ def test_echo_comes_back_as_it_was_sent(serve, make_request):
 
     answer = peer.ask(make_request(b"\x00\xffhello")).one()
 
-    assert b"\x00\xffhello" == answer.body
-    assert (200, "", None, []) == answer[2:6]
+    assert answer.body == b"\x00\xffhello"
+    assert answer[2:6] == (200, "", None, [])
 
 
 def test_hello_proves_who_it_is(serve):
@@ -65,7 +66,7 @@ def test_handlers_never_see_the_token(serve, make_request):
         env={"STOKER_OTHER": "x"},
     )
 
-    assert b"[]" == peer.ask(make_request()).one().body
+    assert peer.ask(make_request()).one().body == b"[]"
 
 
 def test_ps_tells_workers_apart(serve):
@@ -73,7 +74,7 @@ def test_ps_tells_workers_apart(serve):
 
     title = " ".join(psutil.Process(peer.process.pid).cmdline())
 
-    assert title.startswith("stoker: worker 9000 ")
+    assert title.startswith("stoker: worker 9000 m:1.0")
 
 
 def test_batches_are_answered_in_order_and_grouped_by_frontend(serve, make_request):
@@ -97,7 +98,7 @@ def test_one_batch_may_serve_two_frontends(serve, make_request, make_job_id):
     peer.send(f.Work([f.WorkBatch(1, jobs)]))
     reply = peer.answered().replies[0]
 
-    assert [b"aaaaaaaa", b"bbbbbbbb"] == [group.frontend_id for group in reply.groups]
+    assert [group.frontend_id for group in reply.groups] == [b"aaaaaaaa", b"bbbbbbbb"]
     assert [job.job_id for job in jobs] == reply.ended
 
 
@@ -111,8 +112,8 @@ def test_leave_waits_for_the_batch_in_hand(serve, make_request, tmp_path):
     peer.send(f.Leave())
     gate.touch()
 
-    assert b"done" == peer.answered().one().body
-    assert WorkerExit.LEFT == peer.wait_exit()
+    assert peer.answered().one().body == b"done"
+    assert peer.wait_exit() == ExitCode.OK
     assert not peer.socket.poll(0)
 
 
@@ -125,8 +126,8 @@ def test_sigterm_waits_for_the_batch_in_hand(serve, make_request, tmp_path):
     peer.process.send_signal(signal.SIGTERM)
     gate.touch()
 
-    assert b"done" == peer.answered().one().body
-    assert WorkerExit.LEFT == peer.wait_exit()
+    assert peer.answered().one().body == b"done"
+    assert peer.wait_exit() == ExitCode.OK
 
 
 @pytest.mark.parametrize("how", ["leave", "sigterm"])
@@ -138,7 +139,7 @@ def test_an_idle_worker_leaves_at_once(serve, how):
     else:
         peer.process.send_signal(signal.SIGTERM)
 
-    assert WorkerExit.LEFT == peer.wait_exit(5.0)
+    assert peer.wait_exit(5.0) == ExitCode.OK
 
 
 def test_sigint_means_nothing_to_a_worker(serve, make_request):
@@ -150,7 +151,7 @@ def test_sigint_means_nothing_to_a_worker(serve, make_request):
 
     peer.process.send_signal(signal.SIGINT)
 
-    assert b"still here" == peer.ask(make_request(b"still here")).one().body
+    assert peer.ask(make_request(b"still here")).one().body == b"still here"
 
 
 def test_sigabrt_leaves_the_python_stack_in_the_log(serve, make_request, tmp_path):
@@ -163,7 +164,7 @@ def test_sigabrt_leaves_the_python_stack_in_the_log(serve, make_request, tmp_pat
 
     peer.process.send_signal(signal.SIGABRT)
 
-    assert -signal.SIGABRT == peer.wait_exit()
+    assert peer.wait_exit() == -signal.SIGABRT
     assert "handler.py" in peer.output()[1]
     assert "in handle" in peer.output()[1]
 
@@ -183,10 +184,10 @@ def test_dropped_jobs_are_not_handled(serve, make_request, make_job_id, tmp_path
     peer.send(f.Drop([ids[1]]))
     gate.touch()
 
-    assert b"done" == peer.answered().one(10).body
+    assert peer.answered().one(10).body == b"done"
     second = peer.answered()
-    assert "cancelled" == second.error_code(11)
-    assert b"done" == second.one(12).body
+    assert second.error_code(11) == "cancelled"
+    assert second.one(12).body == b"done"
     assert ids[1:] == second.replies[-1].ended
 
 
@@ -195,13 +196,23 @@ def test_a_frame_that_is_not_ours_ends_the_worker(serve):
 
     peer.socket.send_multipart([peer.identity, b"\xc1"])
 
-    assert WorkerExit.PROTOCOL == peer.wait_exit()
+    assert peer.wait_exit() == ExitCode.PROTOCOL
 
 
 def test_a_worker_started_by_hand_says_so():
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "stoker.worker"]
-        + ["--worker-id", "1", "--address", "ipc:///nowhere", "--label", "m:1"],
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "stoker.worker",
+            "--worker-id",
+            "1",
+            "--address",
+            "ipc:///nowhere",
+            "--label",
+            "m:1",
+        ],
         env={name: text for name, text in os.environ.items() if name != "STOKER_WORKER_TOKEN"},
         capture_output=True,
         text=True,
@@ -209,7 +220,7 @@ def test_a_worker_started_by_hand_says_so():
         check=False,
     )
 
-    assert WorkerExit.USAGE == done.returncode
+    assert done.returncode == ExitCode.USAGE
     assert "supervisor" in done.stderr
 
 
@@ -219,7 +230,7 @@ def test_leave_before_load_is_obeyed(spawn_worker):
 
     peer.send(f.Leave())
 
-    assert WorkerExit.LEFT == peer.wait_exit(5.0)
+    assert peer.wait_exit(5.0) == ExitCode.OK
 
 
 def test_a_handler_that_calls_exit_is_answered_for_first(serve, make_request):
@@ -233,8 +244,8 @@ def test_a_handler_that_calls_exit_is_answered_for_first(serve, make_request):
 
     answered = peer.ask(make_request())
 
-    assert "handler_failed" == answered.error_code()
-    assert WorkerExit.HANDLER_EXITED == peer.wait_exit()
+    assert answered.error_code() == "handler_failed"
+    assert peer.wait_exit() == ExitCode.FAILURE
 
 
 def test_a_worker_needs_no_torch_and_no_numpy(spawn_worker, write_handler, make_request, tmp_path):
@@ -257,4 +268,4 @@ runpy.run_module("stoker.worker", run_name="__main__")
     outcome = peer.load(LoadSpec("m", "1.0", "handler", folder))
 
     assert isinstance(outcome, f.Loaded), peer.output()[1]
-    assert b"light" == peer.ask(make_request(b"light")).one().body
+    assert peer.ask(make_request(b"light")).one().body == b"light"
