@@ -1,1 +1,1 @@
-"""One file per peer whose HTTP surface we speak."""
+"""One file per API that clients know; `by_name` finds them."""

@@ -1,0 +1,172 @@
+"""`python -P -m stoker.frontend`: bind the listeners, then serve them under gunicorn.
+
+Sockets are bound before gunicorn starts, so a taken address is one clear line
+and one exit code.  The processes that serve are forked without the application
+loaded; each builds its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gunicorn.app.base import BaseApplication
+from setproctitle import setproctitle
+
+from stoker import settings_load
+from stoker.errors import SettingsError
+from stoker.exit_codes import ExitCode
+from stoker.frontend.app import Frontend
+from stoker.frontend.gunicorn_log import GunicornLog
+from stoker.frontend.listeners import (
+    BACKLOG,
+    BindFailed,
+    Listener,
+    addresses_by_role,
+    open_socket,
+    plan_listeners,
+    tls_context,
+)
+from stoker.frontend.serving import FrontendWorker
+from stoker.logs import configure, get_logger
+from stoker.notify import Notifier
+from stoker.settings import Settings
+from stoker.wire.link import Link
+from stoker.wire.sockets import frontend_address, prepare_folder
+
+TITLE: Final = "stoker: frontend"
+#: Where tools and tests read the ports that the kernel chose.
+ADDRESSES_FILE: Final = "addresses.json"
+#: A process whose loop has not turned for so long is replaced by gunicorn.
+STUCK_S: Final = 60
+#: Between our own end of draining and gunicorn's SIGKILL.
+_GRACE_S: Final = 5
+_PROCESSORS_PER_PROCESS: Final = 4
+
+log = get_logger("frontend")
+
+
+class FrontendApplication(BaseApplication):  # type: ignore[misc]
+    """gunicorn, told everything by us and nothing by its own files or variables."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[Listener],
+        sockets: Sequence[socket.socket],
+        notifier: Notifier,
+    ) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._sockets = sockets
+        self._notifier = notifier
+        super().__init__()
+
+    def load_config(self) -> None:
+        settings = self._settings
+        wanted: dict[str, Any] = {
+            "bind": [f"fd://{bound.fileno()}" for bound in self._sockets],
+            "workers": count_processes(settings.frontend_processes),
+            "worker_class": FrontendWorker,
+            "logger_class": GunicornLog,
+            "timeout": STUCK_S,
+            "graceful_timeout": round(settings.drain_timeout_s) + _GRACE_S,
+            "backlog": BACKLOG,
+            "worker_tmp_dir": str(settings.runtime_dir),
+            "control_socket_disable": True,
+            "pre_fork": _name_master,
+            "post_fork": _name_process,
+        }
+        for name, value in wanted.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Frontend:
+        """Runs in every process that serves, after the fork."""
+        settings = self._settings
+        link = Link(
+            frontend_address(settings.runtime_dir), max_pending=settings.max_inflight_requests
+        )
+        on_turn = self._notifier.watchdog if self._notifier.watchdog_interval_s else None
+        return Frontend(settings, self._listeners, link, on_welcome=self._announce, on_turn=on_turn)
+
+    def _announce(self) -> None:
+        # The listeners are open and the supervisor has answered: only now is
+        # a request sure to find somebody.
+        self._notifier.ready("serving")
+        log.info("serving", pid=os.getpid())
+
+
+def _name_master(arbiter: Any, worker: Any) -> None:
+    setproctitle(TITLE)
+
+
+def _name_process(arbiter: Any, worker: Any) -> None:
+    setproctitle(f"{TITLE} {worker.age}")
+
+
+def count_processes(wanted: int) -> int:
+    """0 means one per four processors: more of them lost on small machines."""
+    return wanted or max(1, (os.cpu_count() or 1) // _PROCESSORS_PER_PROCESS)
+
+
+def bind_all(listeners: Sequence[Listener]) -> list[socket.socket]:
+    """All or nothing.  Raises BindFailed."""
+    sockets: list[socket.socket] = []
+    try:
+        for listener in listeners:
+            sockets.append(open_socket(listener.address))
+    except BindFailed:
+        for bound in sockets:
+            bound.close()
+        raise
+    for bound in sockets:
+        bound.set_inheritable(True)
+    return sockets
+
+
+def write_addresses(folder: Path, addresses: Mapping[str, str]) -> None:
+    """Whole or not at all: readers may look at any moment."""
+    written = folder / f".{ADDRESSES_FILE}.{os.getpid()}"
+    written.write_text(json.dumps(addresses, indent=2) + "\n")
+    written.replace(folder / ADDRESSES_FILE)
+
+
+def allow_many_connections() -> None:
+    """Every connection is a file; take as many as the hard limit grants."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    setproctitle(TITLE)
+    try:
+        settings = settings_load.load(argv, environ)
+        configure(settings, process="frontend")
+        prepare_folder(settings.runtime_dir)
+        listeners = plan_listeners(settings)
+        if any(listener.address.is_tls for listener in listeners):
+            tls_context(settings)  # a bad certificate stops the start, not a process
+        sockets = bind_all(listeners)
+    except BindFailed as error:
+        log.error(error.message, reason=error.details["reason"])
+        return ExitCode.ADDRESS_IN_USE
+    except (SettingsError, OSError) as error:
+        log.error("invalid configuration", error=str(error))
+        return ExitCode.CONFIG
+    write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
+    allow_many_connections()
+    notifier = Notifier(environ)
+    # gunicorn would say READY as soon as it has sockets: too early.
+    os.environ.pop("NOTIFY_SOCKET", None)
+    FrontendApplication(settings, listeners, sockets, notifier).run()
+    return ExitCode.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], dict(os.environ)))

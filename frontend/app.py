@@ -1,0 +1,196 @@
+"""The application of one frontend process: a Falcon app per listener, and their life.
+
+Each listener gets the rows that its dialect serves for its roles.  The
+lifespan starts the link to the supervisor and the sweep over connections, and
+ends both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, Final
+
+from falcon.asgi import App, Request, Response
+
+from stoker.clock import Clock, MonotonicClock
+from stoker.errors import StokerError
+from stoker.frontend.answers import install_error_handlers
+from stoker.frontend.bodies import BodyBudget
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.dialects.torchserve import TorchServe
+from stoker.frontend.exchange import header_line, restart_request_ids
+from stoker.frontend.limits import Limits
+from stoker.frontend.listeners import Listener
+from stoker.frontend.management import Management
+from stoker.frontend.metrics import Metrics
+from stoker.frontend.openapi import ApiDescription
+from stoker.frontend.predictions import Predictions
+from stoker.frontend.problems import MethodNotAllowed
+from stoker.frontend.routes import (
+    ALL_METHODS,
+    Description,
+    Operation,
+    Prediction,
+    Route,
+)
+from stoker.frontend.server import Site
+from stoker.logs import get_logger
+from stoker.settings import Settings
+from stoker.wire.link import Link
+
+DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
+
+log = get_logger("http")
+
+Responder = Callable[..., Awaitable[None]]
+FalconApp = App[Request, Response]
+
+
+class Frontend:
+    """One site per listener, one link for all.
+
+    Also the ASGI callable that the server runs for its lifespan; requests go
+    straight to the application of the listener they came in by.
+
+    Args:
+        on_welcome: Called once, when the supervisor first answers.
+        on_turn: Called about once a second, as proof that the loop turns.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        listeners: Sequence[Listener],
+        link: Link,
+        limits: Limits | None = None,
+        clock: Clock | None = None,
+        on_welcome: Callable[[], None] | None = None,
+        on_turn: Callable[[], object] | None = None,
+    ) -> None:
+        restart_request_ids()
+        self.settings = settings
+        self.limits = limits or Limits.from_settings(settings)
+        self.link = link
+        self._clock = clock or MonotonicClock()
+        self._on_welcome = on_welcome
+        self._on_turn = on_turn
+        self._budget = BodyBudget(self.limits.body_memory_bytes)
+        self._chores: list[asyncio.Task[None]] = []
+        self.sites = [self._site(listener) for listener in listeners]
+
+    # -- life -----------------------------------------------------------------
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The lifespan; the server gives requests to the sites' own applications."""
+        assert scope["type"] == "lifespan"
+        await receive()
+        await self._start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        await self.link.start()
+        self._chores = [asyncio.create_task(self._sweep_for_ever())]
+        if self._on_welcome is not None:
+            self._chores.append(asyncio.create_task(self._await_welcome(self._on_welcome)))
+
+    async def _stop(self) -> None:
+        for chore in self._chores:
+            chore.cancel()
+        await self.link.close()
+
+    async def _await_welcome(self, on_welcome: Callable[[], None]) -> None:
+        while True:
+            try:
+                await self.link.wait_connected(self.settings.start_timeout_s)
+            except StokerError as error:
+                log.warning("still no supervisor", error=error.message)
+            else:
+                on_welcome()
+                return
+
+    async def _sweep_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.limits.sweep_interval_s)
+            if self._on_turn is not None:
+                self._on_turn()
+            now = loop.time()
+            for site in self.sites:
+                for connection in list(site.connections):
+                    try:
+                        connection.sweep(now)
+                    except Exception:
+                        # One broken connection must not end the sweep for all.
+                        log.exception("a connection could not be checked")
+                        connection.transport.abort()
+
+    # -- building -------------------------------------------------------------
+
+    def _site(self, listener: Listener) -> Site:
+        settings = self.settings
+        dialect = DIALECTS[listener.dialect](settings)
+        cors = (
+            (b"access-control-allow-origin", settings.cors_allowed_origin),
+            (b"access-control-allow-methods", settings.cors_allowed_methods),
+            (b"access-control-allow-headers", settings.cors_allowed_headers),
+        )
+        return Site(
+            app=self._application(listener, dialect),
+            dialect=dialect,
+            limits=self.limits,
+            budget=self._budget,
+            cors=tuple((name, header_line(name, text.encode())) for name, text in cors if text),
+            is_tls=listener.address.is_tls,
+            logs_access=settings.log_level == "debug",
+        )
+
+    def _application(self, listener: Listener, dialect: Dialect) -> FalconApp:
+        app: FalconApp = App()
+        # A prediction has the content type that its handler set, or none (2.6).
+        app.resp_options.default_media_type = None  # type: ignore[assignment]
+        install_error_handlers(app, dialect)
+        routes = _merge([route for role in listener.roles for route in dialect.routes(role)])
+        by_path: dict[str, dict[str, Responder]] = {}
+        for route in routes:
+            responder = self._responder(route, dialect, routes)
+            methods = by_path.setdefault(route.path, {})
+            methods.update(dict.fromkeys(route.methods, responder))
+        for path, methods in by_path.items():
+            app.add_route(path, _resource(methods))
+        return app
+
+    def _responder(self, route: Route, dialect: Dialect, routes: Sequence[Route]) -> Responder:
+        serves = route.serves
+        if isinstance(serves, Prediction):
+            return Predictions(self.link, dialect, self.limits, self._clock, serves).answer
+        if isinstance(serves, Operation):
+            return Management(self.link, dialect, serves).answer
+        if isinstance(serves, Description):
+            return ApiDescription(self.link, dialect, routes, serves).answer
+        return Metrics(self.link, dialect).answer
+
+
+def _merge(routes: Sequence[Route]) -> list[Route]:
+    """Rows of several roles on one listener; of equal ones the described row stays."""
+    merged: dict[tuple[str, tuple[str, ...]], Route] = {}
+    for route in routes:
+        key = (route.path, route.methods)
+        if key not in merged or (route.operation_id and not merged[key].operation_id):
+            merged[key] = route
+    return list(merged.values())
+
+
+async def _not_allowed(request: Request, response: Response, **path: str) -> None:
+    raise MethodNotAllowed()
+
+
+def _resource(methods: dict[str, Responder]) -> SimpleNamespace:
+    """What Falcon routes to; every method is answered by us, none by a default of Falcon's."""
+    return SimpleNamespace(
+        **{f"on_{method.lower()}": methods.get(method, _not_allowed) for method in ALL_METHODS}
+    )

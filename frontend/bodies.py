@@ -1,0 +1,60 @@
+"""Bodies: how much memory they may take, and what they mean to a handler.
+
+A body becomes `Parameter`s (contracts/torchserve.md 2.3): one per part of a
+form, else exactly one called `body`.  Bodies are never decompressed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stoker.frontend import forms
+from stoker.frontend.limits import Limits
+from stoker.wire.payloads import Parameter
+
+BODY_NAME: Final = "body"
+_MULTIPART: Final = "multipart/form-data"
+_URLENCODED: Final = "application/x-www-form-urlencoded"
+
+
+class BodyBudget:
+    """Bytes that all bodies of this process may take at once.
+
+    Taken before a body is read where its length is known, given back when
+    its request has been answered.
+    """
+
+    __slots__ = ("_limit", "_taken")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit = limit_bytes
+        self._taken = 0
+
+    @property
+    def taken_bytes(self) -> int:
+        return self._taken
+
+    def take(self, size: int) -> bool:
+        """False when there is no room; then nothing was taken."""
+        if self._taken + size > self._limit:
+            return False
+        self._taken += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        self._taken -= size
+
+
+def read_parameters(content_type: str | None, body: bytes, limits: Limits) -> list[Parameter]:
+    """What the handler will find.  Raises InvalidBody for a malformed form."""
+    if content_type is None:
+        return [Parameter(BODY_NAME, "", body)]
+    media_type = content_type.partition(";")[0].strip()
+    # Most requests are JSON or raw: look closer only at what may be a form.
+    if media_type[:1] in "mMaA":
+        lowered = media_type.lower()
+        if lowered == _MULTIPART:
+            return forms.read_multipart(content_type, body, limits)
+        if lowered == _URLENCODED:
+            return forms.read_urlencoded(body, limits)
+    return [Parameter(BODY_NAME, media_type, body)]

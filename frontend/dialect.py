@@ -1,0 +1,50 @@
+"""What a dialect owns: routes, parameters, defaults, units, texts, shapes, statuses.
+
+The core answers with neutral outcomes and errors; a dialect is one subclass
+in `dialects/`, and every listener speaks exactly one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from stoker.errors import StokerError
+from stoker.frontend.listeners import Role
+from stoker.frontend.problems import Problem, ProblemRow, solve
+from stoker.frontend.routes import Route
+from stoker.settings import Settings
+
+
+class Dialect(ABC):
+    """One API as clients know it."""
+
+    name: ClassVar[str]
+    #: `info.title` of the OpenAPI document.
+    title: ClassVar[str]
+    #: Header lines of every answer, as bytes on the wire.
+    fixed_head: ClassVar[bytes]
+    #: Lower-case names of those headers: a handler cannot change them.
+    fixed_names: ClassVar[frozenset[bytes]]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @property
+    @abstractmethod
+    def problems(self) -> Mapping[str, ProblemRow]:
+        """Error code, or `verb/code`, to how it is told."""
+
+    @abstractmethod
+    def routes(self, role: Role) -> Sequence[Route]:
+        """The rows this dialect serves for a role."""
+
+    @abstractmethod
+    def error_document(self, problem: Problem) -> Any:
+        """The body of an error answer, before it becomes JSON."""
+
+    def problem(
+        self, error: StokerError, verb: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> Problem:
+        return solve(self.problems, error, verb, arguments)

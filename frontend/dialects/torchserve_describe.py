@@ -1,0 +1,90 @@
+"""A version's record as TorchServe shows it: contracts/torchserve.md 3.6 and A5.
+
+`engine` and `status` are the pages' fields, `failure` is ours and appears
+only when the version could not be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+#: States in which a worker has its handler loaded and takes requests.
+_READY_STATES: Final = frozenset(("ready", "busy"))
+
+
+def describe_version(record: dict[str, Any]) -> dict[str, Any]:
+    """One element of the array that a describe answers."""
+    document: dict[str, Any] = {
+        "modelName": record["model"],
+        "modelVersion": record["version"],
+        "modelUrl": record["url"] or "",
+        "engine": record.get("engine") or "Torch",
+        "runtime": record["runtime"],
+        "minWorkers": record["min_workers"],
+        "maxWorkers": record["max_workers"],
+        "batchSize": record["batch_size"],
+        "maxBatchDelay": _milliseconds(record["max_batch_delay_s"]),
+        "responseTimeout": round(record["response_timeout_s"]),
+        "startupTimeout": round(record["startup_timeout_s"]),
+        "maxRetryTimeoutInSec": round(record["max_retry_timeout_s"]),
+        "clientTimeoutInMills": _milliseconds(record["client_timeout_s"] or 0),
+        "parallelType": record["parallel_type"],
+        "parallelLevel": record["parallel_level"],
+        "deviceType": record["device_type"],
+    }
+    if record["device_ids"]:
+        document["deviceIds"] = record["device_ids"]
+    document |= {
+        "continuousBatching": False,
+        "useJobTicket": False,
+        "useVenv": False,
+        "stateful": False,
+        "sequenceMaxIdleMSec": 0,
+        "sequenceTimeoutMSec": 0,
+        "maxNumSequence": 0,
+        "maxSequenceJobQueueSize": 0,
+        "status": record["status"],
+        "loadedAtStartup": record["loaded_at_startup"],
+        "workers": [_describe_worker(worker) for worker in record["workers"]],
+        "jobQueueStatus": {
+            "remainingCapacity": max(0, record["queue"]["capacity"] - record["queue"]["pending"]),
+            "pendingRequests": record["queue"]["pending"],
+        },
+    }
+    if failure := record.get("failure"):
+        document["failure"] = describe_failure(failure)
+    return document
+
+
+def describe_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a handler could not be loaded, and which log has the rest."""
+    shown = {
+        "message": failure.get("message"),
+        "lastLine": failure.get("last_line"),
+        "log": failure.get("log"),
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def _describe_worker(worker: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": str(worker["id"]),
+        "startTime": _instant(worker["started_at"]),
+        "status": "READY" if worker["state"] in _READY_STATES else "UNLOADING",
+        "memoryUsage": worker["memory_bytes"],
+        "pid": worker["pid"],
+        "gpu": worker["gpu_id"] is not None,
+        "gpuUsage": worker["gpu_usage"] or "N/A",
+    }
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _instant(unix_s: float) -> str:
+    """Real UTC, where the peer writes local time with a literal Z (1.4)."""
+    text = datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"

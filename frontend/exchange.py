@@ -1,0 +1,297 @@
+"""One request and its answer on one connection.
+
+The ASGI side of the server: Falcon sees a scope, a whole body and a `send`;
+the app reaches what ASGI has no place for through `scope["stoker.exchange"]`:
+the client's spelling of headers, the request id, a reason phrase, the
+handler's own header lines, and a call when the client leaves.
+
+Source: contracts/torchserve.md 1.3 for the order and spelling of headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import itertools
+import random
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+
+from stoker.errors import Internal, ShuttingDown, StokerError
+from stoker.logs import get_logger
+
+if TYPE_CHECKING:
+    from stoker.frontend.server import Connection
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+AsgiApp = Callable[..., Awaitable[None]]
+
+SCOPE_KEY: Final = "stoker.exchange"
+
+_STATUS_LINES: Final = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
+    for status in http.HTTPStatus
+}
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
+_CLOSE: Final = b"connection: close\r\n\r\n"
+#: Above this, head and body are handed over separately instead of being joined.
+_JOIN_BYTES: Final = 16 * 1024
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+#: Framing is the server's: nobody above may set these.
+FRAMING_NAMES: Final = frozenset(
+    (b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"x-request-id")
+)
+
+log = get_logger("http")
+
+
+def _request_ids() -> Callable[[], str]:
+    """Ids with the look of a UUID4: random per process, then counted.
+
+    They name requests in logs and answers and are no secret, so a counter
+    serves as well as the kernel's randomness at a tenth of the price.
+    """
+    chosen = random.SystemRandom()
+    prefix = (
+        f"{chosen.getrandbits(32):08x}-{chosen.getrandbits(16):04x}-"
+        f"4{chosen.getrandbits(12):03x}-{0x8000 | chosen.getrandbits(14):04x}-"
+    )
+    counter = itertools.count(chosen.getrandbits(40))
+    return lambda: f"{prefix}{next(counter):012x}"
+
+
+_new_request_id = _request_ids()
+
+
+def restart_request_ids() -> None:
+    """Call after a fork: two processes must not count on from the same id."""
+    global _new_request_id
+    _new_request_id = _request_ids()
+
+
+def choose_request_id(offered: bytes | None) -> str:
+    """The client's id if it is 1-128 visible ASCII characters, else a new one."""
+    if offered and len(offered) <= 128:
+        text = offered.decode("latin-1")
+        if text.isascii() and text.isprintable() and " " not in text:
+            return text
+    return _new_request_id()
+
+
+def header_line(name: bytes, value: bytes) -> bytes:
+    """`name: value` with nothing in it that could end the line; b"" for an impossible name."""
+    if not _NAME.fullmatch(name):
+        return b""
+    if _CONTROL.search(value):
+        value = _CONTROL.sub(b" ", value)
+    return b"%b: %b\r\n" % (name, value)
+
+
+class Exchange:
+    """What the application and the connection share about one request."""
+
+    __slots__ = (
+        "body",
+        "chunks",
+        "close_after",
+        "connection",
+        "delivered",
+        "extra_head",
+        "extra_names",
+        "has_left",
+        "head",
+        "headers",
+        "is_chunked",
+        "is_complete",
+        "is_head_only",
+        "is_started",
+        "on_left",
+        "reason",
+        "received_bytes",
+        "request_id",
+        "reserved_bytes",
+        "scope",
+        "started_at",
+        "status",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        scope: Scope,
+        headers: list[tuple[bytes, bytes]],
+        request_id: str,
+        started_at: float,
+        *,
+        close_after: bool,
+    ) -> None:
+        self.connection = connection
+        self.scope = scope
+        #: As the client spelled and ordered them.
+        self.headers = headers
+        self.request_id = request_id
+        self.started_at = started_at
+        self.close_after = close_after
+        self.body = b""
+        self.chunks: list[bytes] = []
+        self.received_bytes = 0
+        self.reserved_bytes = 0
+        #: Reason phrase; None for the standard one.
+        self.reason: bytes | None = None
+        #: Header lines ready for the wire, and their lower-case names.
+        self.extra_head = b""
+        self.extra_names: frozenset[bytes] = frozenset()
+        #: Called once if the client leaves before its answer is complete.
+        self.on_left: Callable[[], None] | None = None
+        self.has_left = False
+        self.status = 0
+        self.is_started = False
+        self.is_complete = False
+        self.is_chunked = False
+        self.is_head_only = False
+        self.delivered: dict[str, Any] | None = None
+        self.head = b""
+        self.wake: asyncio.Future[None] | None = None
+
+    def take_body(self) -> bytes:
+        """The body, which nobody else holds afterwards: it may be large."""
+        body, self.body = self.body, b""
+        if self.delivered is not None:
+            self.delivered["body"] = b""
+        return body
+
+    # -- for the connection ---------------------------------------------------
+
+    async def run(self, app: AsgiApp) -> None:
+        """Let the application answer; whatever it does, the client gets an end."""
+        try:
+            await app(self.scope, self.receive, self.send)
+            if not self.is_complete and not self.has_left:
+                log.error("a request was left unanswered", request_id=self.request_id)
+                self._give_up(Internal())
+        except asyncio.CancelledError:
+            self._give_up(ShuttingDown("The server is stopping."))
+            raise
+        except StokerError as error:
+            # Only a stream fails here: its first piece has set the status.
+            log.info("a stream broke off", request_id=self.request_id, code=error.code)
+            self._give_up(error)
+        except Exception:
+            log.exception("a request failed", request_id=self.request_id)
+            self._give_up(Internal())
+        finally:
+            # The scope holds us and we hold the scope: do not wait for the collector.
+            self.scope.pop(SCOPE_KEY, None)
+
+    def leave(self) -> None:
+        """The connection is gone."""
+        if self.is_complete or self.has_left:
+            return
+        self.has_left = True
+        self._wake_receiver()
+        if self.on_left is not None:
+            self.on_left()
+
+    def _give_up(self, error: StokerError) -> None:
+        if self.is_complete or self.has_left:
+            return
+        if self.is_started and not self.head:
+            # Part of the answer is out: only a missing end tells the truth.
+            self.is_complete = True
+            self.connection.cut(self)
+        else:
+            self.is_complete = True
+            self.connection.refuse_exchange(self, error)
+
+    # -- ASGI -----------------------------------------------------------------
+
+    async def receive(self) -> Message:
+        """The whole body at once; the next call waits for the client to leave."""
+        if self.delivered is None:
+            self.delivered = {"type": "http.request", "body": self.body, "more_body": False}
+            return self.delivered
+        if not self.is_complete and not self.has_left:
+            self.wake = asyncio.get_running_loop().create_future()
+            await self.wake
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Head and first piece leave together."""
+        if self._has_ended():
+            return
+        if message["type"] == "http.response.start":
+            self._start(message["status"], message["headers"])
+            return
+        flow = self.connection.flow
+        if flow.write_paused:
+            await flow.drain()
+        if not self._has_ended():
+            self._write(message.get("body", b""), has_more=message.get("more_body", False))
+
+    def _has_ended(self) -> bool:
+        return self.has_left or self.is_complete
+
+    def _start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        site = self.connection.site
+        if self.reason is None:
+            line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+        else:
+            line = b"HTTP/1.1 %d %b\r\n" % (status, _CONTROL.sub(b" ", self.reason))
+        lines = [line]
+        length = None
+        for name, value in headers:
+            if name == b"content-length":
+                length = value
+            elif name not in FRAMING_NAMES and name not in site.fixed_names:
+                lines.append(header_line(name, value))
+        if self.extra_head:
+            lines.append(self.extra_head)
+        lines.append(b"x-request-id: %b\r\n" % self.request_id.encode())
+        lines.append(site.fixed_head)
+        for name, cors in site.cors:
+            if name not in self.extra_names:
+                lines.append(cors)
+        self.is_head_only = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.close_after = self.close_after or status >= 400
+        if length is not None:
+            lines.append(b"content-length: %b\r\n" % length)
+        elif not self.is_head_only:
+            if self.scope["http_version"] == "1.0":
+                self.close_after = True  # the end of the connection is the end of the body
+            else:
+                self.is_chunked = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+        lines.append(_CLOSE if self.close_after else _KEEP_ALIVE)
+        self.status = status
+        self.is_started = True
+        self.head = b"".join(lines)
+
+    def _write(self, body: bytes, *, has_more: bool) -> None:
+        head, self.head = self.head, b""
+        if self.is_head_only:
+            pieces = [head]
+        elif self.is_chunked:
+            pieces = [head]
+            if body:
+                pieces += (b"%x\r\n" % len(body), body, b"\r\n")
+            if not has_more:
+                pieces.append(b"0\r\n\r\n")
+        else:
+            pieces = [head, body]
+        transport = self.connection.transport
+        if len(body) > _JOIN_BYTES:
+            transport.writelines(pieces)
+        elif joined := b"".join(pieces):
+            transport.write(joined)
+        if not has_more:
+            self.is_complete = True
+            self._wake_receiver()
+            self.connection.end_exchange(self)
+
+    def _wake_receiver(self) -> None:
+        if self.wake is not None and not self.wake.done():
+            self.wake.set_result(None)

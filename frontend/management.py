@@ -1,0 +1,61 @@
+"""Management verbs over HTTP: read parameters, ask the supervisor, write the answer.
+
+What the parameters are called, mean and default to, and how an outcome reads,
+is the dialect's business; this is the common way between.  A call goes on
+when its client leaves: a half-done registration helps nobody.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from falcon.asgi import Request, Response
+
+from stoker.errors import StokerError
+from stoker.frontend.answers import answer_problem, answer_reply, exchange_of
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.parameters import parse_json_object, parse_query, read_parameters
+from stoker.frontend.routes import Operation
+from stoker.logs import get_logger
+from stoker.wire.link import Link
+
+_JSON: Final = "application/json"
+
+log = get_logger("management")
+
+
+class Management:
+    """Falcon's responder for one operation."""
+
+    def __init__(self, link: Link, dialect: Dialect, operation: Operation) -> None:
+        self._link = link
+        self._dialect = dialect
+        self._operation = operation
+        self._is_strict = dialect.settings.strict_parameters
+
+    async def answer(self, request: Request, response: Response, **path: str) -> None:
+        operation = self._operation
+        arguments = {"model": path.get("model_name"), "version": path.get("model_version")}
+        try:
+            warnings: list[str] = []
+            values: dict[str, Any] = {}
+            if operation.parameters:
+                if operation.takes_json and request.content_type == _JSON:
+                    given = parse_json_object(exchange_of(request).take_body())
+                else:
+                    given = parse_query(request.query_string)
+                values, warnings = read_parameters(
+                    operation.parameters, given, is_strict=self._is_strict
+                )
+            arguments = operation.read(values, path)
+            if warnings:
+                log.warning(
+                    "parameters were not understood",
+                    verb=operation.verb,
+                    request_id=exchange_of(request).request_id,
+                    warnings=warnings,
+                )
+            outcome = await self._link.call(operation.verb, arguments, operation.timeout_s)
+            answer_reply(response, operation.write(outcome, arguments), warnings)
+        except StokerError as error:
+            answer_problem(request, response, self._dialect, error, operation.verb, arguments)

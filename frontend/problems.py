@@ -1,0 +1,120 @@
+"""Errors as HTTP answers, through the dialect of the listener.
+
+A dialect is one table from error code to (status, type, text); this file
+looks rows up, fills texts and renders.  What is no StokerError becomes
+`internal`: its traceback goes to the log with the request id, never to the
+client.
+
+Source: contracts/torchserve.md 1.4-1.6.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from stoker.errors import Internal, StokerError
+
+JSON_TYPE: Final = "application/json"
+#: Fields of a failed load that a client may see, beside the message.
+_FAILURE_FIELDS: Final = ("last_line", "log")
+
+
+class RouteNotFound(StokerError):
+    """No such path."""
+
+    code = "route_not_found"
+
+
+class MethodNotAllowed(StokerError):
+    """The path exists, this method on it does not, or is switched off."""
+
+    code = "method_not_allowed"
+
+
+class MalformedHttp(StokerError):
+    """Bytes that are not an HTTP request, or a head beyond its limits."""
+
+    code = "malformed_http"
+
+
+class BodyTooSlow(StokerError):
+    """The body did not arrive in time."""
+
+    code = "body_too_slow"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemRow:
+    """How a dialect tells one error.
+
+    Attributes:
+        text: `str.format` template over details and arguments, or a function
+            of them; None repeats the error's own message.
+        retry_after_s: Sent as Retry-After.
+    """
+
+    status: int
+    kind: str
+    text: str | Callable[[Mapping[str, Any]], str] | None = None
+    retry_after_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """An error, ready for a dialect's shape."""
+
+    status: int
+    kind: str
+    message: str
+    retry_after_s: int | None = None
+    failure: dict[str, Any] = field(default_factory=dict)
+
+
+class _Fields(dict[str, Any]):
+    """Fields for a text; a missing one stays empty rather than fail an answer."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+def solve(
+    table: Mapping[str, ProblemRow],
+    error: StokerError,
+    verb: str = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> Problem:
+    """The table's answer to an error.
+
+    A row for `verb/code` wins over one for `code`.  Arguments are what the
+    client asked for and win over the error's details, which say what the
+    supervisor made of it.
+    """
+    row = table.get(f"{verb}/{error.code}") or table.get(error.code) or table[Internal.code]
+    details = error.details
+    if row.text is None:
+        message = error.message
+    else:
+        fields = _Fields(details)
+        fields.update(arguments or {})
+        message = row.text(fields) if callable(row.text) else row.text.format_map(fields)
+    status = row.status
+    if error.code == "handler_refused":
+        status = _refused_status(details.get("status"), row.status)
+    failure = {name: details[name] for name in _FAILURE_FIELDS if details.get(name)}
+    return Problem(status, row.kind, message, row.retry_after_s, failure)
+
+
+def _refused_status(status: Any, otherwise: int) -> int:
+    if not isinstance(status, int) or not 400 <= status <= 599:
+        return otherwise
+    # 413 is for bodies alone; the peer rewrites it (1.6).
+    return 507 if status == 413 else status
+
+
+def render_json(document: Any) -> bytes:
+    """Two spaces, non-ASCII as it is, one newline at the end (1.4)."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "replace")

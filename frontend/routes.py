@@ -1,0 +1,103 @@
+"""Route tables: what a dialect serves, as data.
+
+The same rows build the Falcon application and the OpenAPI document, so the
+document cannot promise what is not served.  A row's path is an OpenAPI
+template; `{rest:path}` takes everything that follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, NamedTuple
+
+from falcon.constants import COMBINED_METHODS
+
+#: Every method the HTTP parser lets through to a responder.
+ALL_METHODS: Final = tuple(method for method in COMBINED_METHODS if method != "WEBSOCKET")
+#: "Any method": all but OPTIONS, which asks for a description.
+ANY: Final = tuple(method for method in ALL_METHODS if method != "OPTIONS")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One query (or JSON) parameter of an operation.
+
+    Attributes:
+        default: Stands in when the parameter is absent or cannot be read.
+        minimum: An integer below counts as one that cannot be read.
+    """
+
+    name: str
+    kind: Literal["string", "integer", "boolean"]
+    doc: str
+    default: str | int | bool | None = None
+    minimum: int | None = None
+    is_required: bool = False
+
+
+#: What `parameters.read_parameters` makes of a request: every declared name.
+Values = Mapping[str, Any]
+
+
+class Reply(NamedTuple):
+    """An answer in the dialect's shape, before it becomes JSON."""
+
+    status: int
+    document: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A management verb behind a route.
+
+    Attributes:
+        read: (parameters, path fields) -> the verb's neutral arguments.
+        write: (outcome, arguments) -> the answer.
+        takes_json: A body of exactly `application/json` replaces the query.
+    """
+
+    verb: str
+    read: Callable[[Values, Mapping[str, str]], dict[str, Any]]
+    write: Callable[[dict[str, Any], dict[str, Any]], Reply]
+    timeout_s: float
+    parameters: tuple[Parameter, ...] = ()
+    takes_json: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A job for a model.
+
+    Attributes:
+        headers: Added to the client's, and stronger than them.
+        has_url_path: Hand the rest of the path over as header `url_path`.
+    """
+
+    headers: tuple[tuple[str, str], ...] = ()
+    has_url_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The OpenAPI document of the listener, or of one model."""
+
+    of_model: bool = False
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """The numbers, as text for Prometheus."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row.  Rows without an `operation_id` are served but not described."""
+
+    methods: tuple[str, ...]
+    path: str
+    serves: Operation | Prediction | Description | Statistics
+    operation_id: str = ""
+    summary: str = ""
+    is_deprecated: bool = False

@@ -1,0 +1,444 @@
+"""One client's connection: HTTP bytes in, whole requests out, limits before parsers.
+
+Built on uvicorn's httptools protocol for its place in the server, but reading
+is ours: a request reaches the application when its body is complete, so slow
+senders cost no task, a refused one is refused before its body is read, and
+nothing is woken per piece.  Timeouts are checked by one sweep over all
+connections, not by a timer each.
+
+Source: contracts/torchserve.md 1.2, 1.6; design sections 5 and 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
+from stoker.frontend.bodies import BodyBudget
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.exchange import SCOPE_KEY, AsgiApp, Exchange, choose_request_id
+from stoker.frontend.limits import Limits
+from stoker.frontend.problems import (
+    JSON_TYPE,
+    BodyTooSlow,
+    MalformedHttp,
+    render_json,
+)
+from stoker.logs import get_logger
+
+log = get_logger("http")
+access = get_logger("access")
+
+#: " HTTP/1.1" and the blank before the target.
+_LINE_OVERHEAD: Final = 10
+#: The peer's answer to a large body has no body of its own, and no headers of ours.
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@dataclass(eq=False)
+class Site:
+    """What every connection of one listener shares.
+
+    Attributes:
+        cors: Lower-case header name and its line, where the settings ask for it.
+        is_tls: Connections speak TLS.
+        logs_access: Whether the access log is on at all.
+    """
+
+    app: AsgiApp
+    dialect: Dialect
+    limits: Limits
+    budget: BodyBudget
+    cors: tuple[tuple[bytes, bytes], ...] = ()
+    is_tls: bool = False
+    logs_access: bool = False
+    connections: set[Connection] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.fixed_head = self.dialect.fixed_head
+        self.fixed_names = self.dialect.fixed_names
+
+    def refusal(self, error: StokerError, request_id: str) -> bytes:
+        """A whole answer for a request that never reaches the application."""
+        if isinstance(error, RequestTooLarge):
+            return _TOO_LARGE
+        problem = self.dialect.problem(error)
+        body = render_json(self.dialect.error_document(problem))
+        retry = problem.retry_after_s
+        return b"".join(
+            (
+                b"HTTP/1.1 %d %b\r\n" % (problem.status, _PHRASES.get(problem.status, b"")),
+                b"content-type: %b\r\n" % JSON_TYPE.encode(),
+                b"x-request-id: %b\r\n" % request_id.encode(),
+                self.fixed_head,
+                b"" if retry is None else b"retry-after: %d\r\n" % retry,
+                *(line for _, line in self.cors),
+                b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body),
+                body,
+            )
+        )
+
+
+_PHRASES: Final = {
+    400: b"Bad Request",
+    408: b"Request Timeout",
+    429: b"Too Many Requests",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
+
+
+class _Phase(enum.Enum):
+    """What the connection reads next."""
+
+    IDLE = "idle"
+    HEAD = "head"
+    BODY = "body"
+    #: Refused: we have answered and ignore what still comes.
+    DEAF = "deaf"
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; lives on the loop of its process."""
+
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], site: Site
+    ) -> None:
+        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+        self.site = site
+        self._phase = _Phase.HEAD
+        self._since = self.loop.time()
+        self._reading: Exchange | None = None
+        self._in_hand: Exchange | None = None
+        self._waiting: deque[Exchange] = deque()
+        self._is_draining = False
+        self._url = b""
+        self._raw_headers: list[tuple[bytes, bytes]] = []
+        self._lower_headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._unparsed_bytes = 0
+        self._length: int | None = None
+        self._expects_continue = False
+        self._offered_id: bytes | None = None
+        self._unsent_bytes = 0
+        self._stalled_since: float | None = None
+
+    # -- the transport --------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.site.connections) >= self.site.limits.connections:
+            log.warning("too many connections", limit=self.site.limits.connections)
+            self._go_deaf()
+            transport.abort()
+            return
+        self.site.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections.discard(self)
+        self.site.connections.discard(self)
+        self._phase = _Phase.DEAF
+        if self._in_hand is not None:
+            self._in_hand.leave()
+        for exchange in (self._in_hand, self._reading, *self._waiting):
+            self._release(exchange)
+        self._reading = None
+        self._waiting.clear()
+        self.flow.resume_writing()
+        self.parser = None  # type: ignore[assignment]  # it holds us
+
+    def data_received(self, data: bytes) -> None:
+        # A parser may hold on to a message behind an upgrade nobody wants.
+        rest: bytes | None = data
+        while rest and self._phase is not _Phase.DEAF:
+            rest = self._feed(rest)
+
+    def _feed(self, data: bytes) -> bytes | None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # Nothing here is upgraded; the request is an ordinary one.
+            return data[upgrade.args[0] :]
+        except httptools.HttpParserError:
+            if self._phase is not _Phase.DEAF:
+                self._refuse(MalformedHttp())
+            return None
+        if self._phase is _Phase.HEAD:
+            # A header that never ends is not shown to `on_header`.
+            self._unparsed_bytes += len(data)
+            limits = self.site.limits
+            if self._unparsed_bytes > limits.request_line_bytes + 2 * limits.header_bytes:
+                self._refuse(MalformedHttp())
+        return None
+
+    # -- the parser -----------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._phase is _Phase.IDLE:
+            self._since = self.loop.time()
+        self._phase = _Phase.HEAD
+        self._url = b""
+        self._raw_headers = []
+        self._lower_headers = []
+        self._head_bytes = 0
+        self._unparsed_bytes = 0
+        self._length = None
+        self._expects_continue = False
+        self._offered_id = None
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        if len(self._url) + _LINE_OVERHEAD > self.site.limits.request_line_bytes:
+            self._stop_parsing(MalformedHttp())
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self.site.limits.header_bytes:
+            self._stop_parsing(MalformedHttp())
+        lowered = name.lower()
+        self._raw_headers.append((name, value))
+        self._lower_headers.append((lowered, value))
+        if lowered == b"content-length":
+            # The parser has checked the digits.
+            self._length = int(value)
+        elif lowered == b"expect":
+            self._expects_continue = value.lower() == b"100-continue"
+        elif lowered == b"x-request-id":
+            self._offered_id = value
+
+    def on_headers_complete(self) -> None:
+        parser = self.parser
+        method = parser.get_method()
+        limits = self.site.limits
+        if len(method) + len(self._url) + _LINE_OVERHEAD > limits.request_line_bytes:
+            self._stop_parsing(MalformedHttp())
+        if self._length is not None and self._length > limits.body_bytes:
+            self._stop_parsing(RequestTooLarge())
+        version = parser.get_http_version()
+        exchange = Exchange(
+            self,
+            self._scope(method, version),
+            self._raw_headers,
+            choose_request_id(self._offered_id),
+            self.loop.time(),
+            close_after=version == "1.0" or self._is_draining or not parser.should_keep_alive(),
+        )
+        exchange.scope[SCOPE_KEY] = exchange
+        self._reading = exchange
+        self._phase = _Phase.BODY
+        if self._length:
+            self._reserve(exchange, self._length)
+        if self._expects_continue and version != "1.0" and self._in_hand is None:
+            self.transport.write(_CONTINUE)
+
+    def _scope(self, method: bytes, version: str) -> dict[str, Any]:
+        raw_path, _, query = self._url.partition(b"?")
+        if not raw_path.startswith(b"/"):
+            raw_path, query = _split_absolute(self._url)
+        decoded = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
+        path = decoded.decode("utf-8", "replace")
+        if path[-1:] == "/":
+            path = path.rstrip("/") or "/"
+        if not query.isascii():
+            query = query.decode("utf-8", "replace").encode()
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "method": method.decode("ascii"),
+            "scheme": self.scheme,
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": self._lower_headers,
+            "client": self.client,
+            "server": self.server,
+        }
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._reading
+        if exchange is None:
+            return
+        exchange.received_bytes += len(body)
+        if exchange.received_bytes > exchange.reserved_bytes:  # chunked: no length told
+            if exchange.received_bytes > self.site.limits.body_bytes:
+                self._stop_parsing(RequestTooLarge())
+            self._reserve(exchange, exchange.received_bytes - exchange.reserved_bytes)
+        exchange.chunks.append(body)
+
+    def on_message_complete(self) -> None:
+        exchange = self._reading
+        if exchange is None:
+            return
+        self._reading = None
+        self._phase = _Phase.IDLE
+        self._since = self.loop.time()
+        chunks = exchange.chunks
+        exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        exchange.chunks = []
+        if self._in_hand is None:
+            self._answer(exchange)
+            return
+        self._waiting.append(exchange)
+        self.flow.pause_reading()
+        if len(self._waiting) > self.site.limits.pipelined_requests:
+            self._stop_parsing(MalformedHttp())
+
+    # -- exchanges ------------------------------------------------------------
+
+    def _answer(self, exchange: Exchange) -> None:
+        # Every request passes here with its head and body complete.  A short
+        # way for predictions, past scope, task and Falcon, would branch off.
+        self._in_hand = exchange
+        task = self.loop.create_task(exchange.run(self.site.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def end_exchange(self, exchange: Exchange) -> None:
+        """The answer has been written."""
+        self.server_state.total_requests += 1
+        self._in_hand = None
+        self._release(exchange)
+        if self.site.logs_access:
+            self._log_access(exchange)
+        if exchange.close_after:
+            self._phase = _Phase.DEAF
+            self.transport.close()
+        elif self._waiting:
+            self._answer(self._waiting.popleft())
+        else:
+            self._since = self.loop.time()
+            self.flow.resume_reading()
+
+    def cut(self, exchange: Exchange) -> None:
+        """End an answer whose beginning is out, so that the client sees it is not whole."""
+        exchange.close_after = True
+        self.end_exchange(exchange)
+
+    def refuse_exchange(self, exchange: Exchange, error: StokerError) -> None:
+        """Answer for an application that did not."""
+        exchange.close_after = True
+        self.transport.write(self.site.refusal(error, exchange.request_id))
+        self.end_exchange(exchange)
+
+    def _reserve(self, exchange: Exchange, size: int) -> None:
+        if not self.site.budget.take(size):
+            self._stop_parsing(
+                TooManyRequests("Too many request bodies are in memory; try again later.")
+            )
+        exchange.reserved_bytes += size
+
+    def _release(self, exchange: Exchange | None) -> None:
+        if exchange is not None:
+            self.site.budget.give_back(exchange.reserved_bytes)
+            exchange.reserved_bytes = 0
+
+    def _log_access(self, exchange: Exchange) -> None:
+        access.debug(
+            "request",
+            request_id=exchange.request_id,
+            method=exchange.scope["method"],
+            path=exchange.scope["path"],
+            status=exchange.status,
+            duration_ms=round((self.loop.time() - exchange.started_at) * 1000, 3),
+        )
+
+    # -- refusing -------------------------------------------------------------
+
+    def _stop_parsing(self, error: StokerError) -> None:
+        """From inside a parser callback: refuse, and stop the parser by raising."""
+        self._refuse(error)
+        raise error
+
+    def _refuse(self, error: StokerError) -> None:
+        if self._in_hand is not None:
+            # Another answer is on its way out; ours must not mix with it.
+            self._in_hand.close_after = True
+        else:
+            self.transport.write(self.site.refusal(error, choose_request_id(self._offered_id)))
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+        log.info("a request was refused", code=error.code)
+        self._go_deaf()
+
+    def _go_deaf(self) -> None:
+        """Read on and ignore: closing over unread bytes would reset our answer away."""
+        self._phase = _Phase.DEAF
+        self._since = self.loop.time()
+        for exchange in (self._reading, *self._waiting):
+            self._release(exchange)
+        self._reading = None
+        self._waiting.clear()
+        self.flow.resume_reading()
+
+    # -- time -----------------------------------------------------------------
+
+    def sweep(self, now: float) -> None:
+        """Close what has taken too long; called about once a second."""
+        limits = self.site.limits
+        waited_s = now - self._since
+        if self._is_stalled(now):
+            self.transport.abort()
+        elif self._in_hand is not None:
+            return
+        elif self._phase is _Phase.IDLE:
+            if waited_s > limits.idle_timeout_s:
+                self.transport.close()
+        elif self._phase is _Phase.HEAD:
+            if waited_s > limits.header_timeout_s:
+                self.transport.abort()
+        elif self._phase is _Phase.BODY:
+            assert self._reading is not None
+            allowed_s = self._reading.received_bytes / limits.body_rate_bytes
+            if now - self._reading.started_at > limits.body_timeout_s + allowed_s:
+                self._refuse(BodyTooSlow("The request body did not arrive in time."))
+        elif waited_s > limits.linger_s:
+            self.transport.abort()
+
+    def _is_stalled(self, now: float) -> bool:
+        unsent = self.transport.get_write_buffer_size()
+        if unsent == 0 or unsent < self._unsent_bytes or self._stalled_since is None:
+            self._stalled_since = now if unsent else None
+            self._unsent_bytes = unsent
+            return False
+        self._unsent_bytes = unsent
+        return now - self._stalled_since > self.site.limits.stall_timeout_s
+
+    def shutdown(self) -> None:
+        """The server drains: finish what is in hand, take nothing new."""
+        self._is_draining = True
+        if self._in_hand is not None:
+            if not self._waiting:
+                self._in_hand.close_after = True
+            else:
+                self._waiting[-1].close_after = True
+        elif self._reading is not None:
+            self._reading.close_after = True
+        else:
+            self.transport.close()
+
+
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
+
+
+def _split_absolute(url: bytes) -> tuple[bytes, bytes]:
+    """Path and query of `http://host/path`; anything else is a path nobody serves."""
+    try:
+        parsed = httptools.parse_url(url)
+    except httptools.HttpParserInvalidURLError:
+        return url, b""
+    return parsed.path or b"/", parsed.query or b""

@@ -1,0 +1,93 @@
+"""uvicorn's server and gunicorn's worker, fitted to our listeners.
+
+Each socket gets the protocol of its own site, with TLS or without, so a
+request never has to be told which listener it came in by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+import sys
+from typing import Any, ClassVar, cast
+
+from gunicorn.arbiter import Arbiter
+from uvicorn.config import Config
+from uvicorn.server import Server
+from uvicorn_worker import UvicornWorker
+
+from stoker.frontend.app import Frontend
+from stoker.frontend.listeners import BACKLOG, tls_context
+from stoker.frontend.server import Connection, Site
+
+#: What uvicorn may not decide for itself; also for tests that run without gunicorn.
+CONFIG: dict[str, Any] = {
+    "http": "httptools",
+    "loop": "uvloop",
+    "ws": "none",
+    "lifespan": "on",
+    "interface": "asgi3",
+    "proxy_headers": False,
+    "server_header": False,
+    "date_header": False,
+    "access_log": False,
+}
+
+
+class FrontendServer(Server):
+    """Serves a Frontend on sockets that somebody has bound, in the listeners' order."""
+
+    def __init__(self, config: Config, frontend: Frontend) -> None:
+        super().__init__(config)
+        self._frontend = frontend
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        assert sockets is not None
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        loop = asyncio.get_running_loop()
+        self.servers = []
+        for site, bound in zip(self._frontend.sites, sockets, strict=True):
+            tls = tls_context(self._frontend.settings) if site.is_tls else None
+            self.servers.append(await self._listen(loop, site, bound, tls))
+        self.started = True
+
+    async def _listen(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        site: Site,
+        bound: socket.socket,
+        tls: ssl.SSLContext | None,
+    ) -> asyncio.Server:
+        def connect() -> asyncio.Protocol:
+            return Connection(self.config, self.server_state, {}, site)
+
+        if bound.family == socket.AF_UNIX:
+            return await loop.create_unix_server(connect, sock=bound, backlog=BACKLOG)
+        return await loop.create_server(connect, sock=bound, ssl=tls, backlog=BACKLOG)
+
+
+class FrontendWorker(UvicornWorker):  # type: ignore[misc]
+    """One HTTP process under gunicorn."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = CONFIG
+
+    async def _serve(self) -> None:
+        frontend = cast(Frontend, self.wsgi)
+        self.config.app = frontend
+        self.config.timeout_graceful_shutdown = max(1, round(frontend.settings.drain_timeout_s))
+        server = FrontendServer(self.config, frontend)
+
+        def leave_now() -> None:
+            server.force_exit = True
+            server.should_exit = True
+
+        # gunicorn's SIGQUIT means: do not wait for requests in hand.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, leave_now)
+        # gunicorn wraps what it was handed; uvicorn wants the socket itself.
+        await server.serve(sockets=[listener.sock for listener in self.sockets])
+        if not server.started:
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)

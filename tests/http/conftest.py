@@ -1,0 +1,409 @@
+"""A frontend as clients meet it: the real server, the real link, a supervisor made of paper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from stoker.errors import StokerError
+from stoker.frontend.app import Frontend
+from stoker.frontend.limits import Limits
+from stoker.frontend.listeners import open_socket, plan_listeners
+from stoker.frontend.serving import CONFIG, FrontendServer
+from stoker.settings import Settings
+from stoker.wire import codec, frames, payloads, sockets
+from stoker.wire.link import Link
+from stoker.wire.payloads import Answer, AnswerKind
+from uvicorn.config import Config
+
+DEADLINE_S = 10.0
+
+
+def wait_until(fact: Callable[[], bool], what: str) -> None:
+    """Look for a fact until it is one; never a blind sleep."""
+    end = time.monotonic() + DEADLINE_S
+    while not fact():
+        assert time.monotonic() < end, f"did not happen in time: {what}"
+        time.sleep(0.002)
+
+
+@dataclass
+class Job:
+    """What a fake model gets."""
+
+    job: frames.SubmittedJob
+    payload: payloads.RequestPayload
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return dict(self.payload.headers)
+
+    def final(self, body: bytes, **about: Any) -> Answer:
+        return self._answer(AnswerKind.FINAL, body, **about)
+
+    def chunk(self, body: bytes, **about: Any) -> Answer:
+        return self._answer(AnswerKind.CHUNK, body, **about)
+
+    def error(self, error: StokerError) -> Answer:
+        return Answer(self.job.job_id, AnswerKind.ERROR, 0, "", None, [], b"", error)
+
+    def _answer(
+        self,
+        kind: AnswerKind,
+        body: bytes,
+        *,
+        status: int = 200,
+        reason: str = "",
+        content_type: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        return Answer(self.job.job_id, kind, status, reason, content_type, [*headers], body)
+
+
+#: What a model does with a job: the answers to send now.
+Model = Callable[[Job], list[Answer]]
+Verb = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass
+class FakeSupervisor:
+    """Speaks the wire on a real socket, from a thread of its own."""
+
+    address: str
+    models: dict[str, Model] = field(default_factory=dict)
+    verbs: dict[str, Verb] = field(default_factory=dict)
+    jobs: list[Job] = field(default_factory=list)
+    calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    cancelled: list[bytes] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._context = zmq.Context()
+        self._router = sockets.bind_router(self._context, self.address)
+        self._wakes = self._context.socket(zmq.PULL)
+        self._wakes.bind("inproc://later")
+        self._later = self._context.socket(zmq.PUSH)
+        self._later.connect("inproc://later")
+        self._peer = b""
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def send_later(self, *answers: Answer) -> None:
+        """From the test: answers for jobs that were left open."""
+        self._later.send(payloads.pack_answers(answers))
+
+    def close(self) -> None:
+        self._later.send(b"")
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive()
+        self._context.destroy(0)
+
+    def _run(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._wakes, zmq.POLLIN)
+        while True:
+            ready = dict(poller.poll())
+            if self._wakes in ready:
+                frame = self._wakes.recv()
+                if not frame:
+                    return
+                self._send(frames.Answers([frame]))
+            if self._router in ready:
+                self._peer, frame = self._router.recv_multipart()
+                self._take(codec.decode_from_frontend(frame))
+
+    def _take(self, message: Any) -> None:
+        if isinstance(message, frames.FrontendHello):
+            self._send(frames.Welcome(frames.PROTOCOL, b"life-1"))
+        elif isinstance(message, frames.Submit):
+            for job in message.jobs:
+                self._work(Job(job, payloads.unpack_request(job.payload)))
+        elif isinstance(message, frames.Cancel):
+            self.cancelled += message.job_ids
+        elif isinstance(message, frames.Call):
+            self._call(message)
+
+    def _work(self, job: Job) -> None:
+        self.jobs.append(job)
+        model = self.models.get(job.job.model)
+        if model is None:
+            details = {"model": job.job.model}
+            refused = frames.RefusedJob(job.job.job_id, "model_not_found", "", details)
+            self._send(frames.Refused([refused]))
+            return
+        try:
+            answers = model(job)
+        except StokerError as error:
+            refused = frames.RefusedJob(job.job.job_id, error.code, error.message, error.details)
+            self._send(frames.Refused([refused]))
+            return
+        if answers:
+            self._send(frames.Answers([payloads.pack_answers(answers)]))
+
+    def _call(self, call: frames.Call) -> None:
+        self.calls.append((call.verb, call.arguments))
+        try:
+            value = self.verbs[call.verb](call.arguments)
+        except StokerError as error:
+            self._send(frames.Result(call.call_id, error.code, error.message, error.details))
+        else:
+            self._send(frames.Result(call.call_id, None, "", value))
+
+    def _send(self, message: frames.ToFrontend) -> None:
+        with contextlib.suppress(zmq.ZMQError):
+            self._router.send_multipart([self._peer, codec.encode(message)])
+
+
+@dataclass
+class Answered:
+    """One HTTP answer, with nothing hidden."""
+
+    status_line: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    #: The server closed the connection after it.
+    is_closed: bool = False
+
+    @property
+    def status(self) -> int:
+        return int(self.status_line.split(" ")[1])
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.headers]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Client:
+    """A raw socket that speaks HTTP without any helpfulness."""
+
+    def __init__(self, address: Any, family: int = socket.AF_INET) -> None:
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.settimeout(DEADLINE_S)
+        self.socket.connect(address)
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Answered:
+        lines = [f"{method} {target} HTTP/1.1", "Host: test"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        return self.read(has_body=method != "HEAD")
+
+    def read(self, *, has_body: bool = True) -> Answered:
+        head = self.read_until(b"\r\n\r\n").decode("latin-1").rstrip("\r\n")
+        status_line, *lines = head.split("\r\n")
+        pairs = [line.partition(": ") for line in lines]
+        answered = Answered(status_line, [(name, value) for name, _, value in pairs], b"")
+        if not has_body or answered.status in (100, 204, 304):
+            return answered
+        if answered.header("transfer-encoding") == "chunked":
+            answered.body = b"".join(self.read_chunks())
+        else:
+            answered.body = self.read_exactly(int(answered.header("content-length") or 0))
+        if answered.header("connection") == "close":
+            answered.is_closed = self.read_rest() == b""
+        return answered
+
+    def read_chunks(self) -> Iterator[bytes]:
+        while chunk := self.read_chunk():
+            yield chunk
+
+    def read_chunk(self) -> bytes:
+        """b"" for the terminating chunk; EOFError if the connection ends without one."""
+        size = int(self.read_until(b"\r\n"), 16)
+        return self.read_exactly(size + 2)[:-2]
+
+    def read_until(self, end: bytes) -> bytes:
+        while end not in self._buffer:
+            self._more()
+        found, _, self._buffer = self._buffer.partition(end)
+        return found + end
+
+    def read_exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def read_rest(self) -> bytes:
+        with contextlib.suppress(EOFError):
+            while True:
+                self._more()
+        return self._buffer
+
+    def _more(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise EOFError(f"connection ended after {self._buffer!r}")
+        self._buffer += data
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class RunningFrontend:
+    """The server on a loop of its own thread."""
+
+    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+        listeners = plan_listeners(settings)
+        self.sockets = [open_socket(listener.address) for listener in listeners]
+        self.ports = {
+            role.value: bound.getsockname()
+            for listener, bound in zip(listeners, self.sockets, strict=True)
+            for role in listener.roles
+        }
+        link = Link(sockets.frontend_address(settings.runtime_dir))
+        self.frontend = Frontend(settings, listeners, link, limits)
+        config = Config(self.frontend, log_config=None, **CONFIG)
+        config.timeout_graceful_shutdown = 5
+        self.server = FrontendServer(config, self.frontend)
+        self._clients: list[Client] = []
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        wait_until(lambda: self.server.started and link.is_connected, "frontend is connected")
+
+    def _run(self) -> None:
+        asyncio.run(self.server.serve(sockets=self.sockets))
+
+    def client(self, role: str = "inference") -> Client:
+        where = self.ports[role]
+        family = socket.AF_UNIX if isinstance(where, str) else socket.AF_INET
+        client = Client(where, family)
+        self._clients.append(client)
+        return client
+
+    def request(self, role: str, method: str, target: str, *rest: Any, **more: Any) -> Answered:
+        """One request on a connection of its own."""
+        client = self.client(role)
+        try:
+            return client.request(method, target, *rest, **more)
+        finally:
+            client.close()
+
+    def ask_to_stop(self) -> None:
+        self.server.should_exit = True
+
+    def wait_stopped(self) -> None:
+        self._thread.join(DEADLINE_S)
+        assert not self._thread.is_alive()
+
+    def stop(self) -> None:
+        for client in self._clients:
+            client.close()
+        self.ask_to_stop()
+        self.wait_stopped()
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """Sockets need short paths."""
+    folder = Path(tempfile.mkdtemp(prefix="stoker-http-"))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def supervisor_of_module(short_folder: Path) -> Iterator[FakeSupervisor]:
+    folder = short_folder / os.urandom(4).hex()
+    folder.mkdir(mode=0o700)
+    supervisor = FakeSupervisor(sockets.frontend_address(folder))
+    yield supervisor
+    supervisor.close()
+
+
+@pytest.fixture
+def supervisor(supervisor_of_module: FakeSupervisor) -> FakeSupervisor:
+    """The module's supervisor, with nothing known and nothing remembered."""
+    for memory in ("models", "verbs", "jobs", "calls", "cancelled"):
+        getattr(supervisor_of_module, memory).clear()
+    return supervisor_of_module
+
+
+@pytest.fixture(scope="module")
+def make_settings(supervisor_of_module: FakeSupervisor) -> Callable[..., Settings]:
+    def make(**changes: Any) -> Settings:
+        nowhere = "http://127.0.0.1:0"
+        folder = Path(supervisor_of_module.address.removeprefix("ipc://")).parent
+        wanted = {
+            "inference_address": nowhere,
+            "management_address": nowhere,
+            "metrics_address": nowhere,
+            "runtime_dir": folder,
+            **changes,
+        }
+        return Settings(**wanted)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def frontend_of_module(make_settings: Callable[..., Settings]) -> Iterator[RunningFrontend]:
+    running = RunningFrontend(make_settings())
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def frontend(frontend_of_module: RunningFrontend, supervisor: FakeSupervisor) -> RunningFrontend:
+    """A frontend with default settings and a clean supervisor."""
+    return frontend_of_module
+
+
+@pytest.fixture
+def start_frontend(
+    make_settings: Callable[..., Settings], supervisor: FakeSupervisor
+) -> Iterator[Callable[..., RunningFrontend]]:
+    """A frontend with settings or limits of its own."""
+    started: list[RunningFrontend] = []
+
+    def start(limits: Limits | None = None, **changes: Any) -> RunningFrontend:
+        started.append(RunningFrontend(make_settings(**changes), limits))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool], str], None]:
+    return wait_until
+
+
+@pytest.fixture
+def echo(supervisor: FakeSupervisor) -> str:
+    """The name of a model that answers with its last parameter."""
+    supervisor.models["echo"] = lambda job: [
+        job.final(job.payload.parameters[-1].body if job.payload.parameters else b"")
+    ]
+    return "echo"
