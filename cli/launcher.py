@@ -199,16 +199,13 @@ class Launcher:
     def _hurry(self) -> None:
         """The person asked twice: nobody waits for requests any more; the third time kills."""
         for child in self._children.values():
-            if not child.is_running:
-                continue
             if self._stops_asked > 2:
                 child.kill()
-                continue
-            # For gunicorn SIGQUIT is the quick way out.
-            is_frontend = child.name == "frontend"
-            child.is_stopping = True
-            child.signal(signal.SIGQUIT if is_frontend else signal.SIGTERM)
-            child.deadline = time.monotonic() + HURRIED_STOP_S
+            elif child.is_running and child.is_stopping:
+                # For gunicorn SIGQUIT is the quick way out.
+                is_frontend = child.name == "frontend"
+                child.signal(signal.SIGQUIT if is_frontend else signal.SIGTERM)
+                child.deadline = time.monotonic() + HURRIED_STOP_S
 
     # -- time -----------------------------------------------------------------
 
