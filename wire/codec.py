@@ -18,7 +18,7 @@ import msgpack
 
 from stoker.errors import ProtocolError
 from stoker.wire import frames as f
-from stoker.wire.frames import JOB_ID_BYTES, Kind
+from stoker.wire.frames import FRONTEND_ID_BYTES, JOB_ID_BYTES, Kind
 
 T = TypeVar("T")
 
@@ -29,6 +29,8 @@ MAX_PAYLOAD_BYTES: Final = 512 << 20
 MAX_TEXT_BYTES: Final = 1 << 20
 MAX_ELEMENTS: Final = 1 << 18
 MAX_MAP_ENTRIES: Final = 1 << 16
+#: Above this a frame's headers are walked before anything is built of it.
+UNWALKED_BYTES: Final = 256 << 10
 
 _packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
 
@@ -41,21 +43,81 @@ def pack(value: Any) -> bytes:
 
 def unpack(frame: bytes | memoryview) -> Any:
     """Plain msgpack under our limits.  Raises ProtocolError, nothing else."""
+    size = len(frame)
+    if size > UNWALKED_BYTES:
+        _count_elements(frame)
     try:
         return msgpack.unpackb(
             frame,
             raw=False,
             strict_map_key=True,
+            ext_hook=_refuse_ext,
             max_bin_len=MAX_PAYLOAD_BYTES,
             max_str_len=MAX_TEXT_BYTES,
-            max_array_len=MAX_ELEMENTS,
+            # msgpack makes room for as many elements as a header claims, and an
+            # element takes a byte at least.
+            max_array_len=min(MAX_ELEMENTS, size),
             max_map_len=MAX_MAP_ENTRIES,
             max_ext_len=0,
         )
-    except (
-        Exception
-    ) as error:  # msgpack raises ValueError, UnpackException, TypeError, RecursionError
+    # msgpack raises ValueError, UnpackException, TypeError, RecursionError, ...
+    except Exception as error:
         raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
+
+
+def _refuse_ext(code: int, data: bytes) -> Any:
+    raise ValueError("no ext types")
+
+
+#: By first byte of an element: its size in bytes; or minus the width of the
+#: length that follows; or 0 for an array, a map, or what we never send.
+_SIZES: Final = tuple(
+    1 if tag < 0x80 or tag >= 0xE0 or tag in (0xC0, 0xC2, 0xC3)
+    else tag - 0xA0 + 1 if 0xA0 <= tag < 0xC0
+    else {
+        0xC4: -1, 0xC5: -2, 0xC6: -4,  # bin
+        0xD9: -1, 0xDA: -2, 0xDB: -4,  # str
+        0xCA: 5, 0xCB: 9,  # float
+        0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9,  # uint
+        0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9,  # int
+    }.get(tag, 0)
+    for tag in range(256)
+)  # fmt: skip
+
+
+def _count_elements(frame: bytes | memoryview) -> None:
+    """Refuse a large frame that claims more than MAX_ELEMENTS, at any depth in all.
+
+    msgpack limits every array, not their sum, and a megabyte of empty maps
+    would become sixty.  One linear walk from header to header; a frame with a
+    few large bodies takes a few steps.
+    """
+    at, end = 0, len(frame)
+    due, claimed = 1, 0
+    while due and at < end:
+        due -= 1
+        tag = frame[at]
+        size = _SIZES[tag]
+        if size > 0:
+            at += size
+            continue
+        if size < 0:
+            body = at + 1 - size
+            at = body + int.from_bytes(frame[at + 1 : body], "big")
+            continue
+        if 0x80 <= tag < 0xA0:  # a small map or array
+            count, is_map = tag & 0x0F, tag < 0x90
+            at += 1
+        elif 0xDC <= tag <= 0xDF:
+            body = at + (5 if tag & 1 else 3)
+            count, is_map = int.from_bytes(frame[at + 1 : body], "big"), tag >= 0xDE
+            at = body
+        else:
+            raise ProtocolError("a frame has an element of no known type")
+        due += 2 * count if is_map else count
+        claimed += 2 * count if is_map else count
+        if claimed > MAX_ELEMENTS:
+            raise ProtocolError("a frame has too many elements")
 
 
 # -- encoding -----------------------------------------------------------------
@@ -136,6 +198,9 @@ def _check(value: Any, kind: type[T] | tuple[type, ...]) -> T:
     # bool is an int to isinstance; no field of ours wants that.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ProtocolError(f"a field has the wrong type {type(value).__name__}")
+    # msgpack lets bytes be keys as well; we spread maps into keyword arguments.
+    if type(value) is dict and not all(type(key) is str for key in value):
+        raise ProtocolError("a key is not text")
     return value  # type: ignore[return-value]
 
 
@@ -163,6 +228,7 @@ def _decode_submit(fields: list[Any]) -> f.Submit:
             or type(model) is not str
             or (version is not None and type(version) is not str)
             or type(deadline) is not float
+            or deadline != deadline  # NaN: a job that would never expire
             or type(flags) is not int
             or type(payload) is not bytes
         ):
@@ -227,7 +293,11 @@ def _decode_replies(fields: list[Any]) -> f.Replies:
         groups = []
         for i in range(at, at + 2 * count, 2):
             frontend_id, frame = fields[i], fields[i + 1]
-            if type(frontend_id) is not bytes or type(frame) is not bytes:
+            if (
+                type(frontend_id) is not bytes
+                or len(frontend_id) != FRONTEND_ID_BYTES
+                or type(frame) is not bytes
+            ):
                 raise ProtocolError("a reply has a wrong field")
             groups.append(f.Group(frontend_id, frame))
         at += 2 * count

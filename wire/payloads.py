@@ -20,10 +20,15 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
 from stoker.wire import codec
+from stoker.wire.frames import JOB_ID_BYTES
+
+#: Three digits are what HTTP has room for.
+MAX_STATUS: Final = 999
+_TEXT: Final = {str}
 
 
 class Parameter(NamedTuple):
@@ -52,13 +57,24 @@ def pack_request(
 def unpack_request(payload: bytes) -> RequestPayload:
     """Raises ProtocolError if the bytes are not a request payload."""
     fields = codec.unpack(payload)
-    try:
-        request_id, count = fields[0], fields[1]
-        end = 2 + 2 * count
-        headers = [(fields[i], fields[i + 1]) for i in range(2, end, 2)]
-        parameters = [Parameter(*fields[i : i + 3]) for i in range(end, len(fields), 3)]
-    except (TypeError, IndexError, KeyError):
-        raise ProtocolError("not a request payload") from None
+    if type(fields) is not list or len(fields) < 2:
+        raise ProtocolError("not a request payload")
+    request_id, count = fields[0], fields[1]
+    if type(request_id) is not str or type(count) is not int or count < 0:
+        raise ProtocolError("not a request payload")
+    end = 2 + 2 * count
+    if end > len(fields) or (len(fields) - end) % 3:
+        raise ProtocolError("a request payload is cut off")
+    texts = fields[2:end]
+    if not set(map(type, texts)) <= _TEXT:
+        raise ProtocolError("a request payload has a wrong header")
+    headers = list(zip(texts[::2], texts[1::2], strict=True))
+    parameters = []
+    for i in range(end, len(fields), 3):
+        name, content_type, body = fields[i : i + 3]
+        if type(name) is not str or type(content_type) is not str or type(body) is not bytes:
+            raise ProtocolError("a request payload has a wrong parameter")
+        parameters.append(Parameter(name, content_type, body))
     return RequestPayload(request_id, headers, parameters)
 
 
@@ -108,23 +124,50 @@ def pack_answers(answers: Sequence[Answer]) -> bytes:
     return codec.pack(fields)
 
 
+_KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
+
+
 def unpack_answers(frame: bytes) -> list[Answer]:
-    """Raises ProtocolError if the bytes are not an answer frame."""
+    """Raises ProtocolError if the bytes are not an answer frame.
+
+    The writer is a worker, where user code runs: every field is checked, so
+    that a wrong one cannot surface later in the HTTP layer.
+    """
     fields = codec.unpack(frame)
     if type(fields) is not list or len(fields) % 7:
         raise ProtocolError("not an answer frame")
     answers = []
-    try:
-        for i in range(0, len(fields), 7):
-            job_id, kind, status, reason, content_type, flat, body = fields[i : i + 7]
-            if kind == AnswerKind.ERROR:
-                error = from_wire(reason, content_type, codec.unpack(body))
-                answers.append(Answer(job_id, AnswerKind.ERROR, 0, "", None, [], b"", error))
-                continue
-            headers = [(flat[k], flat[k + 1]) for k in range(0, len(flat), 2)]
-            answers.append(
-                Answer(job_id, AnswerKind(kind), status, reason, content_type, headers, body)
-            )
-    except (TypeError, IndexError, ValueError):
-        raise ProtocolError("not an answer frame") from None
+    for i in range(0, len(fields), 7):
+        job_id, code, status, reason, content_type, flat, body = fields[i : i + 7]
+        kind = _KINDS.get(code) if type(code) is int else None
+        if (
+            kind is None
+            or type(job_id) is not bytes
+            or len(job_id) != JOB_ID_BYTES
+            or type(status) is not int
+            or not 0 <= status <= MAX_STATUS
+            or type(reason) is not str
+            or (content_type is not None and type(content_type) is not str)
+            or type(flat) is not list
+            or len(flat) % 2
+            or type(body) is not bytes
+        ):
+            raise ProtocolError("an answer has a wrong field")
+        if kind is AnswerKind.ERROR:
+            answers.append(_error(job_id, reason, content_type, body))
+            continue
+        if not set(map(type, flat)) <= _TEXT:
+            raise ProtocolError("an answer has a wrong header")
+        headers = list(zip(flat[::2], flat[1::2], strict=True)) if flat else []
+        answers.append(Answer(job_id, kind, status, reason, content_type, headers, body))
     return answers
+
+
+def _error(job_id: bytes, code: str, message: str | None, packed: bytes) -> Answer:
+    details = codec.unpack(packed)
+    if message is None or type(details) is not dict:
+        raise ProtocolError("an answer has a wrong error")
+    if not all(type(key) is str for key in details):
+        raise ProtocolError("an answer has a wrong error")
+    error = from_wire(code, message, details)
+    return Answer(job_id, AnswerKind.ERROR, 0, "", None, [], b"", error)
