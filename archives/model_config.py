@@ -1,0 +1,248 @@
+"""model-config.yaml: what an archive wants of the server.
+
+A key of the wrong type is a warning and counts as unset, as in the peer; keys
+that are not ours belong to the handler and are only kept in the raw document.
+Units become seconds here.
+
+Source: contracts/torchserve.md 6.3, 3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from stoker.archives.yaml_document import BadYaml, parse_yaml, read_yaml
+from stoker.errors import ManifestInvalid
+
+_MAX_INT: Final = 2**31 - 1  # the peer's int
+_PARALLEL_TYPES: Final = frozenset({"pp", "tp", "pptp", "custom"})
+_DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
+
+
+@dataclass(frozen=True, slots=True)
+class TorchRun:
+    """How the processes of one worker find each other."""
+
+    nnodes: int = 1
+    nproc_per_node: int = 1
+    rdzv_backend: str = "c10d"
+    rdzv_endpoint: str = ""
+    rdzv_conf: str = ""
+    monitor_interval_s: int = 5
+    node_rank: int = 0
+    omp_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """The front-end keys of one file.  None: the file does not say.
+
+    The peer's own defaults for what the file leaves out (120 s for both
+    timeouts) are the business of whoever merges this with the request.
+
+    Attributes:
+        device_ids: As written; `usable_device_ids` knows which ones count.
+        raw: The whole document, for `context.model_yaml_config`.
+        warnings: Sentences about what was ignored or changed.
+    """
+
+    min_workers: int | None = None
+    max_workers: int | None = None
+    batch_size: int | None = None
+    max_batch_delay_s: float | None = None
+    response_timeout_s: int | None = None
+    startup_timeout_s: int | None = None
+    device_type: str | None = None
+    device_ids: tuple[int, ...] = ()
+    parallel_type: str | None = None
+    parallel_level: int = 0
+    torchrun: TorchRun | None = None
+    max_retry_timeout_s: int = 300
+    client_timeout_s: float | None = None
+    job_queue_size: int | None = None
+    use_job_ticket: bool = False
+    continuous_batching: bool = False
+    sequence_batching: bool = False
+    sequence_max_idle_s: float = 0.0
+    sequence_timeout_s: float | None = None
+    max_sequence_job_queue_size: int = 1
+    max_num_sequence: int = 1
+    async_communication: bool = False
+    use_venv: bool = False
+    raw: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def worker_bounds(self) -> tuple[int, int] | None:
+        """(min, max) if the file gives usable ones, which then win over the request (3.4)."""
+        if self.min_workers is None or self.max_workers is None:
+            return None
+        return (
+            (self.min_workers, self.max_workers) if self.max_workers >= self.min_workers else None
+        )
+
+    def usable_device_ids(self, number_of_gpus: int) -> tuple[int, ...]:
+        """The device ids, or none at all if one of them does not exist on this host."""
+        return self.device_ids if all(i < number_of_gpus for i in self.device_ids) else ()
+
+
+def read_model_config(path: Path, url: str) -> ModelConfig:
+    """Read the file that the manifest names.
+
+    Raises:
+        ManifestInvalid: not YAML, a bomb, or not a map.
+    """
+    try:
+        return _config(*read_yaml(path))
+    except BadYaml as error:
+        raise _invalid(path.name, url, error) from None
+
+
+def parse_model_config(text: bytes, url: str = "") -> ModelConfig:
+    """As `read_model_config`, from the bytes of the file."""
+    try:
+        return _config(*parse_yaml(text))
+    except BadYaml as error:
+        raise _invalid("model-config.yaml", url, error) from None
+
+
+def _invalid(name: str, url: str, error: BadYaml) -> ManifestInvalid:
+    return ManifestInvalid(f"Model config file {name} {error}.", url=url)
+
+
+def _config(document: Any, changes: list[str]) -> ModelConfig:
+    if document is None:  # an empty file
+        document = {}
+    if not isinstance(document, dict):
+        raise BadYaml("is not a map")
+    keys = _Keys(document, [f"model-config.yaml: {change}" for change in changes])
+    torchrun = _torchrun(keys)
+    parallel_type = keys.word("parallelType", _PARALLEL_TYPES)
+    parallel_level = keys.number("parallelLevel", lowest=0) or 0
+    if torchrun is not None:
+        parallel_level = torchrun.nproc_per_node
+    delay_ms = keys.number("maxBatchDelay", lowest=0)
+    return ModelConfig(
+        min_workers=keys.number("minWorkers", at_least=1),
+        max_workers=keys.number("maxWorkers", lowest=0) or None,
+        batch_size=keys.number("batchSize", at_least=1),
+        # An explicit 0 counts as unset in the peer.
+        max_batch_delay_s=delay_ms / 1000 if delay_ms else None,
+        response_timeout_s=keys.number("responseTimeout", lowest=1),
+        startup_timeout_s=keys.number("startupTimeout", lowest=1),
+        device_type=keys.word("deviceType", _DEVICE_TYPES),
+        device_ids=keys.numbers("deviceIds"),
+        parallel_type=parallel_type,
+        parallel_level=parallel_level if parallel_type else 0,
+        torchrun=torchrun,
+        max_retry_timeout_s=keys.number_or("maxRetryTimeoutInSec", 300, lowest=0),
+        client_timeout_s=keys.seconds("clientTimeoutInMills"),
+        job_queue_size=keys.number("jobQueueSize", lowest=1),
+        use_job_ticket=keys.truth("useJobTicket"),
+        continuous_batching=keys.truth("continuousBatching"),
+        sequence_batching=keys.truth("sequenceBatching"),
+        sequence_max_idle_s=keys.seconds("sequenceMaxIdleMSec") or 0.0,
+        sequence_timeout_s=keys.seconds("sequenceTimeoutMSec"),
+        max_sequence_job_queue_size=keys.number_or("maxSequenceJobQueueSize", 1, lowest=1),
+        max_num_sequence=keys.number_or("maxNumSequence", 1, lowest=1),
+        async_communication=keys.truth("asyncCommunication"),
+        use_venv=keys.truth("useVenv"),
+        raw=document,
+        warnings=tuple(keys.warnings),
+    )
+
+
+def _torchrun(keys: _Keys) -> TorchRun | None:
+    section = keys.section("torchrun")
+    if section is None:
+        return None
+    return TorchRun(
+        nnodes=section.number_or("nnodes", 1, lowest=1),
+        nproc_per_node=section.number_or("nproc-per-node", 1, lowest=1),
+        rdzv_backend=section.text("rdzv-backend") or "c10d",
+        rdzv_endpoint=section.text("rdzv-endpoint") or "",
+        rdzv_conf=section.text("rdzv-conf") or "",
+        monitor_interval_s=section.number_or("monitor-interval", 5, lowest=0),
+        node_rank=section.number_or("node-rank", 0, lowest=0),
+        omp_threads=section.number_or("OMP_NUMBER_THREADS", 1, lowest=1),
+    )
+
+
+class _Keys:
+    """One map of the file, read key by key; what is wrong is noted and counts as unset."""
+
+    def __init__(self, entries: dict[str, Any], warnings: list[str], prefix: str = "") -> None:
+        self._entries = entries
+        self.warnings = warnings
+        self._prefix = prefix
+
+    def _ignore(self, key: str, why: str) -> None:
+        self.warnings.append(f"model-config.yaml: {self._prefix}{key} {why} and is ignored")
+
+    def number(
+        self, key: str, *, lowest: int = -_MAX_INT, at_least: int | None = None
+    ) -> int | None:
+        """An integer; below `lowest` it is ignored, below `at_least` it becomes that."""
+        value = self._entries.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _MAX_INT:
+            self._ignore(key, "is not an integer")
+            return None
+        if value < lowest:
+            self._ignore(key, f"is below {lowest}")
+            return None
+        return value if at_least is None else max(value, at_least)
+
+    def number_or(self, key: str, default: int, *, lowest: int) -> int:
+        value = self.number(key, lowest=lowest)
+        return default if value is None else value
+
+    def numbers(self, key: str) -> tuple[int, ...]:
+        value = self._entries.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(
+            isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= _MAX_INT
+            for item in value
+        ):
+            self._ignore(key, "is not a list of device numbers")
+            return ()
+        return tuple(value)
+
+    def seconds(self, key: str) -> float | None:
+        """Milliseconds in the file; 0 means none."""
+        value = self.number(key, lowest=0)
+        return value / 1000 if value else None
+
+    def truth(self, key: str) -> bool:
+        value = self._entries.get(key)
+        if value is not None and not isinstance(value, bool):
+            self._ignore(key, "is not true or false")
+        return value is True
+
+    def text(self, key: str) -> str | None:
+        value = self._entries.get(key)
+        if value is not None and not isinstance(value, str):
+            self._ignore(key, "is not a text")
+            return None
+        return value
+
+    def word(self, key: str, words: frozenset[str]) -> str | None:
+        text = self.text(key)
+        if text is None:
+            return None
+        if text.lower() not in words:
+            self._ignore(key, f"is none of {', '.join(sorted(words))}")
+            return None
+        return text.lower()
+
+    def section(self, key: str) -> _Keys | None:
+        value = self._entries.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            self._ignore(key, "is not a map")
+            return None
+        return _Keys(value, self.warnings, f"{key}.")
