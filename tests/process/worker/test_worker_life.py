@@ -34,6 +34,19 @@ def handle(data, context):
     return [b"done"] * len(data)
 """
 
+UNTIL_DROPPED = """
+import sys
+
+def handle(data, context):
+    if data is None:
+        return None
+    if data[0]["body"] == b"wait":
+        print("in hand", file=sys.stderr)
+        while not context.is_cancelled(0):
+            pass
+    return [b"done"] * len(data)
+"""
+
 
 def test_echo_comes_back_as_it_was_sent(serve, make_request):
     peer = serve(ECHO)
@@ -102,15 +115,16 @@ def test_one_batch_may_serve_two_frontends(serve, make_request, make_job_id):
     assert [job.job_id for job in jobs] == reply.ended
 
 
-def test_leave_waits_for_the_batch_in_hand(serve, make_request, tmp_path):
-    peer = serve(SLOW)
-    gate = tmp_path / "gate"
-    first, second = [make_request(str(gate).encode())], [make_request(b"never begun")]
-    peer.submit(first, second)
+def test_leave_waits_for_the_batch_in_hand_and_begins_no_other(serve, make_request, make_job_id):
+    """
+    Batches not begun are the supervisor's to give to another worker.
+    """
+    peer = serve(UNTIL_DROPPED)
+    peer.submit([make_request(b"wait")], [make_request(b"never begun")])
     peer.wait_output("in hand")
 
     peer.send(f.Leave())
-    gate.touch()
+    peer.send(f.Drop([make_job_id(0)]))  # once this has arrived, so has Leave
 
     assert peer.answered().one().body == b"done"
     assert peer.wait_exit() == ExitCode.OK
@@ -169,26 +183,25 @@ def test_sigabrt_leaves_the_python_stack_in_the_log(serve, make_request, tmp_pat
     assert "in handle" in peer.output()[1]
 
 
-def test_dropped_jobs_are_not_handled(serve, make_request, make_job_id, tmp_path):
+def test_dropped_jobs_are_not_handled(serve, make_request, make_job_id):
     """
     A client that left while its job waited must not cost handler time.
     """
-    peer = serve(SLOW)
-    gate = tmp_path / "gate"
+    peer = serve(UNTIL_DROPPED)
     ids = [make_job_id(i) for i in (10, 11, 12)]
-    payload = make_request(str(gate).encode())
-    peer.send(f.Work([f.WorkBatch(1, [f.WorkJob(ids[0], payload)])]))
-    peer.send(f.Work([f.WorkBatch(2, [f.WorkJob(job, payload) for job in ids[1:]])]))
+    wait, plain = make_request(b"wait"), make_request(b"plain")
+    peer.send(f.Work([f.WorkBatch(1, [f.WorkJob(ids[0], wait)])]))
     peer.wait_output("in hand")
+    peer.send(f.Work([f.WorkBatch(2, [f.WorkJob(ids[1], wait), f.WorkJob(ids[2], plain)])]))
 
     peer.send(f.Drop([ids[1]]))
-    gate.touch()
+    peer.send(f.Drop([ids[0]]))
 
     assert peer.answered().one(10).body == b"done"
     second = peer.answered()
     assert second.error_code(11) == "cancelled"
     assert second.one(12).body == b"done"
-    assert ids[1:] == second.replies[-1].ended
+    assert second.replies[-1].ended == ids[1:]
 
 
 def test_a_frame_that_is_not_ours_ends_the_worker(serve):
