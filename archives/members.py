@@ -101,6 +101,7 @@ class MemberWriter:
         self._members = 0
         self._files = 0
         self._total_bytes = 0
+        self._padding_bytes = 0
         self._directories: set[tuple[str, ...]] = {()}
 
     @property
@@ -148,7 +149,8 @@ class MemberWriter:
 
     def spend_padding(self, size: int) -> None:
         """Count unpacked bytes that are no member's, so that padding has an end too."""
-        self._spend(size, 0)
+        self._padding_bytes += size
+        self._check_total()
 
     def _parts(self, name: str) -> tuple[str, ...]:
         try:
@@ -178,9 +180,13 @@ class MemberWriter:
         self._total_bytes += size
         if written > self._limits.max_member_bytes:
             self.refuse("a member is too large")
-        if self._total_bytes > self._limits.max_unpacked_bytes:
+        self._check_total()
+
+    def _check_total(self) -> None:
+        total = self._total_bytes + self._padding_bytes
+        if total > self._limits.max_unpacked_bytes:
             self.refuse("the unpacked archive is too large")
-        if self._total_bytes > self._allowed_bytes:
+        if total > self._allowed_bytes:
             self.refuse("the compression ratio is that of a bomb")
         if self._should_stop():
             self.refuse("unpacking was stopped")

@@ -187,6 +187,25 @@ def test_a_copy_that_lost_files_is_made_again(
     assert b"handle" in tree(acquire(successor, mar).path)["handler.py"]
 
 
+@pytest.mark.parametrize("name", ["x.mar", "x.tar.gz"])
+def test_a_whole_copy_is_whole_for_a_successor_too(
+    cache: ArchiveCache, store: Path, tmp_path: Path, archives: Any, name: str
+) -> None:
+    """What is remembered as its size is that of its files, without padding."""
+    path = store / name
+    members = {"d/a": b"1", "d/b": b"22"}
+    path.write_bytes(
+        archives.zip(members) if name == "x.mar" else archives.tar(list(members.items()))
+    )
+    found = acquire(cache, path)
+    cache.release(found.sha256)
+
+    successor = ArchiveCache(tmp_path / "cache", settle_s=0)
+
+    assert found == successor.find(found.sha256)
+    assert successor.statistics().unpacked == 0
+
+
 def test_files_a_handler_adds_are_no_damage(cache: ArchiveCache, mar: Path, tmp_path: Path) -> None:
     """Many handlers unpack weights beside themselves."""
     found = acquire(cache, mar)

@@ -392,3 +392,14 @@ def test_unpacking_can_be_stopped(archives: Any, root: Path) -> None:
     """A stop of the server does not wait for sixty gigabytes."""
     with pytest.raises(ArchiveUnreadable):
         unpack(io.BytesIO(archives.zip({"x": b"1"})), root, "x.mar", SMALL, lambda: True)
+
+
+def test_padding_without_end_is_refused(root: Path) -> None:
+    """Zeros after the end mark cost a gzip nothing."""
+    buffer = io.BytesIO()
+    with tarfile.TarFile(fileobj=buffer, mode="w") as archive:
+        archive.addfile(one_info("d/x"))
+
+    reason = refuse(gzip.compress(buffer.getvalue() + bytes(8 << 20)), root)
+
+    assert "bomb" in reason or "too large" in reason
