@@ -18,12 +18,13 @@ VENV := .venv
 # -P: our folders are called `worker`, `supervisor`, ...; they must never be
 # importable by those names just because make runs in the checkout.
 PY := $(VENV)/bin/python -P
+# A script finds its neighbours in its own folder, which -P would forbid.
+SCRIPT := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install --constraint constraints.txt --no-build-isolation
 
 ROOMS := archives cli common compat frontend handlers supervisor wire worker
 SOURCES := $(shell find $(ROOMS) -type f \( -name '*.py' -o -name py.typed \) 2>/dev/null)
-SCRIPTS := benchmarks examples
 say = @printf '\n== %s\n' "$(1)"
 
 # An editable install remembers where the checkout was.  If it has been moved or
@@ -46,19 +47,19 @@ help:
 	@echo 'make clean        remove .venv and everything made here'
 
 run: $(VENV)/run
-	@$(PY) examples/digits/run.py
+	@$(SCRIPT) examples/digits/run.py
 
 demo: $(VENV)/run
-	@$(PY) examples/digits/run.py --demo
+	@$(SCRIPT) examples/digits/run.py --demo
 
 embeddings: $(VENV)/embeddings
-	@$(PY) examples/embeddings/run.py
+	@$(SCRIPT) examples/embeddings/run.py
 
 bench: $(VENV)/run
-	@$(PY) benchmarks/bench.py $(BENCH_ARGS)
+	@$(SCRIPT) benchmarks/bench.py $(BENCH_ARGS)
 
 bench-quick: $(VENV)/run
-	@$(PY) benchmarks/bench.py --quick $(BENCH_ARGS)
+	@$(SCRIPT) benchmarks/bench.py --quick $(BENCH_ARGS)
 
 test: lint
 	$(call say,pytest)
@@ -68,8 +69,8 @@ test: lint
 # checkout `stoker.wire` is not a folder below `stoker`.
 lint: $(VENV)/test .build/installed/made
 	$(call say,ruff)
-	@$(PY) -m ruff check --extend-exclude .build .
-	@$(PY) -m ruff format --check --extend-exclude .build .
+	@$(PY) -m ruff check --extend-exclude .build,build .
+	@$(PY) -m ruff format --check --extend-exclude .build,build .
 	$(call say,import contracts)
 	@cd .build/installed && PYTHONPATH=. ../../$(VENV)/bin/lint-imports --config ../../.importlinter
 	$(call say,mypy --strict)

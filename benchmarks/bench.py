@@ -27,6 +27,8 @@ from process_tree import roots_listening_on
 from scenarios import DIGITS, MODELS, SCENARIOS, SERVER_FLAGS, Scenario
 
 HERE = Path(__file__).resolve().parent
+DIGITS_FOLDER = Path(".build/digits").resolve()
+DIGITS_STORE = DIGITS_FOLDER / "model-store"
 DIGITS_EXAMPLE = HERE.parent / "examples" / "digits"
 sys.path.append(str(HERE.parent / "examples"))
 
@@ -174,8 +176,7 @@ def steady(targets: list[Target], scenarios: list[Scenario], effort: Effort) -> 
 
 
 def bare_loop(effort: Effort) -> float:
-    digits = Path(".build/digits").resolve()
-    arguments = [str(digits), "--batch-size", str(DIGITS.batch_size), "--seconds", "2"]
+    arguments = [str(DIGITS_FOLDER), "--batch-size", str(DIGITS.batch_size), "--seconds", "2"]
     figures = call(HERE / "bare_loop.py", *arguments, timeout_s=DRIVER_SLACK_S)
     return float(figures["pictures_per_s"])
 
@@ -230,6 +231,7 @@ def peers(options: argparse.Namespace) -> list[Target]:
             pids = [int(known_pids[name])]
         else:
             pids = roots_listening_on(urlsplit(base_url.replace("{model}", "x")).port or 80)
+        say(f"peer {name}: {base_url}, processes below {pids or 'unknown: no CPU figures'}")
         found.append(Target(name, base_url, tuple(pids)))
     return found
 
@@ -257,13 +259,16 @@ def main() -> int:
     expected_s = windows * (effort.seconds + effort.warmup_s + 0.5) + wants_lives * 20
     say(f"preparing; then about {expected_s:.0f} s of measuring on {os.cpu_count()} CPUs\n")
 
-    store = Path(".build/digits").resolve()
-    subprocess.run([sys.executable, str(DIGITS_EXAMPLE / "pack.py"), str(store)], check=True)
+    if any(scenario.model is DIGITS for scenario in chosen):
+        subprocess.run(
+            [sys.executable, str(DIGITS_EXAMPLE / "pack.py"), str(DIGITS_FOLDER)], check=True
+        )
+    DIGITS_STORE.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "machine": machine()}
     if chosen:
         with ExitStack() as stack:
             server = stack.enter_context(
-                LocalServer(*SERVER_FLAGS, model_store=store / "model-store", python_path=(HERE,))
+                LocalServer(*SERVER_FLAGS, model_store=DIGITS_STORE, python_path=(HERE,))
             )
             for model in MODELS:
                 if any(scenario.model is model for scenario in chosen):

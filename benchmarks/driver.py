@@ -22,7 +22,7 @@ import json
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -87,9 +87,14 @@ class Outcome:
 
     def summary(self) -> dict[str, object]:
         """The figures, ready for JSON; nothing that grows with the run."""
-        figures = asdict(self)
-        del figures["latencies_s"]
         ordered = sorted(self.latencies_s)
+        figures: dict[str, object] = {
+            "requests": self.requests,
+            "seconds": self.seconds,
+            "failures": dict(self.failures),
+            "cpu_s": self.cpu_s,
+            "cpu_s_by_role": self.cpu_s_by_role,
+        }
         figures["requests_per_s"] = self.requests / self.seconds if self.seconds else 0.0
         figures["p50_ms"] = percentile(ordered, 0.50) * 1000
         figures["p99_ms"] = percentile(ordered, 0.99) * 1000

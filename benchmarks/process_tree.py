@@ -8,6 +8,7 @@ what it used to its parent when it is reaped.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,13 +16,12 @@ from dataclasses import dataclass
 
 import psutil
 
-#: Text in a process's title or command line -> what we call it, first match wins.
-ROLES: tuple[tuple[str, str], ...] = (
-    (r"stoker.*\btemplate\b", "worker"),
-    (r"stoker.*\bworker\b(?!.*frontend)", "worker"),
-    (r"stoker.*\bsupervisor\b", "supervisor"),
-    (r"stoker.*\bfrontend\b|\bgunicorn\b", "frontend"),
-    (r"stoker.*\b(serve|launcher)\b", "launcher"),
+#: Our processes say who they are: `stoker: worker 3 echo:1.0`; before that, `-m stoker.worker`.
+ROLE = re.compile(r"^stoker: (\w+)|-m stoker\.(\w+)")
+
+#: Where a server's processes end and those of the machine begin.
+NOT_A_SERVER = re.compile(
+    r"(ba|da|fi|z|k)?sh$|make$|tmux|screen|sshd|login|su(do)?$|systemd|init$|containerd|conmon|dockerd"
 )
 
 
@@ -43,11 +43,9 @@ class CpuSample:
 
 
 def role_of(process: psutil.Process) -> str:
-    title = " ".join(process.cmdline()) or process.name()
-    for pattern, role in ROLES:
-        if re.search(pattern, title):
-            return role
-    return process.name()
+    """Ours by title, a peer's by the name of its program."""
+    found = ROLE.search(" ".join(process.cmdline()))
+    return (found[1] or found[2]) if found else process.name()
 
 
 def tree(root_pids: Iterable[int]) -> list[psutil.Process]:
@@ -81,18 +79,26 @@ def resident_bytes(root_pids: Iterable[int]) -> int:
 
 
 def roots_listening_on(port: int) -> list[int]:
-    """The outermost processes that listen on a local port; for servers we did not start."""
-    pids = {
-        connection.pid
-        for connection in psutil.net_connections("tcp")
-        if connection.status == psutil.CONN_LISTEN
-        and connection.laddr
-        and connection.laddr.port == port
-        and connection.pid is not None
-    }
-    roots = []
-    for pid in pids:
+    """The roots of a server we did not start, found by a port it listens on.
+
+    Some servers listen in a child and work in its siblings, so we climb until
+    we meet a shell, a system's process, or whoever started us too.
+    """
+    own = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    roots = set()
+    for connection in psutil.net_connections("tcp"):
+        if connection.status != psutil.CONN_LISTEN or connection.pid is None:
+            continue
+        if not connection.laddr or connection.laddr.port != port:
+            continue
         with contextlib.suppress(psutil.NoSuchProcess):
-            if not pids & {parent.pid for parent in psutil.Process(pid).parents()}:
-                roots.append(pid)
+            roots.add(_top_of_server(psutil.Process(connection.pid), own).pid)
     return sorted(roots)
+
+
+def _top_of_server(process: psutil.Process, excluded: set[int]) -> psutil.Process:
+    for parent in process.parents():
+        if parent.pid in excluded or parent.pid == 1 or NOT_A_SERVER.match(parent.name()):
+            break
+        process = parent
+    return process

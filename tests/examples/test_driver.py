@@ -88,6 +88,7 @@ def test_refusals_are_failures_and_not_requests() -> None:
 
     assert outcome.requests > 0
     assert set(outcome.failures) == {"503"}
+    assert json.loads(json.dumps(outcome.summary()))["failures"] == dict(outcome.failures)
 
 
 def test_a_hang_up_is_counted_and_the_loop_goes_on() -> None:

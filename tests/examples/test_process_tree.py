@@ -72,3 +72,30 @@ def test_nested_roots_are_counted_once() -> None:
         assert len(pids) == len(set(pids))
         assert child.pid in pids
         child.communicate(b"\n")
+
+
+LISTENING_CHILD = """
+import socket, subprocess, sys
+code = "import socket; s = socket.create_server(('127.0.0.1', 0));"
+code += "print(s.getsockname()[1], flush=True); input()"
+subprocess.run([sys.executable, "-c", code])
+"""
+
+
+def test_a_server_that_listens_in_a_child_is_found_whole() -> None:
+    """
+    Its workers may be the listener's siblings; their CPU belongs to the figure.
+    """
+    import process_tree
+
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENING_CHILD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as parent:
+        assert parent.stdout is not None
+        port = int(parent.stdout.readline())
+
+        assert process_tree.roots_listening_on(port) == [parent.pid]
+        parent.communicate(b"\n")
