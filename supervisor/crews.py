@@ -33,6 +33,7 @@ class Exit(NamedTuple):
 
     words: str
     is_oom_like: bool = False
+    last_line: str = ""
 
 
 class Devices(Protocol):
@@ -234,7 +235,10 @@ class Crew:
             if not had_loaded and slot.load_failure is None:
                 words = worker.why_killed or how.words
                 is_oom_like = how.is_oom_like and not worker.why_killed
-                self._fail(Failure(f"The worker ended while loading: {words}.", words, is_oom_like))
+                message = f"The worker ended while loading: {words}."
+                # Of one that was killed, the last line is only where it stood.
+                last_line = words if worker.why_killed else how.last_line or words
+                self._fail(Failure(message, last_line, is_oom_like))
             self._replace(slot, worker, now)
 
     def _replace(self, slot: Slot, worker: Worker, now: float) -> None:

@@ -354,7 +354,10 @@ class Supervisor:
         return started.pid
 
     def _exited(self, worker_id: int, status: ExitStatus) -> None:
-        self._gone(worker_id, Exit(status.describe(), status.is_out_of_memory))
+        # Of a worker that never loaded, the last line it wrote is the best reason there is.
+        lines = [line for line in self._output.tail(worker_id) if line.strip()]
+        last_line = lines[-1] if lines else ""
+        self._gone(worker_id, Exit(status.describe(), status.is_out_of_memory, last_line))
 
     def _gone(self, worker_id: int, how: Exit) -> None:
         process = self._processes.pop(worker_id)

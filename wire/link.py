@@ -32,6 +32,8 @@ from stoker.wire.poller import SocketReader
 #: is treated as gone.
 HELLO_INTERVAL_S: Final = 1.0
 LOST_AFTER_S: Final = 30.0
+#: Coalesced jobs leave at once beyond this, far below the largest frame.
+MAX_SUBMIT_BYTES: Final = 16 << 20
 _COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
 
 
@@ -96,6 +98,7 @@ class Link:
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._call_counter = 0
         self._outbox: list[frames.SubmittedJob] = []
+        self._outbox_bytes = 0
         self._is_flush_due = False
         self._incarnation: bytes | None = None
         self._last_welcome = self._clock.now()
@@ -170,6 +173,9 @@ class Link:
         pending = Pending(self, job_id)
         self._pending[job_id] = pending
         self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
+        self._outbox_bytes += len(payload)
+        if self._outbox_bytes >= MAX_SUBMIT_BYTES:
+            self._flush()
         if not self._is_flush_due:
             self._is_flush_due = True
             assert self._loop is not None
@@ -215,6 +221,7 @@ class Link:
         if not self._outbox:
             return
         jobs, self._outbox = self._outbox, []
+        self._outbox_bytes = 0
         if not self._send(frames.Submit(jobs)):
             lost = SupervisorUnavailable("The supervisor is being restarted; try again.")
             for job in jobs:
@@ -253,18 +260,18 @@ class Link:
             except zmq.Again:
                 return False
             try:
-                self._take(codec.decode_to_frontend(frame))
+                message = codec.decode_to_frontend(frame)
             except ProtocolError:
                 # Only the supervisor can reach this socket; a frame we cannot
                 # read is one of another release.  Its hello will say so.
                 continue
+            self._take(message)
         return True
 
     def _take(self, message: frames.ToFrontend) -> None:
         if isinstance(message, frames.Answers):
             for frame in message.frames:
-                for answer in unpack_answers(frame):
-                    self._answer(answer)
+                self._take_answers(frame)
         elif isinstance(message, frames.Refused):
             for job in message.jobs:
                 self._end(job.job_id, from_wire(job.code, job.message, job.details))
@@ -278,6 +285,15 @@ class Link:
                 future.set_exception(from_wire(message.code, message.message, message.value))
         else:
             self._welcome(message)
+
+    def _take_answers(self, frame: bytes) -> None:
+        try:
+            answers = unpack_answers(frame)
+        except ProtocolError:
+            # One worker's rubbish; the other frames of the message are not its.
+            return
+        for answer in answers:
+            self._answer(answer)
 
     def _answer(self, answer: Answer) -> None:
         if answer.kind is AnswerKind.CHUNK:
