@@ -68,8 +68,9 @@ def test_a_tar_loses_its_top_folder(archives: Any, root: Path, tree: Tree, gz: b
     """The peer drops the first part of every name (contract 3.2.5)."""
     data = archives.tar([("demo/MAR-INF/MANIFEST.json", b"{}"), ("demo/demo/x", b"1")], gz=gz)
 
-    unpack(io.BytesIO(data), root, "x.tar.gz", SMALL)
+    contents = unpack(io.BytesIO(data), root, "x.tar.gz", SMALL)
 
+    assert (contents.files, contents.total_bytes) == (2, 3)
     assert tree(root) == {"MAR-INF/MANIFEST.json": b"{}", "demo/x": b"1"}
 
 
