@@ -125,6 +125,7 @@ class Connection(HttpToolsProtocol):
         self._in_hand: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._is_draining = False
+        self._method = b""
         self._url = b""
         self._raw_headers: list[tuple[bytes, bytes]] = []
         self._lower_headers: list[tuple[bytes, bytes]] = []
@@ -161,28 +162,42 @@ class Connection(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # it holds us
 
     def data_received(self, data: bytes) -> None:
-        # A parser may hold on to a message behind an upgrade nobody wants.
-        rest: bytes | None = data
+        rest = data
         while rest and self._phase is not _Phase.DEAF:
             rest = self._feed(rest)
 
-    def _feed(self, data: bytes) -> bytes | None:
+    def _feed(self, data: bytes) -> bytes:
+        """Parse; return what must be parsed again."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            # Nothing here is upgraded; the request is an ordinary one.
-            return data[upgrade.args[0] :]
+            # The parser leaves the body to the new protocol, but nothing here
+            # is upgraded: let a fresh one read the request without the offer.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            return self._head_without_upgrade() + data[upgrade.args[0] :]
         except httptools.HttpParserError:
             if self._phase is not _Phase.DEAF:
                 self._refuse(MalformedHttp())
-            return None
+            return b""
         if self._phase is _Phase.HEAD:
             # A header that never ends is not shown to `on_header`.
             self._unparsed_bytes += len(data)
             limits = self.site.limits
             if self._unparsed_bytes > limits.request_line_bytes + 2 * limits.header_bytes:
                 self._refuse(MalformedHttp())
-        return None
+        return b""
+
+    def _head_without_upgrade(self) -> bytes:
+        lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
+        for name, value in self._raw_headers:
+            lowered = name.lower()
+            if lowered == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
+            if lowered != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     # -- the parser -----------------------------------------------------------
 
@@ -223,6 +238,11 @@ class Connection(HttpToolsProtocol):
         parser = self.parser
         method = parser.get_method()
         limits = self.site.limits
+        if parser.should_upgrade():
+            if method == b"CONNECT":
+                self._stop_parsing(MalformedHttp())
+            self._method = method
+            return
         if len(method) + len(self._url) + _LINE_OVERHEAD > limits.request_line_bytes:
             self._stop_parsing(MalformedHttp())
         if self._length is not None and self._length > limits.body_bytes:

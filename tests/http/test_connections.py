@@ -1,0 +1,261 @@
+"""What the server does with connections, heads and strangers: contracts/torchserve.md 1.2-1.6."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+from stoker.frontend.limits import Limits
+
+MALFORMED = {"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."}
+FIXED = [
+    ("Pragma", "no-cache"),
+    ("Cache-Control", "no-cache; no-store, must-revalidate, private"),
+    ("Expires", "Thu, 01 Jan 1970 00:00:00 UTC"),
+]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"NONSENSE\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: t\r\nX: " + b"a" * 8200 + b"\r\n\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: t\r\n" + b"X: a\r\n" * 1600 + b"\r\n",
+        b"GET /ping HTTP/1.1\r\nHost: t\r\nX: " + b"a" * 30_000,
+        b"GET /" + b"a" * 4096 + b" HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET /" + b"a" * 30_000,
+        b"POST /ping HTTP/1.1\r\nHost: t\r\nContent-Length: x\r\n\r\n",
+        b"POST /ping HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"CONNECT evil:443 HTTP/1.1\r\nHost: evil\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=[
+        "junk",
+        "long header",
+        "many headers",
+        "endless header",
+        "long line",
+        "endless line",
+        "bad length",
+        "two framings",
+        "bad chunk",
+        "connect",
+        "tls",
+    ],
+)
+def test_malformed_http_is_a_400_of_the_usual_shape(frontend, sent):
+    """
+    Even what is not HTTP gets an answer that says so (1.6).
+    """
+    client = frontend.client()
+    client.send(sent)
+
+    answer = client.read()
+
+    assert answer.status_line == "HTTP/1.1 400 Bad Request"
+    assert answer.json == MALFORMED
+    assert answer.header("content-type") == "application/json"
+    assert answer.headers[2:5] == FIXED
+    assert len(answer.header("x-request-id")) == 36
+    assert answer.is_closed
+
+
+def test_longest_allowed_request_line_and_header_pass(frontend, echo):
+    """
+    The limits themselves are allowed.
+    """
+    target = f"/predictions/{echo}?{'q' * 4000}"
+
+    answer = frontend.request("inference", "POST", target, b"b", (("X", "a" * 8000),))
+
+    assert answer.status == 200
+
+
+def test_no_server_or_date_header(frontend):
+    """
+    The peer sends neither (1.3).
+    """
+    answer = frontend.request("inference", "GET", "/nothing")
+
+    assert answer.header("server") is None
+    assert answer.header("date") is None
+
+
+def test_unknown_route_is_a_404_that_closes(frontend):
+    """
+    Byte for byte (1.4-1.6).
+    """
+    answer = frontend.request("inference", "GET", "/nothing/here")
+
+    assert answer.status_line == "HTTP/1.1 404 Not Found"
+    assert answer.body == (
+        b'{\n  "code": 404,\n  "type": "ResourceNotFoundException",\n  "message": '
+        b'"Requested resource is not found, please refer to API document."\n}\n'
+    )
+    assert answer.is_closed
+
+
+@pytest.mark.parametrize("target", ["*", "http://test/ping/x", "/a%00b", "//", "/%ff%fe", "/\xff"])
+def test_strange_targets_are_answered(frontend, target):
+    """
+    Nothing that the parser lets through may end in a 500.
+    """
+    client = frontend.client()
+    client.send(f"OPTIONS {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode("latin-1"))
+
+    assert client.read().status in (200, 400, 404)
+
+
+def test_idle_connection_is_closed(start_frontend, echo):
+    """
+    Forgotten connections must not pile up.
+    """
+    running = start_frontend(Limits(idle_timeout_s=0.05, sweep_interval_s=0.02))
+    client = running.client()
+    client.request("POST", "/predictions/echo", b"b")
+
+    assert client.read_rest() == b""
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /ping HT"])
+def test_connection_that_sends_no_whole_head_is_closed(start_frontend, sent):
+    """
+    A thousand silent connections are an old attack.
+    """
+    running = start_frontend(Limits(header_timeout_s=0.05, sweep_interval_s=0.02))
+    client = running.client()
+    client.send(sent)
+
+    with pytest.raises((ConnectionResetError, EOFError)):
+        client.read_until(b"\r\n")
+
+
+def test_client_that_reads_nothing_of_a_stream_is_cut_off(start_frontend, supervisor, until):
+    """
+    A stalled reader holds a worker's answer and our memory.
+    """
+    running = start_frontend(Limits(stall_timeout_s=0.05, sweep_interval_s=0.02))
+    supervisor.models["m"] = lambda job: [job.chunk(b"x" * 100_000) for _ in range(200)]
+    client = running.client()
+    client.send(b"POST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
+
+    until(lambda: bool(supervisor.cancelled), "the job is cancelled")
+
+
+def test_connections_beyond_the_limit_are_not_served(start_frontend, until):
+    """
+    Every connection costs memory, whoever opens it.
+    """
+    running = start_frontend(Limits(connections=1))
+    first = running.client()
+    first.request("GET", "/nothing")
+    kept = running.client()
+    until(lambda: len(running.frontend.sites[0].connections) == 1, "one is served")
+
+    surplus = running.client()
+
+    with pytest.raises((ConnectionResetError, EOFError)):
+        surplus.read_until(b"\r\n")
+    kept.close()
+
+
+def test_unix_socket_is_a_listener(start_frontend, short_folder, echo):
+    """
+    `unix:/path` is an address like any other (1.1).
+    """
+    running = start_frontend(inference_address=f"unix:{short_folder}/http.sock")
+
+    answer = running.request("inference", "POST", f"/predictions/{echo}", b"b")
+
+    assert answer.body == b"b"
+
+
+def test_cors_headers_are_added_unless_the_handler_sets_them(start_frontend, supervisor, echo):
+    """
+    To every response, errors included (1.3).
+    """
+    running = start_frontend(cors_allowed_origin="*", cors_allowed_methods="GET, POST")
+    name = "access-control-allow-origin"
+    supervisor.models["own"] = lambda job: [job.final(b"", headers=((name, "https://a"),))]
+
+    plain = running.request("inference", "POST", f"/predictions/{echo}")
+    own = running.request("inference", "POST", "/predictions/own")
+    missing = running.request("inference", "POST", "/nothing")
+
+    assert [plain.header(name), own.header(name), missing.header(name)] == ["*", "https://a", "*"]
+    assert own.names.count(name) == 1
+    assert plain.header("access-control-allow-methods") == "GET, POST"
+    assert plain.header("access-control-allow-headers") is None
+
+
+def test_shared_address_serves_inference_management_and_metrics(start_frontend, supervisor, echo):
+    """
+    Routes by path and method, so describe by version works where the peer's does not (1.2).
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    running = start_frontend(inference_address=address, management_address=address)
+    supervisor.verbs["list"] = lambda arguments: {"total": 0, "models": []}
+    supervisor.verbs["describe"] = lambda arguments: {"versions": []}
+    supervisor.verbs["statistics"] = lambda arguments: {}
+
+    answers = [
+        running.request("inference", "POST", f"/predictions/{echo}", b"b"),
+        running.request("inference", "GET", "/models"),
+        running.request("inference", "GET", "/models/m/1.0"),
+        running.request("inference", "GET", "/metrics"),
+        running.request("metrics", "GET", "/metrics"),
+    ]
+
+    assert [answer.status for answer in answers] == [200] * 5
+    document = running.request("inference", "OPTIONS", "/").json
+    assert {"/ping", "/models", "/metrics"} <= document["paths"].keys()
+    assert len(running.sockets) == 2
+
+
+def test_drain_finishes_what_is_in_hand_and_takes_nothing_new(start_frontend, supervisor, until):
+    """
+    A restart of the frontend loses no answer.
+    """
+    running = start_frontend()
+    supervisor.models["m"] = lambda job: []
+    busy, idle = running.client(), running.client()
+    idle.request("GET", "/nothing")
+    busy.send(b"POST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
+    until(lambda: bool(supervisor.jobs), "a request is in hand")
+
+    running.ask_to_stop()
+    until(lambda: not running.server.servers[0].is_serving(), "no more connections")
+    supervisor.send_later(supervisor.jobs[-1].final(b"done"))
+    answer = busy.read()
+
+    assert (answer.status, answer.body) == (200, b"done")
+    assert answer.header("connection") == "close"
+    assert idle.read_rest() == b""
+    running.wait_stopped()
+
+
+def test_many_clients_at_once_each_get_their_own_answer(frontend, echo):
+    """
+    Answers go to who asked.
+    """
+    wrong: list[tuple[bytes, bytes]] = []
+
+    def ask(name: int) -> None:
+        client = frontend.client()
+        for i in range(20):
+            body = f"{name}-{i}".encode()
+            answer = client.request("POST", f"/predictions/{echo}", body)
+            if answer.body != body:
+                wrong.append((body, answer.body))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
