@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stoker.cli.child import WATCHDOG_S, Child
+from stoker.cli.listening import bound_addresses, wanted_addresses
 from stoker.cli.pid_file import PidFile, Running, find_running, start_ticks
 from stoker.cli.restarts import GiveUp
 from stoker.exit_codes import ExitCode, describe_exit
@@ -64,6 +65,7 @@ class Launcher:
         self._exit_code: ExitCode | None = None  # set once we are stopping
         self._watchdog_at = 0.0
         self._recorded: Running | None = None
+        self._addresses = wanted_addresses(settings)
 
     def run(self) -> ExitCode:
         """Serve until told to stop, or until it makes no sense to go on."""
@@ -137,6 +139,8 @@ class Launcher:
             return
         if child.name == "supervisor" and not frontend.is_running and frontend.start_at is None:
             frontend.start_at = time.monotonic()
+        if child is frontend:
+            self._addresses = bound_addresses(self._settings)
         if not self._is_announced and all(each.is_ready for each in self._children.values()):
             self._is_announced = True
             self._record()
@@ -270,11 +274,7 @@ class Launcher:
             pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()) or 0,
             is_ready=all(child.is_ready for child in self._children.values()),
-            addresses={
-                "inference": self._settings.inference_address,
-                "management": self._settings.management_address,
-                "metrics": self._settings.metrics_address,
-            },
+            addresses=self._addresses,
             children={name: child.pid for name, child in self._children.items() if child.pid},
         )
         if running != self._recorded:

@@ -127,10 +127,9 @@ def _as_exit_code(status: int) -> ExitCode:
 
 
 def _print_addresses(settings: Settings, pid: int, log: Path) -> None:
+    running = find_running(settings.runtime_dir)
     print(STARTED_LINE)
-    print(f"  pid         {pid}")
-    print(f"  inference   {settings.inference_address}")
-    print(f"  management  {settings.management_address}")
-    if settings.enable_metrics_api:
-        print(f"  metrics     {settings.metrics_address}")
-    print(f"  log         {log}")
+    print(f"  {'pid':<10}  {pid}")
+    for listener, address in (running.addresses if running else {}).items():
+        print(f"  {listener:<10}  {address}")
+    print(f"  {'log':<10}  {log}")
