@@ -82,6 +82,9 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "pre_fork": _name_master,
             "post_fork": _name_process,
+            # A hook of the master's: what follows `run` is reached by every
+            # process that was forked, too.
+            "on_exit": lambda arbiter: remove_addresses(settings.runtime_dir),
         }
         for name, value in wanted.items():
             self.cfg.set(name, value)
@@ -135,6 +138,11 @@ def write_addresses(folder: Path, addresses: Mapping[str, str]) -> None:
     written = folder / f".{ADDRESSES_FILE}.{os.getpid()}"
     written.write_text(json.dumps(addresses, indent=2) + "\n")
     written.replace(folder / ADDRESSES_FILE)
+
+
+def remove_addresses(folder: Path) -> None:
+    """Nobody listens there any more, and the next server may get other ports."""
+    (folder / ADDRESSES_FILE).unlink(missing_ok=True)
 
 
 def allow_many_connections() -> None:

@@ -59,6 +59,7 @@ class Port(Generic[In]):
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
     ) -> None:
+        self._address = address
         self._socket = sockets.bind_router(context, address)
         self._decode = decode
         self._on_message = on_message
@@ -70,6 +71,7 @@ class Port(Generic[In]):
     def close(self) -> None:
         self._reader.close()
         self._socket.close(0)
+        sockets.remove_file(self._address)
 
     def send(self, identity: bytes, message: ToFrontend | ToWorker) -> bool:
         """Send now; a peer that cannot take it is reported lost and False returned."""

@@ -98,6 +98,15 @@ def _ipc(path: Path) -> str:
     return f"ipc://{path}"
 
 
+def remove_file(address: str) -> None:
+    """Take away the file of a closed `ipc://` socket: zmq leaves it behind.
+
+    Only for whoever holds the folder's lock; anybody else's file may be a
+    successor's.
+    """
+    Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
+
+
 def bind_router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
     """The supervisor's side: unknown or full peers raise instead of swallowing."""
     socket = context.socket(zmq.ROUTER)
