@@ -1,0 +1,647 @@
+"""`stoker serve` as an operator runs it, and clients that see every byte.
+
+A module shares one server (`server`), because starting one takes about a
+second; what a test registered is gone before the next one starts, and an error
+in the log that the test did not announce fails it.  Tests that kill processes
+or need other settings start their own (`start_server`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import http.client
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import psutil
+import pytest
+
+from stoker.archives.pack import Parts, pack
+
+DEADLINE_S = 20.0
+HANDLERS = Path(__file__).parent / "handlers"
+LISTENERS = ("inference", "management", "metrics")
+#: Locks stay: removing a file that another process may be about to lock is a race.
+STAYS_IN_RUNTIME_DIR = {"launcher.lock", "supervisor.lock"}
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def wait_until(fact: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
+    """Look for a fact until it is one, and return it; never a blind sleep."""
+    end = time.monotonic() + within_s
+    while not (found := fact()):
+        assert time.monotonic() < end, f"did not happen in time: {what}"
+        time.sleep(0.005)
+    return found
+
+
+# -- answers ----------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """One HTTP answer, whoever fetched it."""
+
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    #: With curl: the lines of the answer's head as `-v` shows them.
+    shown: list[str] = field(default_factory=list)
+
+    def header(self, name: str) -> str | None:
+        return next((value for key, value in self.headers if key.lower() == name.lower()), None)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def said(self) -> str:
+        """The text of a management answer."""
+        return str(self.json["status"])
+
+
+class RawConnection:
+    """A socket that speaks HTTP without any helpfulness."""
+
+    def __init__(self, address: str) -> None:
+        where = urlsplit(address)
+        assert where.hostname is not None
+        assert where.port is not None
+        self.socket = socket.create_connection((where.hostname, where.port), DEADLINE_S)
+        self._buffer = b""
+
+    def __enter__(self) -> RawConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def read_until(self, end: bytes) -> bytes:
+        while end not in self._buffer:
+            self._more()
+        found, _, self._buffer = self._buffer.partition(end)
+        return found + end
+
+    def read_exactly(self, size: int) -> bytes:
+        while len(self._buffer) < size:
+            self._more()
+        found, self._buffer = self._buffer[:size], self._buffer[size:]
+        return found
+
+    def read_head(self) -> Answer:
+        status_line, *lines = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
+        _, status, reason = status_line.split(" ", 2)
+        pairs = [line.partition(": ") for line in lines]
+        return Answer(int(status), reason, [(name, value) for name, _, value in pairs], b"")
+
+    def read_answer(self) -> Answer:
+        answer = self.read_head()
+        answer.body = self.read_exactly(int(answer.header("content-length") or 0))
+        return answer
+
+    def read_chunk(self) -> bytes:
+        """b"" for the terminating chunk; EOFError if the connection ends without one."""
+        size = int(self.read_until(b"\r\n"), 16)
+        return self.read_exactly(size + 2)[:-2]
+
+    def is_ended(self) -> bool:
+        """The server has closed its side and said nothing more."""
+        return not self._buffer and self.socket.recv(1) == b""
+
+    def _more(self) -> None:
+        data = self.socket.recv(1 << 16)
+        if not data:
+            raise EOFError(f"the connection ended after {self._buffer!r}")
+        self._buffer += data
+
+
+class Gate:
+    """A place where a handler stops until the test lets it go on.
+
+    A FIFO: the handler blocks in opening it for reading, so the test knows
+    when it is there, and goes on at the end of file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        os.mkfifo(path)
+        self._fd = -1
+
+    def wait_reached(self) -> None:
+        wait_until(self._can_open, f"a handler waits at {self.path.name}")
+
+    def let_go(self) -> None:
+        if self._fd < 0:
+            self.wait_reached()
+        os.close(self._fd)
+        self._fd = -1
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def _can_open(self) -> bool:
+        if self._fd < 0:
+            with contextlib.suppress(OSError):
+                self._fd = os.open(self.path, os.O_WRONLY | os.O_NONBLOCK)
+        return self._fd >= 0
+
+
+# -- the server -------------------------------------------------------------------
+
+
+class Server:
+    """One running `stoker serve` in folders of its own."""
+
+    def __init__(
+        self, *flags: str, model_store: Path | None = None, env: dict[str, str] | None = None
+    ) -> None:
+        # Short: the name of a Unix socket has room for 107 bytes.
+        self.home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
+        for name in ("run", "cache", "log", "state", "tmp", "gates"):
+            (self.home / name).mkdir(mode=0o700)
+        self.runtime_dir, self.cache_dir = self.home / "run", self.home / "cache"
+        self.log_dir = self.home / "log"
+        self.addresses: dict[str, str] = {}
+        self.origin: Origin | None = None
+        self._errors_seen = 0
+        self._expected: list[str] = []
+        self._gates: list[Gate] = []
+        self._log = self.home / "server.log"
+        command = [sys.executable, "-P", "-m", "stoker.cli", "serve", "--log-format", "json"]
+        for listener in LISTENERS:
+            command += [f"--{listener}-address", "http://127.0.0.1:0"]
+        for name, folder in (("runtime", "run"), ("cache", "cache"), ("log", "log")):
+            command += [f"--{name}-dir", str(self.home / folder)]
+        command += ["--state-dir", str(self.home / "state")]
+        command += ["--drain-timeout-s", "5", "--unregister-model-timeout", "5"]
+        if model_store is not None:
+            command += ["--model-store", str(model_store)]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "TS_"))}
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *flags],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self.home,
+                env={
+                    **inherited,
+                    "PYTHONPATH": os.pathsep.join(
+                        [str(HANDLERS), *filter(None, [inherited.get("PYTHONPATH")])]
+                    ),
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                    "TMPDIR": str(self.home / "tmp"),
+                    "E2E_GATES": str(self.home / "gates"),
+                    **(env or {}),
+                },
+                start_new_session=True,
+            )
+
+    def wait_started(self) -> None:
+        """Standard output says so, as tools expect (contract 1.1)."""
+        assert self.process.stdout is not None
+        timer = threading.Timer(DEADLINE_S, self.process.kill)
+        timer.start()
+        line = self.process.stdout.readline()
+        timer.cancel()
+        assert line == b"Model server started.\n", self._log.read_text()
+        self.read_addresses()
+
+    def read_addresses(self) -> None:
+        written = json.loads((self.runtime_dir / "addresses.json").read_bytes())
+        assert written.keys() == set(LISTENERS)
+        self.addresses = written
+
+    # -- clients --------------------------------------------------------------
+
+    def connect(self, listener: str = "inference") -> RawConnection:
+        return RawConnection(self.addresses[listener])
+
+    def ask(
+        self,
+        listener: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        timeout_s: float = DEADLINE_S,
+        **headers: str,
+    ) -> Answer:
+        """One request on a connection of its own; `content_type=` is `Content-Type:`."""
+        where = urlsplit(self.addresses[listener])
+        connection = http.client.HTTPConnection(where.hostname or "", where.port, timeout_s)
+        spelled = {name.replace("_", "-").title(): text for name, text in headers.items()}
+        try:
+            connection.request(method, path, body, spelled)
+            response = connection.getresponse()
+            pairs = response.getheaders()
+            return Answer(response.status, response.reason, pairs, response.read())
+        finally:
+            connection.close()
+
+    def manage(self, method: str, path: str, **query: Any) -> Answer:
+        return self.ask("management", method, f"{path}?{urlencode(query)}" if query else path)
+
+    def predict(self, model: str, body: bytes | str = b"", **headers: str) -> Answer:
+        data = body.encode() if isinstance(body, str) else body
+        return self.ask("inference", "POST", f"/predictions/{model}", data, **headers)
+
+    def register(self, model: str, handler: str, workers: int = 1, **query: Any) -> None:
+        """A handler from PYTHONPATH, with its workers ready."""
+        answer = self.manage(
+            "POST",
+            "/models",
+            model_name=model,
+            handler=handler,
+            initial_workers=workers,
+            synchronous="true",
+            **query,
+        )
+        assert answer.status == 200, answer.text
+
+    def describe(self, model: str, version: str = "") -> Any:
+        answer = self.manage("GET", f"/models/{model}" + (f"/{version}" if version else ""))
+        assert answer.status == 200, answer.text
+        return answer.json[0]
+
+    def workers(self, model: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.describe(model)["workers"]
+        return found
+
+    def later(self, call: Callable[..., Answer], *args: Any, **more: Any) -> Later:
+        return Later(call, args, more)
+
+    def curl(self, line: str) -> Answer:
+        """Run a line as it stands in the documentation, against this server."""
+        assert line.startswith("curl ")
+        swaps = {
+            "http://localhost:8080": self.addresses["inference"],
+            "http://localhost:8081": self.addresses["management"],
+        }
+        if self.origin is not None:
+            swaps["https://torchserve.pytorch.org"] = self.origin.address
+        for said, meant in swaps.items():
+            line = line.replace(said, meant)
+        words = [word for word in shlex.split(line) if word != "-v"]
+        options = ["-sSv", "--noproxy", "*", "--max-time", str(DEADLINE_S)]
+        ran = subprocess.run([words[0], *options, *words[1:]], capture_output=True, check=False)
+        assert ran.returncode == 0, ran.stderr.decode()
+        noise = ran.stderr.decode("latin-1").replace("\r", "").splitlines()
+        # An interim 100 comes before the answer proper.
+        starts = [i for i, text in enumerate(noise) if text.startswith("< HTTP/1.1 ")]
+        shown = [text[2:] for text in noise[starts[-1] :] if text.startswith("< ")]
+        _, status, reason = shown[0].split(" ", 2)
+        pairs = [text.partition(": ") for text in shown[1:] if text]
+        headers = [(name, value) for name, _, value in pairs]
+        return Answer(int(status), reason, headers, ran.stdout, [text for text in shown if text])
+
+    def gate(self, name: str) -> Gate:
+        gate = Gate(self.home / "gates" / name)
+        self._gates.append(gate)
+        return gate
+
+    # -- what it writes ---------------------------------------------------------
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        """Every whole line of the server's log; one that is no JSON has only an `event`."""
+        found: list[dict[str, Any]] = []
+        for line in self._log.read_text(errors="replace").split("\n")[:-1]:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                found.append({"event": line, "level": "not a log line"})
+        return found
+
+    def logged(self, event: str, **facts: Any) -> list[dict[str, Any]]:
+        return [
+            line
+            for line in self.log_lines()
+            if line["event"] == event and facts.items() <= line.items()
+        ]
+
+    def wait_logged(self, event: str, count: int = 1, **facts: Any) -> dict[str, Any]:
+        found = wait_until(
+            lambda: self.logged(event, **facts)[count - 1 :], f"the log says {event!r} {facts}"
+        )
+        line: dict[str, Any] = found[-1]
+        return line
+
+    def model_log(self, model: str, version: str = "1.0") -> str:
+        """What the workers of one version have printed so far."""
+        files = [path for path in self.log_dir.rglob("*") if path.is_file()]
+        named = [path for path in files if model in path.name and version in path.name]
+        return "".join(path.read_text() for path in named)
+
+    def expect_error(self, event: str) -> None:
+        """The test makes the server complain; without this, complaints fail it."""
+        self._expected.append(event)
+
+    def check_errors(self) -> None:
+        """Every complaint since the last check was announced, and every announced one came."""
+        lines = [
+            line for line in self.log_lines() if line["level"] not in ("debug", "info", "warning")
+        ]
+        new, expected = lines[self._errors_seen :], set(self._expected)
+        self._errors_seen, self._expected = len(lines), []
+        assert [line for line in new if line["event"] not in expected] == []
+        assert expected <= {line["event"] for line in new}
+
+    # -- processes --------------------------------------------------------------
+
+    def child(self, title: str) -> psutil.Process:
+        """The one process below the launcher whose title starts so."""
+        found = [process for process in self.tree() if _title(process).startswith(title)]
+        assert len(found) == 1, [(p.pid, _title(p)) for p in self.tree()]
+        return found[0]
+
+    @property
+    def supervisor(self) -> psutil.Process:
+        return self.child("stoker: supervisor")
+
+    @property
+    def frontend(self) -> psutil.Process:
+        """The process that answers HTTP; its parent is gunicorn's master."""
+        return self.child("stoker: frontend 1")
+
+    def tree(self) -> list[psutil.Process]:
+        try:
+            return psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+
+    # -- the end ----------------------------------------------------------------
+
+    def clear(self) -> None:
+        """Unregister everything, so that the next test finds an empty server."""
+        for gate in self._gates:
+            gate.close()
+        for name in [model["modelName"] for model in self.manage("GET", "/models").json["models"]]:
+            records = self.manage("GET", f"/models/{name}/all").json
+            default = self.describe(name)["modelVersion"]
+            versions = [record["modelVersion"] for record in records]
+            for version in sorted(versions, key=lambda each: each == default):
+                answer = self.manage("DELETE", f"/models/{name}/{version}")
+                assert answer.status == 200, answer.text
+
+    def stop(self) -> None:
+        """SIGTERM: exit code 0 and nothing left anywhere."""
+        for gate in self._gates:
+            gate.close()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE_S) == 0, self._log.read_text()
+        self.check_nothing_left()
+        self.check_errors()
+
+    def check_nothing_left(self) -> None:
+        assert leftovers() == []
+        assert {path.name for path in self.runtime_dir.iterdir()} <= STAYS_IN_RUNTIME_DIR
+        assert list((self.home / "tmp").iterdir()) == []
+        assert [path.name for path in self.cache_dir.rglob(".*")] == []
+        downloads = self.cache_dir / "downloads"
+        assert not downloads.exists() or [*downloads.iterdir()] == []
+
+    def destroy(self) -> None:
+        """Whatever happened in the test."""
+        orphans = [
+            process
+            for process in psutil.Process().children()
+            if _title(process).startswith(("stoker: supervisor", "stoker: frontend"))
+            or _title(process).startswith("stoker: worker")
+        ]
+        for process in [*self.tree(), *orphans]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: not leftovers(), "what was killed is gone", 5)
+        shutil.rmtree(self.home, ignore_errors=True)
+
+
+class Later:
+    """A request under way in a thread; `answer` waits for it."""
+
+    def __init__(self, call: Callable[..., Answer], args: Any, more: Any) -> None:
+        self._outcome: Answer | BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(call, args, more), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[..., Answer], args: Any, more: Any) -> None:
+        try:
+            self._outcome = call(*args, **more)
+        except BaseException as error:
+            self._outcome = error
+
+    @property
+    def is_answered(self) -> bool:
+        return not self._thread.is_alive()
+
+    def answer(self) -> Answer:
+        self._thread.join(DEADLINE_S)
+        assert self._outcome is not None, "no answer in time"
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        return self._outcome
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def leftovers() -> list[str]:
+    """Descendants of ours that still run; orphans come to us, so none can hide.
+
+    Zombies that were handed to us when their parent was killed are reaped.
+    """
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.pid} {_title(process)}")
+            elif process.ppid() == os.getpid():
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, os.WNOHANG)
+    return found
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _orphans_come_to_us() -> Iterator[None]:
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1) == 0
+    yield
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
+
+
+# -- archives ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`noop.mar` 1.0, `noop_2.mar` (noop 2.0), the folder `noop-v1.0`, and broken ones."""
+    store = tmp_path_factory.mktemp("store")
+    aside = tmp_path_factory.mktemp("aside")
+    handler = str(HANDLERS / "noop.py")
+
+    def add(name: str, model: str, version: str = "1.0", handler: str = handler) -> None:
+        pack(Parts(model, handler, version), aside).rename(store / name)
+
+    add("noop.mar", "noop")
+    add("noop_2.mar", "noop", "2.0")
+    add("demo.mar", "demo")
+    add("squeezenet1_1.mar", "squeezenet1_1")
+    for name in ("alexnet", "densenet161"):
+        add(f"{name}.mar", name)
+    for name, model in (("noop-v1.0", "noop"), ("noop-v0.1", "noop_v0.1")):
+        pack(Parts(model, handler), aside, "no-archive").rename(store / name)
+    pack(Parts("tarred", handler), store, "tgz")
+    (store / "damaged.mar").write_bytes(b"PK\x03\x04 this is no archive")
+    return store
+
+
+@pytest.fixture(scope="session")
+def pack_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Pack a handler of ours as a `.mar` somewhere and return where."""
+
+    def make(model: str, handler: str = "noop.py", version: str = "1.0") -> Path:
+        return pack(Parts(model, str(HANDLERS / handler), version), tmp_path_factory.mktemp("mar"))
+
+    return make
+
+
+class Origin:
+    """A web server on loopback that plays `torchserve.pytorch.org`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: list[tuple[str, dict[str, str]]] = []
+        self.files: dict[str, bytes] = {
+            f"/{place}/{path.name}": path.read_bytes()
+            for place in ("mar_files", "sse-test")
+            for path in folder.glob("*.mar")
+        }
+        origin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                origin.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}))
+                content = origin.files.get(self.path)
+                self.send_response(404 if content is None else 200)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+# -- fixtures ----------------------------------------------------------------------
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture(scope="module")
+def server_flags() -> tuple[str, ...]:
+    """Flags of the module's server; a module may override this."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def server_of_module(
+    model_store: Path, server_flags: tuple[str, ...], _orphans_come_to_us: None
+) -> Iterator[Server]:
+    origin = Origin(model_store)
+    aws = {
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+        "AWS_DEFAULT_REGION": "eu-west-1",
+    }
+    server = Server(
+        *("--allowed-urls", r"http://127\.0\.0\.1:\d+/(mar_files|sse-test)/.*"),
+        *server_flags,
+        model_store=model_store,
+        env=aws,
+    )
+    server.origin = origin
+    try:
+        server.wait_started()
+        yield server
+        server.stop()
+    finally:
+        server.destroy()
+        origin.close()
+
+
+@pytest.fixture
+def server(server_of_module: Server) -> Iterator[Server]:
+    """The module's server with nothing registered."""
+    yield server_of_module
+    server_of_module.clear()
+    server_of_module.check_errors()
+
+
+@pytest.fixture
+def start_server(model_store: Path) -> Iterator[StartServer]:
+    """A server of the test's own; stopped and checked at the end unless it is gone already."""
+    started: list[Server] = []
+
+    def start(*flags: str, **env: str) -> Server:
+        started.append(Server(*flags, model_store=model_store, env=env))
+        started[-1].wait_started()
+        return started[-1]
+
+    try:
+        yield start
+        for server in started:
+            if server.process.poll() is None:
+                server.stop()
+    finally:
+        for server in started:
+            server.destroy()
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    return wait_until
