@@ -1,0 +1,140 @@
+"""The units, judged by systemd itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stoker.exit_codes import FINAL
+
+UNITS = Path(__file__).parents[2] / "systemd"
+SERVICES = ("stoker-supervisor", "stoker-frontend")
+MAX_EXPOSURE = 3.0
+
+needs_systemd = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None and "CI" not in os.environ,
+    reason="systemd-analyze is not installed (Debian: apt-get install systemd)",
+)
+
+
+@pytest.fixture
+def installed(tmp_path) -> Path:
+    """The units, with an interpreter that exists on this machine."""
+    for unit in UNITS.glob("stoker*"):
+        text = unit.read_text().replace("/opt/stoker/bin/python", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    return tmp_path
+
+
+def analyze(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    # The colon keeps the distribution's own folders behind ours.
+    environ = {**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:", "NO_COLOR": "1", "LC_ALL": "C"}
+    return subprocess.run(
+        ["systemd-analyze", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environ,
+        timeout=60,
+    )
+
+
+def read_unit(name: str) -> dict[str, dict[str, list[str]]]:
+    """Sections of keys; a key may be given several times."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in (UNITS / name).read_text().splitlines():
+        if match := re.fullmatch(r"\[(\w+)\]", line):
+            section = sections.setdefault(match[1], {})
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            section.setdefault(key, []).append(value)
+    return sections
+
+
+@needs_systemd
+def test_systemd_finds_nothing_wrong_with_the_units(installed):
+    """
+    A misspelt key is ignored at run time; here it fails.
+    """
+    units = sorted(f"./{unit.name}" for unit in installed.glob("stoker*"))
+
+    verdict = analyze("verify", "--man=no", *units, folder=installed)
+
+    assert 4 == len(units)
+    assert ("", "", 0) == (verdict.stdout, verdict.stderr, verdict.returncode)
+
+
+@needs_systemd
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_services_are_hardened(installed, service):
+    """
+    A handler that is taken over must find little to do.
+    """
+    verdict = analyze(
+        "security",
+        "--offline=yes",
+        "--no-pager",
+        f"--threshold={int(MAX_EXPOSURE * 10)}",
+        f"./{service}.service",
+        folder=installed,
+    )
+
+    match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", verdict.stdout)
+    assert match, verdict.stderr
+    assert float(match[1]) <= MAX_EXPOSURE
+    assert 0 == verdict.returncode
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_exit_codes_that_would_repeat_are_not_retried(service):
+    """
+    The units and the launcher agree on what needs a person.
+    """
+    unit = read_unit(f"{service}.service")
+
+    prevented = {int(code) for code in unit["Service"]["RestartPreventExitStatus"][0].split()}
+
+    assert prevented <= set(FINAL)
+    assert {64, 77, 78} <= prevented
+    assert ["on-failure"] == unit["Service"]["Restart"]
+
+
+def test_both_services_keep_the_folder_they_share():
+    """
+    It holds the sockets between them: one may be restarted without the other.
+    """
+    for service in SERVICES:
+        section = read_unit(f"{service}.service")["Service"]
+        assert ["stoker"] == section["RuntimeDirectory"]
+        assert ["0700"] == section["RuntimeDirectoryMode"]
+        assert ["yes"] == section["RuntimeDirectoryPreserve"]
+        assert ["stoker"] == section["User"]
+
+
+def test_workers_may_use_a_gpu_and_compile():
+    """
+    Hardening must not make the product useless.
+    """
+    section = read_unit("stoker-supervisor.service")["Service"]
+
+    assert "char-nvidia* rw" in section["DeviceAllow"]
+    assert ["closed"] == section["DevicePolicy"]
+    assert "PrivateDevices" not in section
+    assert "MemoryDenyWriteExecute" not in section
+
+
+def test_the_target_pulls_in_both_services():
+    """
+    One name to start and stop.
+    """
+    target = read_unit("stoker.target")["Unit"]
+
+    assert {f"{service}.service" for service in SERVICES} == set(target["Wants"][0].split())
+    for service in SERVICES:
+        assert ["stoker.target"] == read_unit(f"{service}.service")["Unit"]["PartOf"]
