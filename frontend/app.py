@@ -8,6 +8,7 @@ ends both.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
@@ -15,7 +16,7 @@ from typing import Any, Final
 from falcon.asgi import App, Request, Response
 
 from stoker.clock import Clock, MonotonicClock
-from stoker.errors import StokerError
+from stoker.errors import StokerError, SupervisorUnavailable
 from stoker.frontend.answers import install_error_handlers
 from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
@@ -41,6 +42,9 @@ from stoker.settings import Settings
 from stoker.wire.link import Link
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
+
+#: After that a process without a supervisor accepts and answers 503.
+WELCOME_WAIT_S: Final = 5.0
 
 log = get_logger("http")
 
@@ -94,6 +98,10 @@ class Frontend:
 
     async def _start(self) -> None:
         await self.link.start()
+        # Nothing is accepted before the supervisor has welcomed us: a request
+        # in the kernel's queue waits, one that we accept would be refused.
+        with contextlib.suppress(SupervisorUnavailable):
+            await self.link.wait_connected(WELCOME_WAIT_S)
         self._chores = [asyncio.create_task(self._sweep_for_ever())]
         if self._on_welcome is not None:
             self._chores.append(asyncio.create_task(self._await_welcome(self._on_welcome)))

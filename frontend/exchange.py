@@ -178,7 +178,8 @@ class Exchange:
             raise
         except StokerError as error:
             # Only a stream fails here: its first piece has set the status.
-            log.info("a stream broke off", request_id=self.request_id, code=error.code)
+            if not self.has_left:
+                log.info("a stream broke off", request_id=self.request_id, code=error.code)
             self._give_up(error)
         except Exception:
             log.exception("a request failed", request_id=self.request_id)

@@ -88,17 +88,19 @@ def solve(
 ) -> Problem:
     """The table's answer to an error.
 
-    A row for `verb/code` wins over one for `code`.  Arguments are what the
-    client asked for and win over the error's details, which say what the
-    supervisor made of it.
+    A row for `verb/code` wins over one for `code`.  The error's details fill
+    the text; where they say nothing, what the client asked for does.  Some
+    texts name a version only if the client did: that is `asked_version`.
     """
     row = table.get(f"{verb}/{error.code}") or table.get(error.code) or table[Internal.code]
     details = error.details
     if row.text is None:
         message = error.message
     else:
-        fields = _Fields(details)
-        fields.update(arguments or {})
+        asked = arguments or {}
+        fields = _Fields({name: value for name, value in asked.items() if value is not None})
+        fields.update({name: value for name, value in details.items() if value is not None})
+        fields["asked_version"] = asked.get("version")
         message = row.text(fields) if callable(row.text) else row.text.format_map(fields)
     status = row.status
     if error.code == "handler_refused":

@@ -23,7 +23,7 @@ _NOT_STARTED: Final = "Failed to start workers for model {model} version: {versi
 
 def _no_worker(fields: Mapping[str, Any]) -> str:
     # The stray quote after the version is the peer's; clients compare texts.
-    version = f' Version {fields["version"]}"' if fields["version"] else ""
+    version = f' Version {fields["asked_version"]}"' if fields["asked_version"] else ""
     return (
         f'Model "{fields["model"]}"{version} has no worker to serve inference request. '
         "Please use scale workers API to add workers. If this is a sequence inference, please "
@@ -33,7 +33,7 @@ def _no_worker(fields: Mapping[str, Any]) -> str:
 
 def _not_scaled(fields: Mapping[str, Any]) -> str:
     # `null` is what the peer prints when the request named no version.
-    return _NOT_STARTED.format(model=fields["model"], version=fields["version"] or "null")
+    return _NOT_STARTED.format(model=fields["model"], version=fields["asked_version"] or "null")
 
 
 def torchserve_problems(queue_full_status: int) -> dict[str, Row]:

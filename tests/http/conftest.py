@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import zmq
+from uvicorn.config import Config
+
 from stoker.errors import StokerError
 from stoker.frontend.app import Frontend
 from stoker.frontend.limits import Limits
@@ -27,7 +29,6 @@ from stoker.settings import Settings
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
-from uvicorn.config import Config
 
 DEADLINE_S = 10.0
 
@@ -120,6 +121,8 @@ class FakeSupervisor:
                 frame = self._wakes.recv()
                 if not frame:
                     return
+                # A job id begins with the routing id of whoever submitted it.
+                self._peer = payloads.unpack_answers(frame)[0].job_id[: frames.FRONTEND_ID_BYTES]
                 self._send(frames.Answers([frame]))
             if self._router in ready:
                 self._peer, frame = self._router.recv_multipart()

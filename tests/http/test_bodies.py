@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from stoker.frontend.limits import Limits
 
 BOUNDARY = "multipart/form-data; boundary=XX"

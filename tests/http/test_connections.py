@@ -6,6 +6,7 @@ import socket
 import threading
 
 import pytest
+
 from stoker.frontend.limits import Limits
 
 MALFORMED = {"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."}
