@@ -5,6 +5,9 @@ import torch
 
 from stoker.handlers import BaseHandler
 
+# So small a network is slower, not faster, when threads share it.
+torch.set_num_threads(1)
+
 
 class DigitsHandler(BaseHandler):
     def preprocess(self, data):
