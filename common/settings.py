@@ -197,6 +197,9 @@ class Settings:
     blacklist_env_vars: str = peer(
         "", "Regular expression; matching variables are kept from workers.", is_pattern=True
     )
+    worker_template: bool = setting(
+        True, "Fork workers from a process that has imported everything (and torch if need be)."
+    )
     worker_log_max_bytes: int = setting(
         10 * MIB, "A worker's log is rolled at this size.", unit="bytes", minimum=64 * KIB
     )

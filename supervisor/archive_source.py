@@ -12,10 +12,15 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from stoker.archives.cache import ArchiveCache
 from stoker.archives.fetch import FetchLimits
 from stoker.archives.members import UnpackLimits
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, ResolvedArchive, resolve
+from stoker.archives.resolve import (
+    ArchivePlaces,
+    ArchiveRequest,
+    ResolvedArchive,
+    open_cache,
+    resolve,
+)
 from stoker.archives.startup import StartupModel, startup_names
 from stoker.logs import get_logger
 from stoker.settings import Settings
@@ -43,8 +48,7 @@ class ArchiveSource:
                 max_member_bytes=settings.max_unpacked_bytes,
             ),
         )
-        self._cache = ArchiveCache(settings.cache_dir, self._places.unpack_limits)
-        self._cache.clean()
+        self._cache = open_cache(self._places)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
         self._is_stopping = threading.Event()
 

@@ -331,6 +331,10 @@ class Engine:
         entry = self._workers.get(worker_id)
         return None if entry is None else entry[1]
 
+    def spec_of(self, worker_id: int) -> VersionSpec | None:
+        entry = self._workers.get(worker_id)
+        return None if entry is None else entry[0].spec
+
     def _all_workers(self) -> list[Worker]:
         return [worker for _, worker in self._workers.values()]
 

@@ -16,6 +16,7 @@ import os
 import secrets
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import zmq
@@ -34,12 +35,14 @@ from stoker.supervisor.devices import discover
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.ports import FrontendPort, WorkerPort
-from stoker.supervisor.processes import LocalLauncher
-from stoker.supervisor.versions import Failure
+from stoker.supervisor.processes import LocalLauncher, raise_descriptor_limit, reap_strays
+from stoker.supervisor.template import TemplateNursery, become_subreaper
+from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_environment import (
     EnvironmentPolicy,
     WorkerPlace,
     compile_blacklist,
+    inherited,
     worker_command,
 )
 from stoker.supervisor.worker_output import WorkerOutput
@@ -52,6 +55,8 @@ log = get_logger("supervisor")
 #: A frontend says hello every second; silent for so long, it is gone.
 FRONTEND_LOST_S: Final = 15.0
 TOKEN_BYTES: Final = 16
+#: How often orphans of dead workers are reaped.
+STRAYS_S: Final = 1.0
 
 
 class _Process:
@@ -83,6 +88,9 @@ class Supervisor:
         self._is_performing = False
         self._finished: asyncio.Event = asyncio.Event()
         self._watchdog_at = 0.0
+        self._strays_at = 0.0
+        #: Versions whose handler imported something heavy.
+        self._preload: dict[VersionSpec, tuple[str, ...]] = {}
         self._perform: Final[dict[type, Callable[[Any], object]]] = {
             a.Spawn: self._spawn,
             a.SendLoad: self._send_load,
@@ -94,7 +102,7 @@ class Supervisor:
             a.Forward: lambda action: self._frontend_port.answer(*action),
             a.Refuse: self._refuse,
             a.Resolve: lambda action: self._control.resolve(action.call, action.outcome),
-            a.Release: lambda action: self._control.release(action.spec),
+            a.Release: self._release,
             a.Note: lambda action: getattr(log, action.level)(action.event, **action.facts),
         }
 
@@ -108,7 +116,8 @@ class Supervisor:
         lock.acquire()
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self._launcher = LocalLauncher(loop)
+        become_subreaper()
+        raise_descriptor_limit()
         self._output = WorkerOutput(settings.log_dir, settings.worker_log_max_bytes)
         self._policy = EnvironmentPolicy(
             cwd=os.getcwd(),
@@ -117,6 +126,11 @@ class Supervisor:
             decode_input_request=settings.decode_input_request,
             hides_gpus=settings.number_of_gpu == 0,
         )
+        nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
+        if settings.worker_template:
+            nursery.warm(self._policy.python)
+        self._nursery = nursery
+        self._launcher = LocalLauncher(loop, nursery=nursery if settings.worker_template else None)
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         context.set(zmq.MAX_SOCKETS, 16)
         self._frontend_port = FrontendPort(
@@ -152,6 +166,7 @@ class Supervisor:
             self._notifier.stopping()
             await self._control.close()
             await self._launcher.close()
+            nursery.close()
             self._output.close_all()
             self._frontend_port.close()
             self._worker_port.close()
@@ -187,6 +202,7 @@ class Supervisor:
         try:
             self.engine.tick(now)
             self._forget_silent_frontends(now)
+            self._reap_strays(now)
             self._feed_watchdog(now)
         except Exception:
             log.exception("tick failed")
@@ -223,6 +239,11 @@ class Supervisor:
                 self._timer.cancel()
             self._timer_at = due_at
             self._timer = self._loop.call_later(max(0.0, due_at - self._clock.now()), self._tick)
+
+    def _reap_strays(self, now: float) -> None:
+        if now >= self._strays_at:
+            self._strays_at = now + STRAYS_S
+            reap_strays(self._launcher)
 
     def _feed_watchdog(self, now: float) -> None:
         interval_s = self._notifier.watchdog_interval_s
@@ -286,6 +307,7 @@ class Supervisor:
             if isinstance(message, f.Replies):
                 self.engine.worker_replied(worker_id, message.replies, now)
             elif isinstance(message, f.Loaded):
+                self._note_heavy(worker_id, message.info.get("heavy"))
                 self.engine.worker_loaded(worker_id, now)
             else:
                 failure = Failure(
@@ -330,6 +352,13 @@ class Supervisor:
         # Later: the engine's other actions of this turn come first.
         self._loop.call_soon(self._guard(self._gone), worker_id, Exit(reason))
 
+    def _note_heavy(self, worker_id: int, heavy: object) -> None:
+        """The next worker of such a version is forked from a template that has the import."""
+        spec = self.engine.spec_of(worker_id)
+        if self._settings.worker_template and spec is not None and heavy == ["torch"]:
+            self._preload[spec] = ("torch",)
+            self._nursery.warm(self._policy.python, ("torch",))
+
     def _start_process(self, action: a.Spawn, token: bytes) -> int:
         worker_id, slot, spec, device = action
         place = WorkerPlace(
@@ -344,10 +373,11 @@ class Supervisor:
             device=self._places.device(device),
             sees_gpus=spec.device_type != "cpu",
         )
-        self._output.open(worker_id, spec.model, spec.version)
+        self._output.open(worker_id, spec.model, spec.version, slot)
+        command = worker_command(place, self._policy, os.environ)
         started = self._launcher.start(
             worker_id,
-            worker_command(place, self._policy, os.environ),
+            replace(command, preload=self._preload.get(spec, ())),
             self._guard(self._exited),
             self._output.feed,
         )
@@ -368,6 +398,10 @@ class Supervisor:
         self._output.close(worker_id)
         self.engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()
+
+    def _release(self, action: a.Release) -> None:
+        self._preload.pop(action.spec, None)
+        self._control.release(action.spec)
 
     def _send_load(self, action: a.SendLoad) -> None:
         worker_id, spec, device_index = action

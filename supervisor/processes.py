@@ -60,6 +60,13 @@ class WorkerCommand:
     env: Mapping[str, str] = field(repr=False)
     cwd: str | None
     label: str
+    #: Modules worth having imported before the fork, like "torch".
+    preload: tuple[str, ...] = ()
+
+    @property
+    def worker_argv(self) -> tuple[str, ...]:
+        """The worker's own arguments, behind interpreter, `-P` and `-m stoker.worker`."""
+        return self.argv[4:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,8 @@ class Launcher(Protocol):
 @dataclass(slots=True, eq=False)
 class _Running:
     process: WorkerProcess
-    popen: subprocess.Popen[bytes]
+    #: None for a worker that a template forked.
+    popen: subprocess.Popen[bytes] | None
     label: str
     on_exit: OnExit
     on_output: OnOutput
@@ -121,7 +129,9 @@ class LocalLauncher:
         loop: asyncio.AbstractEventLoop,
         *,
         open_pidfd: Callable[[int], int] | None = _PIDFD_OPEN,
+        nursery: Nursery | None = None,
     ) -> None:
+        self._nursery = nursery
         self._loop = loop
         self._open_pidfd = open_pidfd
         self._running: dict[int, _Running] = {}
@@ -139,11 +149,11 @@ class LocalLauncher:
             raise ShuttingDown("The supervisor is stopping and starts no workers.")
         if worker_id in self._running:
             raise ValueError(f"worker {worker_id} is running")
-        popen, streams = _spawn(command)
-        process = WorkerProcess(worker_id, popen.pid, time.time())
-        _confine(popen.pid)
+        pid, popen, streams = _spawn(command, self._nursery)
+        process = WorkerProcess(worker_id, pid, time.time())
+        _confine(pid)
         running = _Running(
-            process, popen, command.label, on_exit, on_output, self._pidfd(popen.pid), streams
+            process, popen, command.label, on_exit, on_output, self._pidfd(pid), streams
         )
         self._running[worker_id] = running
         self._all_gone.clear()
@@ -251,7 +261,8 @@ class LocalLauncher:
             self._loop.remove_reader(running.pidfd)
             os.close(running.pidfd)
         # Popen must not wait for a pid that may be somebody else's by now.
-        running.popen.returncode = 0
+        if running.popen is not None:
+            running.popen.returncode = 0
         del self._running[running.process.worker_id]
         if not self._running:
             self._all_gone.set()
@@ -298,26 +309,61 @@ class LocalLauncher:
             return None
 
 
+def raise_descriptor_limit() -> None:
+    """Each worker costs three descriptors; the soft limit of a shell is for one program."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        log.debug("descriptor limit not raised", reason=str(error))
+
+
+def reap_strays(launcher: Launcher) -> None:
+    """Reap what workers left behind: as subreaper we inherit their orphans.
+
+    A dead worker itself is left to its pidfd; while it waits to be reaped
+    there, strays behind it wait for the next call.
+    """
+    ours = {process.pid for process in launcher.list()}
+    while True:
+        try:
+            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if seen is None or seen.si_pid in ours:
+            return
+        try:
+            os.waitid(os.P_PID, seen.si_pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return
+
+
 def _facts(running: _Running) -> dict[str, object]:
     process = running.process
     return {"worker": process.worker_id, "pid": process.pid, "label": running.label}
 
 
-def _spawn(command: WorkerCommand) -> tuple[subprocess.Popen[bytes], dict[Stream, int]]:
+class Nursery(Protocol):
+    """Starts workers faster than an interpreter of their own would."""
+
+    def spawn(self, command: WorkerCommand, output: tuple[int, int]) -> int | None:
+        """The pid of a worker that is our child, or None: start it the ordinary way."""
+        ...
+
+
+def _spawn(
+    command: WorkerCommand, nursery: Nursery | None
+) -> tuple[int, subprocess.Popen[bytes] | None, dict[Stream, int]]:
     fds: list[int] = []
     try:
         for _ in Stream:
             fds += os.pipe2(os.O_CLOEXEC)
         out, out_end, err, err_end = fds
-        popen = subprocess.Popen(
-            command.argv,
-            env=command.env,
-            cwd=command.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=out_end,
-            stderr=err_end,
-            start_new_session=True,
-        )
+        popen = None
+        pid = None if nursery is None else nursery.spawn(command, (out_end, err_end))
+        if pid is None:
+            popen = _execute(command, out_end, err_end)
+            pid = popen.pid
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in a name
         for fd in fds:
             os.close(fd)
@@ -331,7 +377,19 @@ def _spawn(command: WorkerCommand) -> tuple[subprocess.Popen[bytes], dict[Stream
     # Our ends only: a handler's print still blocks rather than fail.
     os.set_blocking(out, False)
     os.set_blocking(err, False)
-    return popen, {Stream.STDOUT: out, Stream.STDERR: err}
+    return pid, popen, {Stream.STDOUT: out, Stream.STDERR: err}
+
+
+def _execute(command: WorkerCommand, out_end: int, err_end: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command.argv,
+        env=command.env,
+        cwd=command.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=out_end,
+        stderr=err_end,
+        start_new_session=True,
+    )
 
 
 def _confine(pid: int) -> None:

@@ -73,14 +73,19 @@ class WorkerOutput:
         self._files: dict[tuple[str, str], VersionLog] = {}
         self._workers: dict[int, _Captured] = {}
 
-    def open(self, worker_id: int, model: str, version: str) -> None:
-        """Begin with a new process of a worker; what an earlier one printed is forgotten."""
+    def open(self, worker_id: int, model: str, version: str, slot: int | None = None) -> None:
+        """Begin with a new process of a worker; what an earlier one printed is forgotten.
+
+        Args:
+            slot: The number that people know the worker by; the id if None.
+        """
         self.close(worker_id)
         key = (model, version)
         if key not in self._files:
             self._files[key] = VersionLog(self._log_dir / log_name(*key), self._max_file_bytes)
         self._files[key].writers += 1
-        self._workers[worker_id] = _Captured(key, self._clock.now())
+        shown = worker_id if slot is None else slot
+        self._workers[worker_id] = _Captured(key, shown, self._clock.now())
 
     def feed(self, worker_id: int, stream: Stream, data: bytes) -> None:
         """Take what was just read from a worker's pipe; unknown workers are ignored."""
@@ -89,10 +94,8 @@ class WorkerOutput:
             return
         now = self._clock.now()
         if worker.spend(len(data) + LINE_COST * data.count(b"\n"), now):
-            self._write(worker_id, worker, worker.take_held())
-            self._write(
-                worker_id, worker, [(stream, worker.clean(x)) for x in worker.split(stream, data)]
-            )
+            self._write(worker, worker.take_held())
+            self._write(worker, [(stream, worker.clean(x)) for x in worker.split(stream, data)])
         else:
             worker.hold(stream, data)
 
@@ -111,7 +114,7 @@ class WorkerOutput:
             return
         lines = worker.take_held()
         lines += [(stream, worker.clean(part)) for stream, part in worker.partial.items() if part]
-        self._write(worker_id, worker, lines)
+        self._write(worker, lines)
         file = self._files[worker.key]
         file.writers -= 1
         if not file.writers:
@@ -122,11 +125,11 @@ class WorkerOutput:
         for worker_id in tuple(self._workers):
             self.close(worker_id)
 
-    def _write(self, worker_id: int, worker: _Captured, lines: list[tuple[Stream, str]]) -> None:
+    def _write(self, worker: _Captured, lines: list[tuple[Stream, str]]) -> None:
         if not lines:
             return
         stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        text = "".join(f"{stamp}Z {worker_id} {s.value} | {line}\n" for s, line in lines)
+        text = "".join(f"{stamp}Z {worker.shown} {s.value} | {line}\n" for s, line in lines)
         self._files[worker.key].write(text.encode(), self._clock.now())
         worker.kept.extend(line[:MAX_KEPT_CHARACTERS] for _, line in lines)
         if not self._is_logged:
@@ -134,7 +137,7 @@ class WorkerOutput:
         model, version = worker.key
         for stream, line in lines:
             say = log.info if stream is Stream.STDOUT else log.warning
-            say(line, model=model, version=version, worker=worker_id, stream=stream.value)
+            say(line, model=model, version=version, worker=worker.shown, stream=stream.value)
 
 
 def log_name(model: str, version: str) -> str:
@@ -149,9 +152,10 @@ def log_name(model: str, version: str) -> str:
 class _Captured:
     """One worker's lines: unfinished, kept, and held back."""
 
-    __slots__ = ("_budget", "_refilled_at", "held", "kept", "key", "partial", "suppressed")
+    __slots__ = ("_budget", "_refilled_at", "held", "kept", "key", "partial", "shown", "suppressed")
 
-    def __init__(self, key: tuple[str, str], now: float) -> None:
+    def __init__(self, key: tuple[str, str], shown: int, now: float) -> None:
+        self.shown = shown
         self.key = key
         self.partial: dict[Stream, bytes] = dict.fromkeys(Stream, b"")
         self.kept: deque[str] = deque(maxlen=KEPT_LINES)

@@ -29,6 +29,7 @@ from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.in_hand import BatchInHand
 from stoker.worker.load import load, make_context
+from stoker.worker.parent import die_with_parent
 from stoker.worker.serve import serve
 
 TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"
@@ -37,6 +38,8 @@ LOAD_DEADLINE_S: Final = 60.0
 #: anyhow, with a stack in the log.
 EXIT_DEADLINE_S: Final = 10.0
 MAX_LAST_LINE: Final = 1000
+#: Imports worth a template of their own: they take longer than a worker may be missed.
+HEAVY_MODULES: Final = ("torch",)
 
 
 def main() -> ExitCode:
@@ -48,6 +51,8 @@ def main() -> ExitCode:
     if not token:
         sys.stderr.write("stoker: a worker is started by the supervisor, not by hand\n")
         return ExitCode.USAGE
+    if not die_with_parent():
+        return ExitCode.UNAVAILABLE
     _prepare_process(arguments.label)
     channel = Channel(arguments.address)
     channel.stop_on(signal.SIGTERM)
@@ -115,7 +120,8 @@ def _load_and_serve(channel: Channel) -> ExitCode:
     # not look at it again and again.
     gc.collect()
     gc.freeze()
-    channel.send(Loaded({"load_s": time.monotonic() - started_at}))
+    heavy = [name for name in HEAVY_MODULES if name in sys.modules]
+    channel.send(Loaded({"load_s": time.monotonic() - started_at, "heavy": heavy}))
     return serve(channel, contract, in_hand)
 
 
