@@ -1,0 +1,8 @@
+"""The simulation is a small program of its own; tests find its modules beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,341 @@
+"""What must hold, whatever happens."""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sim_records import SimCall, SimJob
+
+from stoker.errors import StokerError
+from stoker.supervisor import actions as a
+from stoker.supervisor.batching import is_full, ready_at
+from stoker.supervisor.dispatch import choose_busy, credit
+from stoker.supervisor.engine import Served
+from stoker.supervisor.jobs import Job
+from stoker.supervisor.versions import VersionKey
+from stoker.supervisor.workers import WorkerState
+from stoker.wire.frames import Reply, SubmittedJob
+
+if TYPE_CHECKING:
+    from sim_world import World
+
+#: What a client may be told, and by whom.
+REFUSALS = {
+    "bad_handler_result",
+    "deadline_exceeded",
+    "model_not_found",
+    "no_worker",
+    "queue_full",
+    "shutting_down",
+    "unregistered",
+    "version_not_found",
+    "worker_died",
+    "worker_out_of_memory",
+}
+
+
+class Broken(Exception):
+    """A promise is broken; not an AssertionError, which the engine uses itself."""
+
+
+def check(holds: object, promise: str, *facts: object) -> None:
+    if not holds:
+        raise Broken(f"{promise}: {facts}")
+
+
+class Judge:
+    """Watches one world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.cancelled: set[bytes] = set()
+        #: Batches in each worker's hand, as the messages tell it.
+        self._held: dict[int, deque[tuple[int, list[bytes]]]] = {}
+        self._spawned: set[int] = set()
+        self._exited: set[int] = set()
+        self._told_to_load: set[int] = set()
+        self._loaded: set[int] = set()
+        self._closed: set[int] = set()
+        self._signalled: dict[int, float] = {}
+        self._expected: str | None = None
+        self._burst: list[Job] = []
+
+    # -- every action -------------------------------------------------------------
+
+    def judge(self, decided: list[Any]) -> None:
+        last_sent: dict[VersionKey, int] = {}
+        self._burst = [j for x in decided if type(x) is a.SendBatch for j in x.jobs]
+        for action in decided:
+            kind = type(action)
+            if kind is a.SendBatch:
+                self._judge_batch(action, last_sent)
+            elif kind is a.Forward:
+                self._judge_answer(action)
+            elif kind is a.Refuse:
+                self._judge_refusal(action)
+            elif kind is a.Resolve:
+                self._judge_outcome(action)
+            elif kind is a.Spawn:
+                check(action.worker_id not in self._spawned, "a worker id is new", action)
+                self._spawned.add(action.worker_id)
+                self._held[action.worker_id] = deque()
+                self._world.counts["spawned"] += 1
+            elif kind is not a.Note and kind is not a.Release:
+                self._judge_word(action)
+        for key, order in last_sent.items():
+            served = self._find(key)
+            oldest = served.pool.queue.oldest() if served is not None else None
+            if oldest is not None:
+                left = self._world.jobs[oldest.job_id].order
+                check(order < left, "first in, first out", key, order, left)
+
+    def _judge_batch(self, action: a.SendBatch, last_sent: dict[VersionKey, int]) -> None:
+        world = self._world
+        worker_id, batch_id, jobs = action
+        self._check_open(action)
+        worker = world.engine.worker(worker_id)
+        assert worker is not None
+        check(worker_id in self._loaded, "only a loaded worker gets work", action)
+        check(jobs, "a batch has jobs", action)
+        pool = jobs[0].pool
+        assert pool is not None
+        key = VersionKey(pool.model, pool.version)
+        check(len(jobs) <= pool.policy.max_size, "a batch keeps to its size", action)
+        check(len(jobs) == 1 or not any(j.is_loner for j in jobs), "describe alone", action)
+        held = self._held[worker_id]
+        if held:
+            allowed = credit(worker.service_time_s, len(pool.workers))
+            check(len(held) < allowed, "never more than the credit", len(held), allowed)
+            is_whole = len(jobs) == pool.policy.max_size or jobs[0].is_loner
+            # A describe job behind it closes a batch as well as its size does.
+            check(is_whole or self._describes_behind(jobs[-1]), "only full ones ahead", key)
+            world.counts["sent ahead"] += 1
+        for job in jobs:
+            mine = world.jobs.get(job.job_id)
+            check(mine is not None, "a job that has ended is not sent", job.job_id)
+            assert mine is not None
+            check(mine.holder is None, "a job is in one hand at a time", job.job_id)
+            check(job.deadline > world.now, "an expired job is not sent", job.job_id)
+            check(mine.key == key, "a job goes to its version", job.job_id)
+            check(mine.order > last_sent.get(key, -1), "first in, first out", job.job_id)
+            mine.holder = worker_id
+            last_sent[key] = mine.order
+        held.append((batch_id, [job.job_id for job in jobs]))
+        world.counts["batches"] += 1
+        world.counts["jobs sent"] += len(jobs)
+
+    def _describes_behind(self, last: Job) -> bool:
+        """A describe job stands behind this one, or did and left in the same burst."""
+        assert last.pool is not None
+        return last.pool.queue.loners > 0 or any(
+            job.is_loner and job.pool is last.pool and job.sequence > last.sequence
+            for job in self._burst
+        )
+
+    def _judge_answer(self, action: a.Forward) -> None:
+        world = self._world
+        frontend_id, frame = action
+        for start in range(0, len(frame), 16):
+            job_id = frame[start : start + 16]
+            check(job_id[:8] == frontend_id, "an answer goes to the one who asked", job_id)
+            if world.jobs.pop(job_id, None) is not None:
+                world.counts["answered"] += 1
+            else:
+                check(job_id in self.cancelled, "a job ends once", "answer", job_id)
+
+    def _judge_refusal(self, action: a.Refuse) -> None:
+        job_id, error = action
+        check(error.code in REFUSALS, "a refusal has a known code", error)
+        ended = self._world.jobs.pop(job_id, None)
+        check(ended is not None, "a job ends once", error.code, job_id)
+        self._world.counts[f"refused: {error.code}"] += 1
+
+    def _judge_word(self, action: Any) -> None:
+        """Load, drop, leave, abort, kill: only to a worker that is there, in a sensible order."""
+        worker_id = action.worker_id
+        kind = type(action).__name__
+        world = self._world
+        check(world.engine.worker(worker_id) is not None, "no word to a gone worker", action)
+        if kind == "SendLoad":
+            check(worker_id not in self._told_to_load, "told to load once", action)
+            self._told_to_load.add(worker_id)
+        elif kind == "SendLeave":
+            self._check_open(action)
+            self._closed.add(worker_id)
+        elif kind == "Abort":
+            check(worker_id not in self._signalled, "an abort comes first and once", action)
+            self._closed.add(worker_id)
+            self._signalled[worker_id] = world.now
+        elif kind == "Kill":
+            self._closed.add(worker_id)
+            self._signalled[worker_id] = world.now
+        world.counts[kind] += 1
+
+    def _check_open(self, action: Any) -> None:
+        check(action.worker_id not in self._closed, "nothing more for who must go", action)
+
+    def _judge_outcome(self, action: a.Resolve) -> None:
+        world = self._world
+        call = world.calls[action.call]
+        check(not call.is_resolved, "a call is answered once", call)
+        call.is_resolved = True
+        outcome = action.outcome
+        if isinstance(outcome, StokerError):
+            world.counts[f"{call.verb}: {outcome.code}"] += 1
+            if outcome.code == "unregister_timeout":
+                check(world.now >= call.until, "no timeout before its time", call)
+        elif call.verb == "unregister":
+            world.counts["unregistered"] += 1
+        else:
+            world.counts[f"scale: {outcome['outcome']}"] += 1
+            if outcome["outcome"] == "partial":
+                check(world.now >= call.until, "partial only when time is up", call)
+
+    def check_resolved(self, number: int, call: SimCall) -> None:
+        check(call.is_resolved, "a call is answered within its limit", number, call)
+
+    # -- events ---------------------------------------------------------------------
+
+    def expect_submit(self, job: SubmittedJob, order: int) -> None:
+        """Work out what must become of a submitted job, before the engine is told."""
+        world = self._world
+        engine = world.engine
+        self._expected, key, deadline = None, VersionKey(job.model, ""), job.deadline
+        try:
+            served = engine.registry.find(job.model, job.version)
+        except StokerError as error:
+            self._expected = error.code
+        else:
+            key = served.spec.key
+            if not any(not s.is_given_up for s in served.crew.slots if not s.is_retiring):
+                self._expected = "no_worker"
+            elif served.pool.queue.pending >= served.spec.queue_capacity:
+                self._expected = "queue_full"
+            if served.spec.client_timeout_s:
+                deadline = min(deadline, world.now + served.spec.client_timeout_s)
+        if engine.is_stopping:
+            self._expected = "shutting_down"
+        world.jobs[job.job_id] = SimJob(order, key, deadline, job.payload)
+
+    def check_submit(self, job: SubmittedJob) -> None:
+        was_refused = job.job_id not in self._world.jobs
+        check(was_refused == bool(self._expected), "refused at once or kept", self._expected, job)
+
+    def note_loaded(self, worker_id: int) -> None:
+        if worker_id in self._told_to_load:
+            self._loaded.add(worker_id)
+
+    def note_replies(self, worker_id: int, replies: list[Reply]) -> None:
+        """Before the engine sees them: which batches are done."""
+        held = self._held.get(worker_id)
+        if held is None or worker_id in self._exited:
+            return
+        for reply in replies:
+            if not held or held[0][0] != reply.batch_id:
+                return
+            if reply.is_last:
+                held.popleft()
+
+    def note_exit(self, worker_id: int) -> list[bytes]:
+        """Returns the jobs that the worker had started."""
+        check(worker_id not in self._exited, "a worker exits once", worker_id)
+        self._exited.add(worker_id)
+        held = self._held.pop(worker_id)
+        started = held.popleft()[1] if held else []
+        for _, job_ids in held:
+            for job_id in job_ids:
+                job = self._world.jobs.get(job_id)
+                if job is not None and job.holder == worker_id:
+                    job.holder = None
+                    self._world.counts["given back"] += 1
+        return started
+
+    def check_exit(self, worker_id: int, started: list[bytes]) -> None:
+        for job_id in started:
+            job = self._world.jobs.get(job_id)
+            check(
+                job is None or job.holder != worker_id,
+                "a started job ends with its worker",
+                job_id,
+            )
+        check(self._world.engine.worker(worker_id) is None, "a gone worker is forgotten")
+
+    # -- after every event ------------------------------------------------------------
+
+    def look(self, name: str) -> None:
+        """Cheap enough for every event; now and then everything."""
+        world = self._world
+        engine = world.engine
+        check(engine.job_count == len(world.jobs), "every job ends exactly once", name)
+        if world.events % 16 == 0:
+            for served in self._all():
+                self._look_at_queue(served)
+
+    def look_at_dispatch(self) -> None:
+        """At the end of a turn nobody waits for nothing."""
+        world = self._world
+        next_due = world.engine.next_due()
+        for served in world.engine.registry:
+            pool = served.pool
+            due_at = ready_at(pool.queue, pool.policy)
+            if due_at is None:
+                continue
+            workers = pool.workers.values()
+            if any(worker.state is WorkerState.READY for worker in workers):
+                check(next_due <= due_at, "a free worker does not wait for due work", due_at)
+            elif is_full(pool.queue, pool.policy):
+                check(choose_busy(workers, len(workers)) is None, "credit is used", pool.model)
+
+    def _look_at_queue(self, served: Served) -> None:
+        queue = served.pool.queue
+        ahead = sum(
+            len(batch.jobs)
+            for worker in served.pool.workers.values()
+            for batch in islice(worker.in_hand, 1, None)
+        )
+        check(queue.ahead == ahead, "ahead is what was sent ahead", queue.ahead, ahead)
+        check(queue.pending <= queue.capacity, "the queue keeps its bound", queue.pending)
+        orders = [self._world.jobs[job.job_id].order for job in queue]
+        check(orders == sorted(orders), "the queue is in order of arrival", orders)
+        check(queue.loners == sum(job.is_loner for job in queue), "loners are counted")
+
+    def _all(self) -> list[Served]:
+        engine = self._world.engine
+        return [*engine.registry, *engine._leaving]
+
+    def _find(self, key: VersionKey) -> Served | None:
+        for served in self._world.engine.registry:
+            if served.spec.key == key:
+                return served
+        return None
+
+    # -- at the end ---------------------------------------------------------------------
+
+    def check_calm(self) -> None:
+        """Nothing pends, and every wanted worker is there."""
+        world = self._world
+        check(not world.jobs, "at rest no client waits", len(world.jobs))
+        for served in world.engine.registry:
+            crew = served.crew
+            states = [s.worker.state.value if s.worker else "none" for s in crew.slots]
+            check(crew.is_settled, "a calm system has its workers", served.spec.key, states)
+            check(len(crew.staying) >= crew.min_workers, "and as many as wanted", states)
+            check(not len(served.pool.queue) and not served.pool.queue.ahead, "and idle", states)
+            check(not served.waiters, "and nobody waits for them", served.waiters)
+
+    def check_empty(self) -> None:
+        """After everything was unregistered or stopped, no trace is left."""
+        world = self._world
+        engine = world.engine
+        engine.dispatch(world.now)
+        left = (engine._jobs, engine._workers, engine._leaving, engine._due, engine._touched)
+        check(not any(left), "nothing is kept", left)
+        check(not list(engine.registry), "no version is kept")
+        check(not world.places.placed, "every device is free again", world.places.placed)
+        check(not world.workers, "no process is left", world.workers)
+        check(self._spawned == self._exited, "every worker exits once")
+        check(all(call.is_resolved for call in world.calls.values()), "no call waits")
+        check(not world.handlers, "every version was released", len(world.handlers))
+        check(not engine.take_actions(), "and nothing is left to do")

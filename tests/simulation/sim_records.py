@@ -1,0 +1,28 @@
+"""What clients and operators remember of what they asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stoker.supervisor.versions import VersionKey
+
+
+@dataclass(slots=True)
+class SimJob:
+    """A job that has not ended, as its client sees it."""
+
+    order: int
+    key: VersionKey
+    deadline: float
+    payload: bytes
+    holder: int | None = None
+
+
+@dataclass(slots=True)
+class SimCall:
+    """A management call that waits."""
+
+    verb: str
+    key: VersionKey
+    until: float
+    is_resolved: bool = False

@@ -1,0 +1,182 @@
+"""Many seeded lives of the engine; see `sim_run.py` for running one again."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+from sim_run import SimulationFailed, run
+
+from stoker.supervisor import batching, crews, dispatch, engine, pools, queues
+from stoker.supervisor.jobs import JobEvent
+
+#: `STOKER_SIMULATION_EVENTS=5000000` for the long form.
+EVENTS = int(os.environ.get("STOKER_SIMULATION_EVENTS", "300000"))
+EVENTS_PER_SEED = 10_000
+GROUPS = 10
+
+SEEN: Counter[str] = Counter()
+
+#: What the simulation is for; if it stops reaching one of these it proves less than it says.
+REACHED = (
+    "Abort",
+    "Kill",
+    "SendDrop",
+    "SendLeave",
+    "answered",
+    "cancelled",
+    "could not be started",
+    "frontends lost",
+    "given back",
+    "lies seen through",
+    "refused: bad_handler_result",
+    "refused: deadline_exceeded",
+    "refused: no_worker",
+    "refused: queue_full",
+    "refused: shutting_down",
+    "refused: unregistered",
+    "refused: worker_died",
+    "scale: load_failed",
+    "scale: partial",
+    "scale: ready",
+    "sent again",
+    "sent ahead",
+    "unregister: unregister_timeout",
+    "unregistered",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_every_promise_holds_whatever_happens(group):
+    """
+    Crashes, hangs, lies, vanished clients and operators in a hurry, at any moment.
+    """
+    seeds = max(1, EVENTS // EVENTS_PER_SEED // GROUPS)
+    for number in range(seeds):
+        SEEN.update(run(group * 1_000_000 + number, EVENTS_PER_SEED).counts)
+
+
+def test_the_simulation_reaches_what_it_is_there_for():
+    """
+    A promise that is never put to the test would always hold.
+    """
+    if not SEEN:
+        pytest.skip("runs after the simulation")
+
+    assert [name for name in REACHED if not SEEN[name]] == []
+
+
+def test_the_same_seed_is_the_same_life():
+    """
+    Else the seed that a failure prints would be worth nothing.
+    """
+    first, second = run(5, 2000), run(5, 2000)
+
+    assert first.counts == second.counts
+    assert first.now == second.now
+
+
+# -- does it notice? ------------------------------------------------------------
+
+
+def plant_forgotten_order(monkeypatch):
+    def put_back(self, jobs):
+        for job in jobs:
+            self.put(job)
+
+    monkeypatch.setattr(queues.JobQueue, "put_back", put_back)
+
+
+def plant_generous_credit(monkeypatch):
+    monkeypatch.setattr(dispatch, "credit", lambda service_time_s, count: 3)
+
+
+def plant_blind_deadlines(monkeypatch):
+    def take_batch(queue, policy, now):
+        size = min(len(queue), policy.max_size)
+        return batching.Taken([queue.take() for _ in range(size)], [])
+
+    monkeypatch.setattr(pools, "take_batch", take_batch)
+
+
+def plant_lost_batches(monkeypatch):
+    monkeypatch.setattr(pools.Pool, "_give_back", lambda self, batches: None)
+
+
+def plant_unbounded_queue(monkeypatch):
+    monkeypatch.setattr(queues.JobQueue, "has_room", property(lambda self: True))
+
+
+def plant_double_end(monkeypatch):
+    real = pools.Pool.cancel
+
+    def cancel(self, job):
+        real(self, job)
+        self._actions.append(pools.Refuse(job.job_id, self.no_worker()))
+
+    monkeypatch.setattr(pools.Pool, "cancel", cancel)
+
+
+def plant_forgotten_replacement(monkeypatch):
+    monkeypatch.setattr(crews.Crew, "_replace", lambda self, slot, worker, now: None)
+
+
+def plant_late_timer(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "next_due", lambda self: self._swept_at + 0.25)
+
+
+def plant_partial_batches_ahead(monkeypatch):
+    monkeypatch.setattr(pools, "is_full", lambda queue, policy: len(queue) > 0)
+
+
+def plant_unanswered_calls(monkeypatch):
+    monkeypatch.setattr(engine.Engine, "_sweep_waiters", lambda self, served, now: None)
+
+
+def plant_kept_places(monkeypatch):
+    real = crews.Crew.exited
+
+    def exited(self, worker, how, now):
+        release, self._devices = self._devices, NoDevices()
+        real(self, worker, how, now)
+        self._devices = release
+
+    class NoDevices:
+        def release(self, worker_id):
+            pass
+
+        def place(self, worker_id, spec):
+            return None
+
+    monkeypatch.setattr(crews.Crew, "exited", exited)
+
+
+def plant_answers_that_end_nothing(monkeypatch):
+    real = pools.Pool._end
+
+    def end(self, job, event):
+        if event is not JobEvent.COMPLETE or job.sequence % 100:
+            real(self, job, event)
+
+    monkeypatch.setattr(pools.Pool, "_end", end)
+
+
+@pytest.mark.parametrize(
+    "plant", [value for name, value in sorted(globals().items()) if name.startswith("plant_")]
+)
+def test_a_planted_bug_is_found(plant, monkeypatch):
+    """
+    A judge who never convicts proves nothing.
+    """
+    plant(monkeypatch)
+
+    with pytest.raises(SimulationFailed, match=r"again: python tests/simulation/sim_run.py"):
+        live_some_lives()
+
+
+def live_some_lives():
+    for seed in range(20):
+        run(seed, 4000)
