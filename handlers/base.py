@@ -63,8 +63,6 @@ class BaseHandler:
         if serialized_file := model_entry.get("serializedFile"):
             self.model_pt_path = os.path.join(model_dir, serialized_file)
         self.model = self._load_model(model_dir, model_entry.get("modelFile"))
-        if hasattr(self.model, "eval"):
-            self.model.eval()
         self._compile()
         self.mapping = load_label_mapping(os.path.join(model_dir, "index_to_name.json"))
         self.initialized = True
@@ -73,9 +71,9 @@ class BaseHandler:
         path = self.model_pt_path or ""
         if model_file:
             model = self._load_pickled_model(model_dir, model_file, self.model_pt_path)
-            return model.to(self.device)
+            return model.to(self.device).eval()
         if path.endswith(".pt"):
-            return self._load_torchscript_model(path)
+            return self._load_torchscript_model(path).eval()
         if path.endswith(".pt2"):
             return weights.load_exported(path, self.get_device())
         if path.endswith(".onnx"):
