@@ -107,10 +107,11 @@ def _fork_worker(supervisor: socket.socket, message: bytes, output: Sequence[int
         return
     os.close(told)
     own_pid = os.getpid()
-    worker = os.fork()
-    if worker:
-        os.write(tell, str(worker).encode())
+    if os.fork():
         os._exit(0)
+    # A group of its own, before anybody may want to kill it as one.
+    os.setsid()
+    os.write(tell, str(os.getpid()).encode())
     os.close(tell)
     # Only after the middle process has gone is the supervisor our parent.
     while os.getppid() == own_pid:
@@ -120,7 +121,6 @@ def _fork_worker(supervisor: socket.socket, message: bytes, output: Sequence[int
 
 def _dress(order: dict[str, Any], output: Sequence[int], own_path: list[str]) -> None:
     """Make this process what the order's command would have started."""
-    os.setsid()
     for fd, source in zip((1, 2), output, strict=True):
         os.dup2(source, fd)
         os.close(source)
