@@ -149,8 +149,9 @@ def note_of(figures: Figures) -> str:
         notes += [f"{role} {us:.0f}" for role, us in sorted(per_role.items()) if us >= 0.5]
     if figures["mib_per_s"] > 10:
         notes.append(f"{figures['mib_per_s']:.0f} MiB/s")
-    if "of_bare_loop" in figures:
-        notes.append(f"{figures['of_bare_loop']:.2f} of the bare loop")
+    if figures.get("of_bare_loop"):
+        bare = figures["requests_per_s"] / figures["of_bare_loop"]
+        notes.append(f"{figures['of_bare_loop']:.2f} of the bare loop's {bare:.0f}")
     if figures["failures"]:
         notes.append(f"failed: {figures['failures']}")
     return ", ".join(notes)
