@@ -174,6 +174,8 @@ class Gate:
 
 # -- the server -------------------------------------------------------------------
 
+_RUNNING: list[Server] = []
+
 
 class Server:
     """One running `stoker serve` in folders of its own."""
@@ -222,6 +224,7 @@ class Server:
                 },
                 start_new_session=True,
             )
+        _RUNNING.append(self)
 
     def wait_started(self) -> None:
         """Standard output says so, as tools expect (contract 1.1)."""
@@ -415,6 +418,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(DEADLINE_S) == 0, self._log.read_text()
+        _RUNNING.remove(self)
         self.check_nothing_left()
         self.check_errors()
 
@@ -428,13 +432,15 @@ class Server:
 
     def destroy(self) -> None:
         """Whatever happened in the test."""
+        tree = self.tree()
+        if self in _RUNNING:
+            _RUNNING.remove(self)
         orphans = [
             process
             for process in psutil.Process().children()
-            if _title(process).startswith(("stoker: supervisor", "stoker: frontend"))
-            or _title(process).startswith("stoker: worker")
+            if _title(process).startswith("stoker: ") and process.pid not in _meant()
         ]
-        for process in [*self.tree(), *orphans]:
+        for process in [*tree, *orphans]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         if self.process.poll() is None:
@@ -475,18 +481,28 @@ class Later:
 
 def _title(process: psutil.Process) -> str:
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return " ".join(process.cmdline())
+        return " ".join(process.cmdline()).strip()
     return ""
+
+
+def _meant() -> set[int]:
+    """Processes of servers that are supposed to run."""
+    pids = {process.pid for server in _RUNNING for process in server.tree()}
+    return pids | {server.process.pid for server in _RUNNING}
 
 
 def leftovers() -> list[str]:
     """Descendants of ours that still run; orphans come to us, so none can hide.
 
-    Zombies that were handed to us when their parent was killed are reaped.
+    Servers that are meant to run are not counted.  Zombies that were handed
+    to us when their parent was killed are reaped.
     """
     found = []
+    meant = _meant()
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
+            if process.pid in meant:
+                continue
             if process.status() != psutil.STATUS_ZOMBIE:
                 found.append(f"{process.pid} {_title(process)}")
             elif process.ppid() == os.getpid():

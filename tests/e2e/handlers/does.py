@@ -49,8 +49,7 @@ def _one(asked, i, context):
 
 
 def _pieces(asked):
-    for piece in asked["pieces"]:
-        yield piece
+    yield from asked["pieces"]
     if "gate" in asked:
         wait_at(asked["gate"])
     if "fail" in asked:

@@ -1,6 +1,5 @@
 """Three pieces, each sent only when the test has let it."""
 
-import json
 import os
 
 from stoker.handlers.streaming import send_intermediate_predict_response
