@@ -279,7 +279,11 @@ class Launcher:
         )
         if running != self._recorded:
             self._recorded = running
-            self._pid_file.write(running)
+            try:
+                self._pid_file.write(running)
+            except OSError as error:
+                # A full disk or a swept folder is no reason to stop serving.
+                log.error("pid file not written", reason=str(error))
 
 
 class _SignalQueue:

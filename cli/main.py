@@ -59,12 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"stoker: {error.message}", file=sys.stderr)
         return ExitCode.CONFIG
-    except KeyboardInterrupt:
-        return 128 + 2
     except BrokenPipeError:
         # The reader of our output left (`stoker logs | head`); say nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return ExitCode.OK
+    except OSError as error:
+        print(f"stoker: {error}", file=sys.stderr)
+        return ExitCode.SYSTEM
+    except KeyboardInterrupt:
+        return 128 + 2
 
 
 if __name__ == "__main__":

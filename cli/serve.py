@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from stoker.cli.parsers import Subparsers, settings_help
+from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.settings import Settings
 from stoker.settings_load import check_folders, load
@@ -60,4 +60,10 @@ def make_folders(settings: Settings) -> None:
     """The runtime folder, closed to others; it holds the sockets and the pid file."""
     from stoker.wire.sockets import prepare_folder
 
-    prepare_folder(Path(settings.runtime_dir))
+    try:
+        prepare_folder(settings.runtime_dir)
+    except OSError as error:
+        raise SettingsError(
+            f"runtime_dir {settings.runtime_dir} cannot be used: {error.strerror}",
+            setting="runtime_dir",
+        ) from None

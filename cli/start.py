@@ -59,7 +59,11 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     with NotifySocket(settings.runtime_dir / f"start-{os.getpid()}.sock") as notify:
         process = _spawn(settings_argv, log, notify)
         # The two processes start one after the other.
-        code = _wait_ready(process, notify, 2 * settings.start_timeout_s)
+        try:
+            code = _wait_ready(process, notify, 2 * settings.start_timeout_s)
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
     if code is not ExitCode.OK:
         print(f"The last lines of {log}:", file=sys.stderr)
         for line in last_lines(log, TAIL_LINES, begin):

@@ -32,7 +32,7 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     settings = load(settings_argv, os.environ)
     running = find_running(settings.runtime_dir)
-    where = running.addresses["management"] if running else settings.management_address
+    where = (running.addresses if running else {}).get("management", settings.management_address)
     models: list[str] | None = None
     trouble = ""
     try:

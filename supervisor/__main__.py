@@ -27,6 +27,8 @@ def main() -> int:
         sys.stderr.write(f"{error.message}\n")
         return ExitCode.CONFIG
     logs.configure(loaded.settings, "supervisor")
+    for note in loaded.notes:
+        log.warning("settings", note=note)
     setproctitle.setproctitle("stoker: supervisor")
     os.umask(0o077)
     try:

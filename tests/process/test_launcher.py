@@ -170,10 +170,10 @@ def test_the_started_line_comes_once_and_only_when_both_are_ready(serve):
     server.process.send_signal(signal.SIGTERM)
     code, rest, _ = server.wait_exit()
 
-    assert b"Model server started.\n" == line
-    assert "" == rest
-    assert 0 == code
-    assert ["supervisor started", "frontend started"] == server.events()[:2]
+    assert line == b"Model server started.\n"
+    assert rest == ""
+    assert code == 0
+    assert server.events()[:2] == ["supervisor started", "frontend started"]
 
 
 def test_a_supervisor_that_is_not_ready_keeps_the_frontend_from_starting(serve, tmp_path):
@@ -185,10 +185,10 @@ def test_a_supervisor_that_is_not_ready_keeps_the_frontend_from_starting(serve, 
 
     code, out, err = server.wait_exit()
 
-    assert ExitCode.UNAVAILABLE == code
-    assert "" == out
+    assert code == ExitCode.UNAVAILABLE
+    assert out == ""
     assert "did not become ready in time" in err
-    assert ["supervisor started"] == server.events()
+    assert server.events() == ["supervisor started"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -202,8 +202,8 @@ def test_stopping_ends_the_frontend_before_the_supervisor(serve, number):
     server.process.send_signal(number)
     code, _, _ = server.wait_exit()
 
-    assert 0 == code
-    assert ["frontend SIGTERM", "supervisor SIGTERM"] == server.events()[2:]
+    assert code == 0
+    assert server.events()[2:] == ["frontend SIGTERM", "supervisor SIGTERM"]
     assert not any(is_ours(pid) for pid in server.pids())
 
 
@@ -217,7 +217,7 @@ def test_nothing_of_ours_is_left_in_the_runtime_directory(serve):
     server.process.send_signal(signal.SIGTERM)
     server.wait_exit()
 
-    assert ["launcher.lock"] == [path.name for path in server.runtime_dir.iterdir()]
+    assert [path.name for path in server.runtime_dir.iterdir()] == ["launcher.lock"]
 
 
 @pytest.mark.parametrize("name", ["supervisor", "frontend"])
@@ -233,11 +233,11 @@ def test_whichever_dies_is_started_again_and_the_other_is_left_alone(serve, name
     server.wait_until(lambda: server.events().count(f"{name} started") == 2)
 
     other = {"supervisor": "frontend", "frontend": "supervisor"}[name]
-    assert 1 == server.events().count(f"{other} started")
+    assert server.events().count(f"{other} started") == 1
     assert first != server.pid_of(name)
     assert server.process.poll() is None
     server.process.send_signal(signal.SIGTERM)
-    assert 0 == server.wait_exit()[0]
+    assert server.wait_exit()[0] == 0
 
 
 def test_an_address_in_use_reaches_the_person_and_exits_with_1(serve, tmp_path):
@@ -249,10 +249,10 @@ def test_an_address_in_use_reaches_the_person_and_exits_with_1(serve, tmp_path):
 
     code, out, err = server.wait_exit()
 
-    assert 1 == code
-    assert "" == out
+    assert code == 1
+    assert out == ""
     assert "Failed to bind to address: http://127.0.0.1:8080" in err
-    assert 1 == server.events().count("frontend failed")
+    assert server.events().count("frontend failed") == 1
     assert "supervisor SIGTERM" in server.events()
 
 
@@ -265,8 +265,8 @@ def test_a_bad_setting_found_by_a_child_is_not_retried(serve, tmp_path):
 
     code, _, _ = server.wait_exit()
 
-    assert ExitCode.CONFIG == code
-    assert ["supervisor failed"] == server.events()
+    assert code == ExitCode.CONFIG
+    assert server.events() == ["supervisor failed"]
 
 
 def test_a_process_that_keeps_dying_ends_the_server(serve, tmp_path):
@@ -278,8 +278,8 @@ def test_a_process_that_keeps_dying_ends_the_server(serve, tmp_path):
 
     code, _, err = server.wait_exit()
 
-    assert ExitCode.KEEPS_DYING == code
-    assert 5 == server.events().count("supervisor failed")
+    assert code == ExitCode.KEEPS_DYING
+    assert server.events().count("supervisor failed") == 5
     assert "dies again and again" in err
 
 
@@ -294,7 +294,7 @@ def test_kill_9_of_the_launcher_leaves_no_process(serve):
     server.process.kill()
 
     server.wait_until(lambda: not any(is_ours(pid) for pid in pids))
-    assert 2 == len(pids)
+    assert len(pids) == 2
 
 
 def test_a_second_launcher_in_the_same_folder_says_so(serve):
@@ -307,8 +307,8 @@ def test_a_second_launcher_in_the_same_folder_says_so(serve):
     second = serve()
     code, out, err = second.wait_exit()
 
-    assert ExitCode.ALREADY_RUNNING == code
-    assert "" == out
+    assert code == ExitCode.ALREADY_RUNNING
+    assert out == ""
     assert f"stoker is already running (pid {first.process.pid})" in err
     assert first.process.poll() is None
 
@@ -339,12 +339,12 @@ def test_a_second_interrupt_hurries(serve, tmp_path):
     server.process.send_signal(signal.SIGINT)
     code, _, _ = server.wait_exit()
 
-    assert [
+    assert server.events()[2:] == [
         "frontend SIGTERM",
         "frontend SIGQUIT",
         "supervisor SIGTERM",
-    ] == server.events()[2:]
-    assert 0 == code
+    ]
+    assert code == 0
 
 
 def test_a_child_that_ignores_stop_is_killed_at_its_deadline(serve, tmp_path):
@@ -360,7 +360,7 @@ def test_a_child_that_ignores_stop_is_killed_at_its_deadline(serve, tmp_path):
     server.process.send_signal(signal.SIGTERM)  # shortens the deadline to seconds
     code, _, err = server.wait_exit()
 
-    assert ExitCode.FAILURE == code
+    assert code == ExitCode.FAILURE
     assert "did not stop in time" in err
 
 
@@ -439,7 +439,7 @@ def test_systemd_hears_ready_and_stopping(tmp_path, monkeypatch, serve):
         server.process.send_signal(signal.SIGTERM)
         server.wait_until(lambda: has_heard("STOPPING"))
 
-    assert 0 == server.wait_exit()[0]
+    assert server.wait_exit()[0] == 0
 
 
 def test_back_off_doubles_and_forgets_after_a_quiet_while():

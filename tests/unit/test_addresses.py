@@ -103,6 +103,6 @@ def test_an_address_prints_as_it_is_bound():
     """
     Bind errors and logs name it in the form a person would type.
     """
-    assert "http://[::1]:80" == str(parse_address("HTTP://[::1]"))
-    assert "unix:/run/x" == parse_address("unix:/run/x").bind
-    assert "[::1]:80" == parse_address("http://[::1]").bind
+    assert str(parse_address("HTTP://[::1]")) == "http://[::1]:80"
+    assert parse_address("unix:/run/x").bind == "unix:/run/x"
+    assert parse_address("http://[::1]").bind == "[::1]:80"

@@ -39,14 +39,14 @@ def test_every_state_arrives_as_systemd_spells_it(receiver, notifier):
     ]
 
     assert all(results)
-    assert [
+    assert receiver.receive_nowait() == [
         {"READY": "1", "STATUS": "serving"},
         {"STOPPING": "1"},
         {"WATCHDOG": "1"},
         {"STATUS": "3 models"},
         {"MAINPID": "42"},
         {"EXTEND_TIMEOUT_USEC": "1500000"},
-    ] == receiver.receive_nowait()
+    ]
 
 
 def test_reloading_carries_the_instant_it_began(receiver, notifier):
@@ -56,7 +56,7 @@ def test_reloading_carries_the_instant_it_began(receiver, notifier):
     notifier.reloading()
 
     (message,) = receiver.receive_nowait()
-    assert "1" == message["RELOADING"]
+    assert message["RELOADING"] == "1"
     assert int(message["MONOTONIC_USEC"]) > 0
 
 
@@ -66,7 +66,7 @@ def test_a_status_cannot_forge_a_state(receiver, notifier):
     """
     notifier.status("bert\nREADY=1")
 
-    assert [{"STATUS": "bert READY=1"}] == receiver.receive_nowait()
+    assert receiver.receive_nowait() == [{"STATUS": "bert READY=1"}]
 
 
 def test_an_abstract_socket_is_reached():
@@ -81,7 +81,7 @@ def test_an_abstract_socket_is_reached():
 
         notifier.ready()
 
-        assert b"READY=1" == receiver.recv(100)
+        assert receiver.recv(100) == b"READY=1"
         notifier.close()
 
 
@@ -137,4 +137,4 @@ def test_the_receiver_survives_nonsense(receiver):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"\xff\xfe=\x00\nREADY\n=\n", str(receiver.path))
 
-    assert [{"\ufffd\ufffd": "\0", "": ""}] == receiver.receive_nowait()
+    assert receiver.receive_nowait() == [{"\ufffd\ufffd": "\0", "": ""}]

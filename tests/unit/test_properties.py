@@ -54,8 +54,10 @@ def test_every_entry_knows_the_line_where_it_begins():
     """
     content = b"# one\na=1\nb=x\\\n  y\\\n  z\n\nc=3"
 
-    assert [("a", 2), ("b", 3), ("c", 7)] == [
-        (entry.key, entry.line) for entry in read_properties(content, {})
+    assert [(entry.key, entry.line) for entry in read_properties(content, {})] == [
+        ("a", 2),
+        ("b", 3),
+        ("c", 7),
     ]
 
 
@@ -65,7 +67,7 @@ def test_variables_are_filled_in():
     """
     content = b"a=http://0.0.0.0:$$PORT$$/$$X$$"
 
-    assert {"a": "http://0.0.0.0:8080/y"} == read(content, PORT="8080", X="y")
+    assert read(content, PORT="8080", X="y") == {"a": "http://0.0.0.0:8080/y"}
 
 
 def test_an_unset_variable_refuses_with_its_line():
@@ -75,8 +77,8 @@ def test_an_unset_variable_refuses_with_its_line():
     with pytest.raises(SettingsError) as caught:
         read(b"\na=$$NOPE$$")
 
-    assert "Invalid Environment Variable NOPE" == caught.value.message
-    assert 2 == caught.value.details["line"]
+    assert caught.value.message == "Invalid Environment Variable NOPE"
+    assert caught.value.details["line"] == 2
 
 
 def test_a_broken_unicode_escape_refuses():
@@ -86,7 +88,7 @@ def test_a_broken_unicode_escape_refuses():
     with pytest.raises(SettingsError) as caught:
         read(b"a=\\u00g0")
 
-    assert 1 == caught.value.details["line"]
+    assert caught.value.details["line"] == 1
 
 
 @given(st.binary(max_size=300))

@@ -34,12 +34,12 @@ def test_flags_beat_environment_beats_file_beats_default(tmp_path):
     loaded = load_with_origins(["--config", str(file), "--job-queue-size", "3"], environ)
 
     settings = loaded.settings
-    assert (3, 12, 21, 120) == (
+    assert (
         settings.job_queue_size,
         settings.max_request_size,
         settings.default_response_timeout,
         settings.default_startup_timeout,
-    )
+    ) == (3, 12, 21, 120)
     assert [
         "flag --job-queue-size",
         "environment STOKER_MAX_REQUEST_SIZE",
@@ -63,7 +63,7 @@ def test_toml_is_read_flat_or_from_its_table(tmp_path, text):
     """
     (tmp_path / "stoker.toml").write_text(text)
 
-    assert 7 == load([], {}).job_queue_size
+    assert load([], {}).job_queue_size == 7
 
 
 def test_toml_values_keep_their_types(tmp_path):
@@ -77,10 +77,10 @@ def test_toml_values_keep_their_types(tmp_path):
 
     settings = load([], {})
 
-    assert ("a.mar", "b=c,d.mar") == settings.load_models
-    assert 5.0 == settings.drain_timeout_s
+    assert settings.load_models == ("a.mar", "b=c,d.mar")
+    assert settings.drain_timeout_s == 5.0
     assert isinstance(settings.drain_timeout_s, float)
-    assert 2 * 1024**3 == settings.max_archive_bytes
+    assert settings.max_archive_bytes == 2 * 1024**3
     assert settings.enable_model_api is False
     assert tmp_path == settings.model_store
 
@@ -194,12 +194,12 @@ def test_flags_have_every_usual_form():
         {},
     )
 
-    assert 5 == settings.job_queue_size
+    assert settings.job_queue_size == 5
     assert settings.enable_metrics_api is False
     assert settings.insecure_management is True
     assert settings.strict_parameters is True
-    assert 3 * 1024**2 == settings.max_archive_bytes
-    assert 0 == settings.number_of_gpu
+    assert settings.max_archive_bytes == 3 * 1024**2
+    assert settings.number_of_gpu == 0
 
 
 def test_the_peers_flags_are_understood(tmp_path):
@@ -216,10 +216,10 @@ def test_the_peers_flags_are_understood(tmp_path):
         {},
     )
 
-    assert ("a=a.mar", "b.mar") == loaded.settings.load_models
+    assert loaded.settings.load_models == ("a=a.mar", "b.mar")
     assert loaded.settings.disable_token_authorization
     assert Path(file) == loaded.config_file
-    assert ("understood but without effect: vmargs, plugins_path",) == loaded.notes[:1]
+    assert loaded.notes[:1] == ("understood but without effect: vmargs, plugins_path",)
 
 
 def test_the_configuration_file_is_looked_for_in_order(tmp_path):
@@ -230,10 +230,10 @@ def test_the_configuration_file_is_looked_for_in_order(tmp_path):
         (tmp_path / f"{name}.properties").write_text(f"job_queue_size={size}")
     environ = {"STOKER_CONFIG": "b.properties", "TS_CONFIG_FILE": "c.properties"}
 
-    assert 1 == load(["--config", "a.properties"], environ).job_queue_size
-    assert 2 == load([], environ).job_queue_size
-    assert 3 == load([], {"TS_CONFIG_FILE": "c.properties"}).job_queue_size
-    assert 4 == load([], {}).job_queue_size
+    assert load(["--config", "a.properties"], environ).job_queue_size == 1
+    assert load([], environ).job_queue_size == 2
+    assert load([], {"TS_CONFIG_FILE": "c.properties"}).job_queue_size == 3
+    assert load([], {}).job_queue_size == 4
 
 
 def test_the_peers_variables_need_the_files_permission(tmp_path):
@@ -248,10 +248,10 @@ def test_the_peers_variables_need_the_files_permission(tmp_path):
     file.write_text("job_queue_size=1\nenable_envvars_config=true\n")
     allowed = load([], environ)
 
-    assert 1 == without.job_queue_size
-    assert 9 == allowed.job_queue_size
-    assert 5.0 == allowed.token_expiration_min
-    assert 50 == allowed.io_ratio  # not overridable by the peer either
+    assert without.job_queue_size == 1
+    assert allowed.job_queue_size == 9
+    assert allowed.token_expiration_min == 5.0
+    assert allowed.io_ratio == 50  # not overridable by the peer either
 
 
 def test_allowed_urls_need_a_second_permission(tmp_path):
@@ -265,9 +265,9 @@ def test_allowed_urls_need_a_second_permission(tmp_path):
     loaded = load_with_origins([], environ)
     file.write_text("enable_envvars_config=true\nuse_env_allowed_urls=true\n")
 
-    assert () == loaded.settings.allowed_urls
+    assert loaded.settings.allowed_urls == ()
     assert "TS_ALLOWED_URLS is ignored" in loaded.notes[0]
-    assert (".*",) == load([], environ).allowed_urls
+    assert load([], environ).allowed_urls == (".*",)
 
 
 def test_a_misspelt_variable_of_ours_refuses():
@@ -275,8 +275,8 @@ def test_a_misspelt_variable_of_ours_refuses():
     It would otherwise be a setting that silently is not applied.
     """
     assert (
-        "environment: STOKER_JOB_QUEUE_SIZ is not a setting; did you mean STOKER_JOB_QUEUE_SIZE?"
-        == refusal(environ={"STOKER_JOB_QUEUE_SIZ": "1"})
+        refusal(environ={"STOKER_JOB_QUEUE_SIZ": "1"})
+        == "environment: STOKER_JOB_QUEUE_SIZ is not a setting; did you mean STOKER_JOB_QUEUE_SIZE?"
     )
 
 
@@ -288,7 +288,7 @@ def test_variables_that_kubernetes_invents_are_only_noted():
 
     notes = load_with_origins([], environ).notes
 
-    assert 2 == len(notes)
+    assert len(notes) == 2
     assert "STOKER_PORT_8080_TCP" in notes[0]
 
 
@@ -401,7 +401,7 @@ def test_keys_of_later_releases_are_named_in_one_note(tmp_path):
 
     notes = load_with_origins([], {}).notes
 
-    assert ("not yet in effect: grpc_inference_port, ipex_enable",) == notes
+    assert notes == ("not yet in effect: grpc_inference_port, ipex_enable",)
 
 
 def test_a_snapshot_of_the_peer_is_readable(tmp_path):
@@ -413,7 +413,7 @@ def test_a_snapshot_of_the_peer_is_readable(tmp_path):
         'model_snapshot={\\n  "name"\\: "x.cfg"\\n}\n'
     )
 
-    assert 3 == load([], {}).job_queue_size
+    assert load([], {}).job_queue_size == 3
 
 
 def test_a_secret_is_never_part_of_a_refusal(tmp_path):
@@ -446,4 +446,4 @@ def test_defaults_alone_are_a_working_configuration():
         for name in Settings.__slots__
         if getattr(loaded.settings, name) != getattr(Settings(), name)
     } == changed
-    assert () == loaded.notes
+    assert loaded.notes == ()

@@ -38,6 +38,7 @@ def analyze(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["systemd-analyze", *arguments],
         capture_output=True,
+        check=False,
         text=True,
         cwd=folder,
         env=environ,
@@ -66,8 +67,8 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed):
 
     verdict = analyze("verify", "--man=no", *units, folder=installed)
 
-    assert 4 == len(units)
-    assert ("", "", 0) == (verdict.stdout, verdict.stderr, verdict.returncode)
+    assert len(units) == 4
+    assert (verdict.stdout, verdict.stderr, verdict.returncode) == ("", "", 0)
 
 
 @needs_systemd
@@ -88,7 +89,7 @@ def test_the_services_are_hardened(installed, service):
     match = re.search(r"Overall exposure level for \S+: ([0-9.]+)", verdict.stdout)
     assert match, verdict.stderr
     assert float(match[1]) <= MAX_EXPOSURE
-    assert 0 == verdict.returncode
+    assert verdict.returncode == 0
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -102,7 +103,7 @@ def test_exit_codes_that_would_repeat_are_not_retried(service):
 
     assert prevented <= set(FINAL)
     assert {64, 77, 78} <= prevented
-    assert ["on-failure"] == unit["Service"]["Restart"]
+    assert unit["Service"]["Restart"] == ["on-failure"]
 
 
 def test_both_services_keep_the_folder_they_share():
@@ -111,10 +112,10 @@ def test_both_services_keep_the_folder_they_share():
     """
     for service in SERVICES:
         section = read_unit(f"{service}.service")["Service"]
-        assert ["stoker"] == section["RuntimeDirectory"]
-        assert ["0700"] == section["RuntimeDirectoryMode"]
-        assert ["yes"] == section["RuntimeDirectoryPreserve"]
-        assert ["stoker"] == section["User"]
+        assert section["RuntimeDirectory"] == ["stoker"]
+        assert section["RuntimeDirectoryMode"] == ["0700"]
+        assert section["RuntimeDirectoryPreserve"] == ["yes"]
+        assert section["User"] == ["stoker"]
 
 
 def test_workers_may_use_a_gpu_and_compile():
@@ -124,7 +125,7 @@ def test_workers_may_use_a_gpu_and_compile():
     section = read_unit("stoker-supervisor.service")["Service"]
 
     assert "char-nvidia* rw" in section["DeviceAllow"]
-    assert ["closed"] == section["DevicePolicy"]
+    assert section["DevicePolicy"] == ["closed"]
     assert "PrivateDevices" not in section
     assert "MemoryDenyWriteExecute" not in section
 
@@ -137,4 +138,4 @@ def test_the_target_pulls_in_both_services():
 
     assert {f"{service}.service" for service in SERVICES} == set(target["Wants"][0].split())
     for service in SERVICES:
-        assert ["stoker.target"] == read_unit(f"{service}.service")["Unit"]["PartOf"]
+        assert read_unit(f"{service}.service")["Unit"]["PartOf"] == ["stoker.target"]
