@@ -128,7 +128,8 @@ def _load_and_serve(channel: Channel) -> ExitCode:
 def _load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
     """Tell the log everything and the supervisor what it may repeat to clients."""
     traceback.print_exception(error)
-    last_line = traceback.format_exception_only(error)[-1].strip()[:MAX_LAST_LINE]
+    # Messages may have several lines; whoever reads this has room for one.
+    last_line = " ".join(traceback.format_exception_only(error)[-1].split())[:MAX_LAST_LINE]
     if isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and faults.is_out_of_memory(error)
     ):

@@ -10,15 +10,11 @@ import json
 import sys
 from typing import Any, Final
 
+from stoker.worker.contracts.json_text import indented
 from stoker.worker.request import Request
 
 #: Only exactly this is decoded; parameters are stripped at the door (2.3).
 JSON: Final = "application/json"
-
-_indented: Final = json.JSONEncoder(indent=2).encode
-#: Types whose JSON is one word; indenting them needs no pretty printer.
-_WORDS: Final = frozenset({int, float, bool, type(None)})
-_word: Final = json.JSONEncoder().encode
 
 
 def read(request: Request, decode_request: bool) -> dict[str, Any]:
@@ -54,8 +50,6 @@ def write(result: Any) -> bytes:
         return bytes(result)
     if isinstance(result, Exception):
         raise result
-    if type(result) in _WORDS:
-        return _word(result).encode()
     # A handler without torch cannot return a tensor, so torch is never imported here.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(result, torch.Tensor):
@@ -63,7 +57,7 @@ def write(result: Any) -> bytes:
         torch.save(result, buffer)
         return buffer.getvalue()
     try:
-        return _indented(result).encode()
+        return indented(result).encode()
     except Exception as error:
         raise Unserialisable(f"{type(error).__name__}: {error}") from None
 
