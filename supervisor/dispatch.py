@@ -32,9 +32,9 @@ def credit(service_time_s: float | None, worker_count: int) -> int:
         return DEFAULT_CREDIT if worker_count == 1 else 1
     if worker_count > 1 and service_time_s >= SLOW_S:
         return 1
-    if service_time_s <= 0:
-        return MAX_CREDIT
-    return max(DEFAULT_CREDIT, min(MAX_CREDIT, int(AHEAD_S / service_time_s)))
+    if service_time_s * MAX_CREDIT <= AHEAD_S:
+        return MAX_CREDIT  # also the smallest floats, by which nothing can be divided
+    return max(DEFAULT_CREDIT, int(AHEAD_S / service_time_s))
 
 
 def choose_busy(workers: Iterable[Worker], worker_count: int) -> Worker | None:

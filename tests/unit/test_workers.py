@@ -1,0 +1,87 @@
+"""One worker's life, cell by cell."""
+
+from __future__ import annotations
+
+import pytest
+
+from stoker.supervisor.jobs import ImpossibleMove
+from stoker.supervisor.workers import SERVING, WORKER_MOVES, Worker, WorkerEvent, WorkerState
+
+S, E = WorkerState, WorkerEvent
+
+#: Written out a second time on purpose: the table is the promise.
+EXPECTED = {
+    (S.STARTING, E.HELLO): S.LOADING,
+    (S.STARTING, E.KILL): S.DYING,
+    (S.STARTING, E.EXITED): S.GONE,
+    (S.LOADING, E.LOADED): S.READY,
+    (S.LOADING, E.LOAD_FAILED): S.DYING,
+    (S.LOADING, E.KILL): S.DYING,
+    (S.LOADING, E.EXITED): S.GONE,
+    (S.READY, E.SENT): S.BUSY,
+    (S.READY, E.RETIRE): S.DRAINING,
+    (S.READY, E.KILL): S.DYING,
+    (S.READY, E.EXITED): S.GONE,
+    (S.BUSY, E.SENT): S.BUSY,
+    (S.BUSY, E.ANSWERED): S.READY,
+    (S.BUSY, E.RETIRE): S.DRAINING,
+    (S.BUSY, E.KILL): S.DYING,
+    (S.BUSY, E.EXITED): S.GONE,
+    (S.DRAINING, E.ANSWERED): S.DRAINING,
+    (S.DRAINING, E.KILL): S.DYING,
+    (S.DRAINING, E.EXITED): S.GONE,
+    (S.DYING, E.KILL): S.DYING,
+    (S.DYING, E.EXITED): S.GONE,
+}
+
+
+@pytest.mark.parametrize("event", WorkerEvent)
+@pytest.mark.parametrize("state", WorkerState)
+def test_every_cell_of_the_table_is_as_drawn(state, event):
+    """
+    A pair that is missing is a bug in us, or a worker that lies.
+    """
+    worker = Worker(1, 9000, None, 0.0)
+    worker.state = state
+
+    assert worker.can(event) == ((state, event) in EXPECTED)
+    if (state, event) in EXPECTED:
+        worker.move(event)
+        assert worker.state is EXPECTED[state, event]
+    else:
+        with pytest.raises(ImpossibleMove, match=f"a {state.value} worker cannot {event.value}"):
+            worker.move(event)
+        assert worker.state is state
+
+
+def test_every_state_has_its_row_and_gone_is_the_end():
+    assert set(WORKER_MOVES) == set(WorkerState)
+    assert [state for state, moves in WORKER_MOVES.items() if not moves] == [S.GONE]
+
+
+@pytest.mark.parametrize("state", WorkerState)
+def test_every_process_can_exit_at_any_moment(state):
+    """
+    The one event nobody asks us about.
+    """
+    if state is not S.GONE:
+        assert WORKER_MOVES[state][E.EXITED] is S.GONE
+
+
+def test_who_is_told_to_go_gets_no_more_work():
+    for state in (S.DRAINING, S.DYING, S.GONE):
+        assert E.SENT not in WORKER_MOVES[state]
+
+
+def test_the_serving_states_are_those_after_loading_and_before_a_signal():
+    assert {S.READY, S.BUSY, S.DRAINING} == SERVING
+
+
+def test_the_first_service_time_is_believed_and_later_ones_are_smoothed():
+    worker = Worker(1, 9000, None, 0.0)
+
+    worker.note_service_time(0.8)
+    assert worker.service_time_s == 0.8
+    worker.note_service_time(0.0)
+
+    assert worker.service_time_s == pytest.approx(0.7)
