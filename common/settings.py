@@ -129,7 +129,7 @@ class Settings:
     use_env_allowed_urls: bool = peer(
         False, "Let TS_ALLOWED_URLS override allowed_urls (file only).", peer_env="-"
     )
-    install_py_dep_per_model: bool = peer(False, "Install the requirements that an archive names.")
+    install_py_dep_per_model: bool = later(False, "Install the requirements that an archive names.")
     max_archive_bytes: int = setting(
         16 * GIB, "Largest archive to download or open.", unit="bytes", minimum=1
     )
@@ -215,7 +215,7 @@ class Settings:
         300.0, "How long one of our processes may take to become ready.", unit="s", minimum=1
     )
     runtime_dir: Path = setting(Path("/run/stoker"), "Sockets, locks and pid files.")
-    state_dir: Path = setting(Path("/var/lib/stoker"), "What must survive a restart.")
+    state_dir: Path = later(Path("/var/lib/stoker"), "What must survive a restart.")
     cache_dir: Path = setting(Path("/var/cache/stoker"), "Unpacked archives and downloads.")
     log_dir: Path = setting(Path("/var/log/stoker"), "Logs of workers and of `stoker start`.")
 
