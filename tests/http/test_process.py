@@ -102,8 +102,15 @@ def test_frontend_serves_says_ready_and_stops_cleanly(
         addresses["inference"],
         b"POST /predictions/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\nhi",
     )
-    children = psutil.Process(process.pid).children()
-    titles = [child.cmdline()[0] for child in (psutil.Process(process.pid), *children)]
+    master = psutil.Process(process.pid)
+    # READY speaks for the first process; the second may still be on its way.
+    until(lambda: len(master.children()) == 2, "both processes are there")
+    until(
+        lambda: all(one.cmdline()[0].startswith("stoker: frontend") for one in master.children()),
+        "both have their titles",
+    )
+    children = master.children()
+    titles = [child.cmdline()[0] for child in (master, *children)]
     process.send_signal(signal.SIGTERM)
 
     assert process.wait(PATIENCE_S) == 0
