@@ -215,7 +215,7 @@ class Settings:
         300.0, "How long one of our processes may take to become ready.", unit="s", minimum=1
     )
     runtime_dir: Path = setting(Path("/run/stoker"), "Sockets, locks and pid files.")
-    state_dir: Path = later(Path("/var/lib/stoker"), "What must survive a restart.")
+    state_dir: Path = setting(Path("/var/lib/stoker"), "What must survive a restart.")
     cache_dir: Path = setting(Path("/var/cache/stoker"), "Unpacked archives and downloads.")
     log_dir: Path = setting(Path("/var/log/stoker"), "Logs of workers and of `stoker start`.")
 
