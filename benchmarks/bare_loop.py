@@ -23,7 +23,6 @@ def pictures_per_s(folder: Path, batch_size: int, seconds: float) -> float:
     import torch
     import train
 
-    torch.set_num_threads(1)  # as the handler does
     network = train.load(folder)
     png = (EXAMPLE / "seven.png").read_bytes()
     done, started = 0, time.perf_counter()
