@@ -88,7 +88,7 @@ def fetched(
 
     What an earlier, failed try has left is continued where the server can
     prove that it still has the same bytes.  Afterwards the file is removed; a
-    failure leaves it, for the next try.
+    failure leaves it for the next try, if that can make anything of it.
 
     Raises:
         DownloadFailed: whatever went wrong; `details.reason` says what.
@@ -102,7 +102,14 @@ def fetched(
                 lock(partial.lock_path, timeout_s=limits.total_timeout_s, should_stop=should_stop)
             )
             with partial:
-                _Fetch(request, limits, partial, until, progress, should_stop).run()
+                try:
+                    _Fetch(request, limits, partial, until, progress, should_stop).run()
+                except BaseException:
+                    if not (partial.size and partial.validator):
+                        # Nothing that a next try could go on with.
+                        partial.forget()
+                        partial.lock_path.unlink(missing_ok=True)
+                    raise
                 download = Download(partial.path, partial.sha256, partial.size)
         except LockTimeout:
             raise failed(request.given, "another download of it does not end") from None
