@@ -51,7 +51,7 @@ def wait_until(fact: Callable[[], Any], what: str, within_s: float = DEADLINE_S)
     return found
 
 
-# -- answers ----------------------------------------------------------------------
+# -- answers ---------------------------------------------------------------------------
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Gate:
         return self._fd >= 0
 
 
-# -- the server -------------------------------------------------------------------
+# -- the server ------------------------------------------------------------------------
 
 _RUNNING: list[Server] = []
 
@@ -519,7 +519,7 @@ def _orphans_come_to_us() -> Iterator[None]:
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
-# -- archives ----------------------------------------------------------------------
+# -- archives --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -593,7 +593,7 @@ class Origin:
         self._server.server_close()
 
 
-# -- fixtures ----------------------------------------------------------------------
+# -- fixtures --------------------------------------------------------------------------
 
 StartServer = Callable[..., Server]
 

@@ -54,7 +54,7 @@ def register_noop(server, workers=1, archive="noop.mar"):
     assert answer.status == 200, answer.text
 
 
-# -- register ------------------------------------------------------------------------
+# -- register --------------------------------------------------------------------------
 
 
 def test_register_from_a_url_says_that_workers_are_missing(server):
@@ -206,7 +206,7 @@ def test_register_needs_no_archive_for_a_handler_on_the_python_path(server):
     assert server.predict("n").body == b"OK"
 
 
-# -- scale ---------------------------------------------------------------------------
+# -- scale -----------------------------------------------------------------------------
 
 
 def test_asynchronous_scale_answers_202_at_once(server):
@@ -299,7 +299,7 @@ def test_scale_down_answers_when_the_surplus_is_gone(server, until):
     assert running.isdisjoint(pids[1:])
 
 
-# -- describe ------------------------------------------------------------------------
+# -- describe --------------------------------------------------------------------------
 
 WORKER = {"id", "startTime", "status", "gpu", "memoryUsage"}
 
@@ -372,7 +372,7 @@ def test_describe_shows_all_versions(server):
     check_record(second, "2.0", "noop_2.mar")
 
 
-# -- unregister, list, set-default, OPTIONS ------------------------------------------------
+# -- unregister, list, set-default, OPTIONS --------------------------------------------
 
 
 def test_unregister_a_version_frees_its_workers(server):

@@ -32,7 +32,7 @@ def does(server):
     return ask
 
 
-# -- what the handler gets (2.3, 2.4) ------------------------------------------------
+# -- what the handler gets (2.3, 2.4) --------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_handler_sets_status_and_phrase(does):
     assert answer.header("connection") == "keep-alive"
 
 
-# -- batching (8.2) ----------------------------------------------------------------------
+# -- batching (8.2) --------------------------------------------------------------------
 
 
 def ask_many(server, model, bodies):
@@ -306,7 +306,7 @@ def test_one_items_error_leaves_its_neighbours_alone(server):
     assert answers[3].body == b"teapot"
 
 
-# -- streaming (2.7) -----------------------------------------------------------------------
+# -- streaming (2.7) -------------------------------------------------------------------
 
 
 def stream(connection, asked, model="s"):
@@ -389,7 +389,7 @@ def test_connection_is_used_again_after_a_stream(server):
             assert b"".join(pieces) == b"onetwo"
 
 
-# -- sizes -----------------------------------------------------------------------------------
+# -- sizes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, MIB, 6 * MIB, 6_553_500])

@@ -13,9 +13,7 @@ def wait_at(name):
 def handle(data, context):
     if data is None:
         return None
-    asked = (
-        json.loads(data[0]["body"]) if isinstance(data[0]["body"], bytearray) else data[0]["body"]
-    )
+    asked = data[0]["body"]
     context.set_response_content_type(0, "text/event-stream")
     for piece, gate in asked["pieces"]:
         send_intermediate_predict_response(
