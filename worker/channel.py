@@ -72,6 +72,7 @@ class Channel:
         self._waiting: deque[WorkBatch] = deque()
         self._load: Load | None = None
         self._is_leaving = False
+        self._has_looked_last = False
         self._running: WorkBatch | None = None
         self._dropped: set[bytes] = set()
         self._held: list[Reply] = []
@@ -83,7 +84,7 @@ class Channel:
     # -- opening and closing ------------------------------------------------
 
     def stop_on(self, signum: signal.Signals) -> None:
-        """Let a signal mean: leave after the batch in hand."""
+        """Let a signal mean: finish what is in hand and leave."""
 
         def stop(_signum: int, _frame: FrameType | None) -> None:
             self._is_leaving = True
@@ -131,14 +132,14 @@ class Channel:
     def next_batch(self) -> WorkBatch | None:
         """The next batch to work on; waits for it.  None: time to leave.
 
-        Batches not begun are left when it is time to leave: the supervisor
-        gives them to another worker.
+        Everything that arrived before it was time to leave is finished first:
+        the supervisor takes what a worker held at its end for begun.
         """
-        now = self._started_at
         if self._waiting:
             # One look per millisecond is enough to notice Drop and Leave in
             # time, and costs a fast handler nothing.
-            if now - self._looked_at >= HOLD_S:
+            now = self._started_at
+            if now - self._looked_at >= HOLD_S and not self._is_leaving:
                 self._looked_at = now
                 self.look()
         else:
@@ -146,13 +147,20 @@ class Channel:
             self._dropped.clear()
             while not self._waiting and not self._is_leaving:
                 self._wait(None)
-            if self._slowest_s > FAST_BATCH_S:
+            if self._is_leaving:
+                # Whoever sent a signal may not have told the supervisor, so
+                # work can be on its way; but only what is here now counts, or
+                # there would be no end.
+                if not self._has_looked_last:
+                    self._has_looked_last = True
+                    self.look()
+                if not self._waiting:
+                    return None
+            elif self._slowest_s > FAST_BATCH_S:
                 # While a slow batch ran, more may have come than one message:
                 # a Drop for what is about to begin, for instance.
                 self.look()
             self._started_at = self._looked_at = monotonic()
-        if self._is_leaving:
-            return None
         batch = self._running = self._waiting.popleft()
         return batch
 

@@ -115,32 +115,33 @@ def test_one_batch_may_serve_two_frontends(serve, make_request, make_job_id):
     assert [job.job_id for job in jobs] == reply.ended
 
 
-def test_leave_waits_for_the_batch_in_hand_and_begins_no_other(serve, make_request, make_job_id):
+def test_leave_finishes_everything_in_hand(serve, make_request, make_job_id):
     """
-    Batches not begun are the supervisor's to give to another worker.
+    Scaling down must not cost a client its answer (pytorch/serve#1101), also
+    not the one whose batch was sent ahead.
     """
     peer = serve(UNTIL_DROPPED)
-    peer.submit([make_request(b"wait")], [make_request(b"never begun")])
+    peer.submit([make_request(b"wait")], [make_request(b"sent ahead")])
     peer.wait_output("in hand")
 
     peer.send(f.Leave())
     peer.send(f.Drop([make_job_id(0)]))  # once this has arrived, so has Leave
 
-    assert peer.answered().one().body == b"done"
+    assert [len(peer.answered().replies[-1].ended) for _ in range(2)] == [1, 1]
     assert peer.wait_exit() == ExitCode.OK
-    assert not peer.socket.poll(0)
 
 
-def test_sigterm_waits_for_the_batch_in_hand(serve, make_request, tmp_path):
+def test_sigterm_finishes_what_has_arrived(serve, make_request, tmp_path):
     peer = serve(SLOW)
     gate = tmp_path / "gate"
-    peer.submit([make_request(str(gate).encode())])
+    payload = make_request(str(gate).encode())
+    peer.submit([payload], [payload])
     peer.wait_output("in hand")
 
     peer.process.send_signal(signal.SIGTERM)
     gate.touch()
 
-    assert peer.answered().one().body == b"done"
+    assert [peer.answered().one().body for _ in range(2)] == [b"done", b"done"]
     assert peer.wait_exit() == ExitCode.OK
 
 
