@@ -15,7 +15,7 @@ from stoker.supervisor.crews import Exit
 from stoker.supervisor.engine import Engine, Served
 from stoker.supervisor.jobs import ImpossibleMove, Job
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
-from stoker.supervisor.workers import Worker
+from stoker.supervisor.workers import Worker, WorkerState
 from stoker.wire.frames import Group, Reply, SubmittedJob
 
 FRONTEND = b"frontend"
@@ -81,7 +81,8 @@ class Stage:
         key = self.register(model, **spec)
         self.scale(key, workers)
         for worker_id in self.alive(key):
-            self.load(worker_id)
+            if self.worker(worker_id).state is WorkerState.STARTING:
+                self.load(worker_id)
         return key
 
     def unregister(self, key: VersionKey, call: str = "unregister", wait_s: float = 120.0) -> None:

@@ -6,10 +6,11 @@ import math
 
 import pytest
 
+from stoker.errors import DefaultVersionInUse, ModelNotFound, ShuttingDown, VersionExists
 from stoker.supervisor import actions as a
 from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import ImpossibleMove
-from stoker.supervisor.versions import Failure
+from stoker.supervisor.versions import Failure, VersionState
 from stoker.wire.frames import JobFlag, Reply
 
 # -- found by review: each of these was wrong once ------------------------------
@@ -194,3 +195,377 @@ def test_a_worker_that_never_says_hello_fails_the_load_by_name_of_the_timeout(st
     assert stage.signals(worker_id) == ["Abort"]
     (resolve,) = stage.took(a.Resolve)
     assert "startup_timeout" in resolve.outcome.details["last_line"]
+
+
+# -- register and scale ----------------------------------------------------------
+
+
+def test_a_version_without_workers_refuses_and_does_not_queue(stage):
+    """
+    The peer lets requests pile up until the queue is full; we answer at once.
+    """
+    stage.register()
+
+    job_id = stage.submit()
+
+    assert stage.refused == {job_id: "no_worker"}
+    assert stage.refusal(job_id).details == {"model": "echo", "version": None}
+
+
+def test_jobs_go_to_the_default_version_unless_they_name_one(stage):
+    one, two = stage.serve(version="1.0"), stage.serve(version="2.0")
+
+    stage.submit()
+    stage.submit(version="2.0")
+    stage.submit(version="1.0")
+    stage.engine.registry.set_default("echo", "2.0")
+    stage.submit()
+
+    assert len(stage.sent(stage.alive(one)[0])) == 2
+    assert len(stage.sent(stage.alive(two)[0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "code"),
+    [("nobody", None, "model_not_found"), ("echo", "9", "version_not_found")],
+)
+def test_unknown_names_are_refused(stage, model, version, code):
+    stage.serve()
+
+    job_id = stage.submit(model, version)
+
+    assert stage.refused == {job_id: code}
+
+
+def test_the_same_version_twice_is_refused(stage):
+    stage.serve()
+
+    with pytest.raises(VersionExists):
+        stage.register()
+
+
+def test_sync_scale_is_answered_when_the_last_worker_is_ready(stage):
+    key = stage.register()
+    stage.scale(key, 2, call="sync", wait_s=60.0)
+    first, second = stage.alive(key)
+
+    stage.load(first)
+    assert stage.resolved == {}
+    stage.load(second)
+
+    assert stage.resolved == {"sync": {"outcome": "ready"}}
+    assert stage.served(key).state is VersionState.STEADY
+
+
+def test_sync_scale_to_what_is_there_is_answered_at_once(stage):
+    key = stage.serve(workers=2)
+
+    stage.scale(key, 1, 3, call="sync", wait_s=60.0)
+
+    assert stage.resolved == {"sync": {"outcome": "ready"}}
+
+
+def test_sync_scale_that_takes_too_long_is_partial(stage):
+    key = stage.register()
+    stage.scale(key, 2, call="sync", wait_s=5.0)
+    stage.load(stage.alive(key)[0])
+
+    stage.advance(4.9)
+    assert stage.resolved == {}
+    stage.advance(0.1 + 2 * SWEEP_S)
+
+    assert stage.resolved == {"sync": {"outcome": "partial"}}
+
+
+def test_sync_registration_that_fails_takes_the_version_away(stage):
+    """
+    All or nothing: the name is free for the next try.
+    """
+    key = stage.register()
+    stage.scale(key, 2, call="sync", wait_s=60.0, is_registration=True)
+    first, second = stage.alive(key)
+    waiting = stage.submit()
+
+    stage.fail_load(first, "ImportError: x")
+
+    (resolve,) = stage.took(a.Resolve)
+    assert resolve.outcome.code == "load_failed"
+    assert resolve.outcome.details["last_line"] == "ImportError: x"
+    assert stage.refused == {waiting: "unregistered"}
+    with pytest.raises(ModelNotFound):
+        stage.served(key)
+    assert stage.signals(second) == ["Kill"]
+    stage.exit(second, "signal 9")
+    assert stage.took(a.Release) != []
+    assert stage.register() == key
+
+
+def test_an_async_registration_that_fails_stays_to_be_looked_at(stage):
+    key = stage.register()
+    stage.scale(key, 1, is_registration=True)
+
+    stage.fail_load(stage.alive(key)[0], "MemoryError", is_oom=True)
+
+    served = stage.served(key)
+    assert served.state is VersionState.FAILED
+    assert served.crew.failure.is_out_of_memory
+
+
+def test_a_load_that_ran_out_of_memory_says_so(stage):
+    key = stage.register()
+    stage.scale(key, 1, call="sync", wait_s=60.0)
+
+    stage.fail_load(stage.alive(key)[0], "MemoryError", is_oom=True)
+
+    assert stage.resolved == {"sync": "load_out_of_memory"}
+
+
+def test_a_failure_before_the_call_is_not_the_calls(stage):
+    """
+    Scaling a failed version again waits for the new try.
+    """
+    key = stage.register()
+    stage.scale(key, 1)
+    stage.fail_load(stage.alive(key)[0])
+
+    stage.scale(key, 1, call="again", wait_s=60.0)
+    assert stage.resolved == {}
+    stage.load(stage.alive(key)[0])
+
+    assert stage.resolved == {"again": {"outcome": "ready"}}
+
+
+def test_two_waiting_calls_are_both_answered(stage):
+    key = stage.register()
+    stage.scale(key, 1, call="one", wait_s=60.0)
+    stage.scale(key, 1, call="two", wait_s=60.0)
+
+    stage.load(stage.alive(key)[0])
+
+    assert stage.resolved == {"one": {"outcome": "ready"}, "two": {"outcome": "ready"}}
+
+
+def test_scaling_to_zero_answers_what_is_queued(stage):
+    """
+    Nobody would ever come for it.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    in_hand, ahead, queued = stage.submit(), stage.submit(), stage.submit()
+
+    stage.scale(key, 0)
+    assert stage.refused == {queued: "no_worker"}
+
+    assert [*stage.answer(worker_id), *stage.answer(worker_id)] == [in_hand, ahead]
+    stage.exit(worker_id, "exit 0")
+    assert stage.engine.job_count == 0
+
+
+# -- unregister --------------------------------------------------------------------
+
+
+def test_unregister_answers_queued_jobs_and_lets_the_one_in_hand_finish(stage):
+    """
+    The peer drops the queue without a word.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    in_hand, ahead, queued = stage.submit(), stage.submit(), stage.submit()
+
+    stage.unregister(key)
+    assert stage.refused == {queued: "unregistered"}
+    assert stage.resolved == {}
+    done = [*stage.answer(worker_id), *stage.answer(worker_id)]
+    stage.exit(worker_id, "exit 0")
+
+    assert done == [in_hand, ahead]
+    assert stage.resolved == {"unregister": {}}
+    assert [release.spec.key for release in stage.took(a.Release)] == [key]
+
+
+def test_an_unregistered_version_is_gone_for_new_requests_at_once(stage):
+    key = stage.serve()
+    stage.submit()
+    stage.unregister(key)
+
+    job_id = stage.submit()
+
+    assert stage.refused == {job_id: "model_not_found"}
+
+
+def test_a_name_can_be_registered_again_while_the_old_one_drains(stage):
+    key = stage.serve()
+    (old,) = stage.alive(key)
+    in_hand = stage.submit()
+    stage.unregister(key)
+
+    stage.serve()
+
+    new = next(worker_id for worker_id in stage.alive(key) if worker_id != old)
+    job_id = stage.submit()
+    assert stage.sent(new) == [[job_id]]
+    assert stage.answer(old) == [in_hand]
+
+
+def test_unregister_that_takes_too_long_kills_and_says_so(stage):
+    """
+    408 in the peer's terms; the worker goes all the same.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    job_id = stage.submit()
+    stage.unregister(key, wait_s=3.0)
+
+    stage.advance(3.0 + SWEEP_S)
+    assert stage.resolved == {"unregister": "unregister_timeout"}
+    assert stage.signals(worker_id) == ["Kill"]
+    stage.exit(worker_id, "signal 9")
+
+    assert stage.refused == {job_id: "no_worker"}
+    assert stage.took(a.Release) != []
+
+
+def test_unregister_ends_a_sync_scale_that_waits(stage):
+    key = stage.register()
+    stage.scale(key, 1, call="scale", wait_s=60.0)
+
+    stage.unregister(key)
+    stage.exit(stage.alive(key)[0], "signal 9")
+
+    assert stage.resolved == {"scale": "unregistered", "unregister": {}}
+
+
+def test_unregister_of_a_version_without_workers_is_answered_at_once(stage):
+    key = stage.register()
+
+    stage.unregister(key)
+
+    assert stage.resolved == {"unregister": {}}
+
+
+def test_the_default_version_cannot_be_unregistered_while_others_exist(stage):
+    key = stage.serve(version="1.0")
+    stage.serve(version="2.0")
+
+    with pytest.raises(DefaultVersionInUse):
+        stage.unregister(key)
+
+    assert len(stage.alive(key)) == 1
+
+
+def test_nothing_is_kept_of_what_was_unregistered(stage):
+    """
+    A server that registers and unregisters all day must not grow.
+    """
+    for _ in range(3):
+        key = stage.serve(batch_size=4, delay_s=1.0, workers=2)
+        for _ in range(3):
+            stage.submit()
+        stage.unregister(key)
+        for worker_id in stage.alive(key):
+            stage.exit(worker_id, "exit 0")
+    stage.advance(1.0)
+
+    engine = stage.engine
+    kept = (engine._jobs, engine._workers, engine._leaving, engine._due, engine._touched)
+    assert [x for x in kept if x] == []
+    assert stage.places.placed == {}
+
+
+# -- stop ----------------------------------------------------------------------------
+
+
+def test_stop_finishes_what_is_queued(stage):
+    """
+    A restart of the server costs nobody an answer.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    job_ids = [stage.submit() for _ in range(5)]
+
+    stage.stop(drain_s=30.0)
+    done = []
+    while stage.worker(worker_id).in_hand:
+        done += stage.answer(worker_id)
+        stage.advance(SWEEP_S)
+    assert done == job_ids
+    assert stage.took(a.SendLeave) == [(worker_id,)]
+    assert not stage.engine.is_finished
+    stage.exit(worker_id, "exit 0")
+
+    assert stage.engine.is_finished
+    assert stage.refused == {}
+
+
+def test_stop_of_an_idle_server_lets_every_worker_leave_at_once(stage):
+    key = stage.serve(workers=2)
+
+    stage.stop()
+    assert len(stage.took(a.SendLeave)) == 2
+    for worker_id in stage.alive(key):
+        stage.exit(worker_id, "exit 0")
+
+    assert stage.engine.is_finished
+
+
+def test_a_stopping_server_accepts_nothing_new(stage):
+    key = stage.serve()
+    stage.submit()
+    stage.stop()
+
+    job_id = stage.submit()
+
+    assert stage.refused == {job_id: "shutting_down"}
+    with pytest.raises(ShuttingDown):
+        stage.register("another")
+    with pytest.raises(ShuttingDown):
+        stage.scale(key, 2)
+
+
+def test_stop_kills_what_is_late(stage):
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    stage.submit()
+
+    stage.stop(drain_s=2.0)
+    stage.advance(1.9)
+    assert stage.signals(worker_id) == []
+    stage.advance(0.1 + 2 * SWEEP_S)
+
+    assert stage.signals(worker_id) == ["Kill"]
+    stage.exit(worker_id, "signal 9")
+    assert stage.engine.is_finished
+
+
+def test_a_worker_that_crashes_during_a_stop_is_replaced_while_jobs_wait(stage):
+    """
+    The queue was promised to be finished.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    in_hand, *waiting = (stage.submit() for _ in range(4))
+    stage.stop(drain_s=30.0)
+
+    stage.exit(worker_id, "signal 11")
+    (new,) = stage.alive(key)
+    stage.load(new)
+    done = []
+    while stage.worker(new).in_hand:
+        done += stage.answer(new)
+
+    assert stage.refused == {in_hand: "worker_died"}
+    assert done == waiting
+
+
+def test_an_unregister_that_waits_is_answered_by_a_stop(stage):
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    stage.submit()
+    stage.unregister(key)
+
+    stage.stop()
+    stage.answer(worker_id)
+    stage.exit(worker_id, "exit 0")
+
+    assert stage.resolved == {"unregister": {}}
+    assert stage.engine.is_finished
