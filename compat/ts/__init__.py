@@ -3,6 +3,6 @@
 Source: contracts/torchserve.md 7.7.  Importing this package imports no torch.
 """
 
-from ts.version import __version__
+from .version import __version__
 
 __all__ = ["__version__"]
