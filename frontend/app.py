@@ -22,6 +22,7 @@ from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.exchange import header_line, restart_request_ids
+from stoker.frontend.express import Express
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener
 from stoker.frontend.management import Management
@@ -37,6 +38,7 @@ from stoker.frontend.routes import (
     Route,
 )
 from stoker.frontend.server import Site
+from stoker.frontend.submission import Submission
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.wire.link import Link
@@ -149,6 +151,7 @@ class Frontend:
         )
         return Site(
             app=self._application(listener, dialect),
+            express=self._express(listener, dialect),
             dialect=dialect,
             limits=self.limits,
             budget=self._budget,
@@ -172,10 +175,22 @@ class Frontend:
             app.add_route(path, _resource(methods))
         return app
 
+    def _submission(self, dialect: Dialect, kind: Prediction) -> Submission:
+        return Submission(self.link, dialect, self.limits, self._clock, kind)
+
+    def _express(self, listener: Listener, dialect: Dialect) -> Express | None:
+        """The short way for routes like `/predictions/{model_name}`."""
+        submissions: dict[bytes, Submission] = {}
+        for route in (route for role in listener.roles for route in dialect.routes(role)):
+            _, first, *others = route.path.split("/")
+            if isinstance(route.serves, Prediction) and others[:1] == ["{model_name}"]:
+                submissions[first.encode()] = self._submission(dialect, route.serves)
+        return Express(submissions, dialect) if submissions else None
+
     def _responder(self, route: Route, dialect: Dialect, routes: Sequence[Route]) -> Responder:
         serves = route.serves
         if isinstance(serves, Prediction):
-            return Predictions(self.link, dialect, self.limits, self._clock, serves).answer
+            return Predictions(self._submission(dialect, serves), dialect).answer
         if isinstance(serves, Operation):
             return Management(self.link, dialect, serves).answer
         if isinstance(serves, Description):

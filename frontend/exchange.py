@@ -16,10 +16,12 @@ import itertools
 import random
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stoker.errors import Internal, ShuttingDown, StokerError
 from stoker.logs import get_logger
+from stoker.wire.link import Pending
+from stoker.wire.payloads import Answer, AnswerKind
 
 if TYPE_CHECKING:
     from stoker.frontend.server import Connection
@@ -90,6 +92,23 @@ def header_line(name: bytes, value: bytes) -> bytes:
     return b"%b: %b\r\n" % (name, value)
 
 
+class RequestHead(NamedTuple):
+    """A request's head as the parser left it.
+
+    Attributes:
+        headers: As the client spelled and ordered them.
+        lower_headers: The same with lower-case names.
+    """
+
+    method: bytes
+    url: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+    lower_headers: list[tuple[bytes, bytes]]
+    content_type: bytes | None = None
+    patience: bytes | None = None
+
+
 class Exchange:
     """What the application and the connection share about one request."""
 
@@ -98,6 +117,7 @@ class Exchange:
         "chunks",
         "close_after",
         "connection",
+        "content_type",
         "delivered",
         "extra_head",
         "extra_names",
@@ -108,7 +128,10 @@ class Exchange:
         "is_complete",
         "is_head_only",
         "is_started",
+        "lower_headers",
+        "method",
         "on_left",
+        "patience",
         "reason",
         "received_bytes",
         "request_id",
@@ -116,23 +139,28 @@ class Exchange:
         "scope",
         "started_at",
         "status",
+        "url",
+        "version",
         "wake",
     )
 
     def __init__(
         self,
         connection: Connection,
-        scope: Scope,
-        headers: list[tuple[bytes, bytes]],
+        head: RequestHead,
         request_id: str,
         started_at: float,
         *,
         close_after: bool,
     ) -> None:
         self.connection = connection
-        self.scope = scope
-        #: As the client spelled and ordered them.
-        self.headers = headers
+        self.method, self.url, self.version, self.headers, self.lower_headers = head[:5]
+        #: Of the request, undecoded; None without one.
+        self.content_type = head.content_type
+        #: `x-request-timeout-ms` as sent; None without one.
+        self.patience = head.patience
+        #: Built when an application is asked; a prediction on the short way has none.
+        self.scope: Scope | None = None
         self.request_id = request_id
         self.started_at = started_at
         self.close_after = close_after
@@ -168,8 +196,10 @@ class Exchange:
 
     async def run(self, app: AsgiApp) -> None:
         """Let the application answer; whatever it does, the client gets an end."""
+        scope = self.scope = self.connection.scope_of(self)
+        scope[SCOPE_KEY] = self
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
             if not self.is_complete and not self.has_left:
                 log.error("a request was left unanswered", request_id=self.request_id)
                 self._give_up(Internal())
@@ -186,7 +216,40 @@ class Exchange:
             self._give_up(Internal())
         finally:
             # The scope holds us and we hold the scope: do not wait for the collector.
-            self.scope.pop(SCOPE_KEY, None)
+            scope.pop(SCOPE_KEY, None)
+
+    def write_whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Write a whole answer now, for who needs no application."""
+        if not self._has_ended():
+            self._start(status, headers)
+            self._write(body, has_more=False)
+
+    async def run_stream(self, status: int, pending: Pending, first: Answer) -> None:
+        """Write a streamed answer, piece by piece, as fast as the client reads."""
+        try:
+            self._start(status, [])
+            answer = first
+            while True:
+                has_more = answer.kind is AnswerKind.CHUNK
+                flow = self.connection.flow
+                if flow.write_paused:
+                    await flow.drain()
+                if self._has_ended():
+                    return
+                self._write(answer.body, has_more=has_more)
+                if not has_more:
+                    return
+                answer = await pending.next()
+        except StokerError as error:
+            # Only the stream can fail here: its first piece has set the status.
+            if not self.has_left:
+                log.info("a stream broke off", request_id=self.request_id, code=error.code)
+            self._give_up(error)
+        except Exception:
+            log.exception("a stream failed", request_id=self.request_id)
+            self._give_up(Internal())
+        finally:
+            pending.cancel()
 
     def leave(self) -> None:
         """The connection is gone."""
@@ -256,12 +319,12 @@ class Exchange:
         for name, cors in site.cors:
             if name not in self.extra_names:
                 lines.append(cors)
-        self.is_head_only = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.is_head_only = self.method == b"HEAD" or status in (204, 304)
         self.close_after = self.close_after or status >= 400
         if length is not None:
             lines.append(b"content-length: %b\r\n" % length)
         elif not self.is_head_only:
-            if self.scope["http_version"] == "1.0":
+            if self.version == "1.0":
                 self.close_after = True  # the end of the connection is the end of the body
             else:
                 self.is_chunked = True

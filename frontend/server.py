@@ -26,7 +26,8 @@ from uvicorn.server import ServerState
 from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
 from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
-from stoker.frontend.exchange import SCOPE_KEY, AsgiApp, Exchange, choose_request_id
+from stoker.frontend.exchange import AsgiApp, Exchange, RequestHead, choose_request_id
+from stoker.frontend.express import TIMEOUT_HEADER, Express
 from stoker.frontend.limits import Limits
 from stoker.frontend.problems import (
     JSON_TYPE,
@@ -53,6 +54,7 @@ class Site:
     """What every connection of one listener shares.
 
     Attributes:
+        express: The short way for predictions; None where there are none.
         cors: Lower-case header name and its line, where the settings ask for it.
         is_tls: Connections speak TLS.
         logs_access: Whether the access log is on at all.
@@ -62,6 +64,7 @@ class Site:
     dialect: Dialect
     limits: Limits
     budget: BodyBudget
+    express: Express | None = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
     is_tls: bool = False
     logs_access: bool = False
@@ -134,6 +137,8 @@ class Connection(HttpToolsProtocol):
         self._length: int | None = None
         self._expects_continue = False
         self._offered_id: bytes | None = None
+        self._content_type: bytes | None = None
+        self._patience: bytes | None = None
         self._unsent_bytes = 0
         self._stalled_since: float | None = None
 
@@ -213,6 +218,8 @@ class Connection(HttpToolsProtocol):
         self._length = None
         self._expects_continue = False
         self._offered_id = None
+        self._content_type = None
+        self._patience = None
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -231,8 +238,12 @@ class Connection(HttpToolsProtocol):
             self._length = int(value)
         elif lowered == b"expect":
             self._expects_continue = value.lower() == b"100-continue"
+        elif lowered == b"content-type":
+            self._content_type = value
         elif lowered == b"x-request-id":
             self._offered_id = value
+        elif lowered == TIMEOUT_HEADER:
+            self._patience = value
 
     def on_headers_complete(self) -> None:
         parser = self.parser
@@ -250,13 +261,19 @@ class Connection(HttpToolsProtocol):
         version = parser.get_http_version()
         exchange = Exchange(
             self,
-            self._scope(method, version),
-            self._raw_headers,
+            RequestHead(
+                method,
+                self._url,
+                version,
+                self._raw_headers,
+                self._lower_headers,
+                self._content_type,
+                self._patience,
+            ),
             choose_request_id(self._offered_id),
             self.loop.time(),
             close_after=version == "1.0" or self._is_draining or not parser.should_keep_alive(),
         )
-        exchange.scope[SCOPE_KEY] = exchange
         self._reading = exchange
         self._phase = _Phase.BODY
         if self._length:
@@ -264,10 +281,11 @@ class Connection(HttpToolsProtocol):
         if self._expects_continue and version != "1.0" and self._in_hand is None:
             self.transport.write(_CONTINUE)
 
-    def _scope(self, method: bytes, version: str) -> dict[str, Any]:
-        raw_path, _, query = self._url.partition(b"?")
+    def scope_of(self, exchange: Exchange) -> dict[str, Any]:
+        """The ASGI scope of a request."""
+        raw_path, _, query = exchange.url.partition(b"?")
         if not raw_path.startswith(b"/"):
-            raw_path, query = _split_absolute(self._url)
+            raw_path, query = _split_absolute(exchange.url)
         decoded = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
         path = decoded.decode("utf-8", "replace")
         if path[-1:] == "/":
@@ -277,14 +295,14 @@ class Connection(HttpToolsProtocol):
         return {
             "type": "http",
             "asgi": _ASGI,
-            "http_version": version,
-            "method": method.decode("ascii"),
+            "http_version": exchange.version,
+            "method": exchange.method.decode("ascii"),
             "scheme": self.scheme,
             "path": path,
             "raw_path": raw_path,
             "query_string": query,
             "root_path": "",
-            "headers": self._lower_headers,
+            "headers": exchange.lower_headers,
             "client": self.client,
             "server": self.server,
         }
@@ -321,9 +339,10 @@ class Connection(HttpToolsProtocol):
     # -- exchanges ------------------------------------------------------------
 
     def _answer(self, exchange: Exchange) -> None:
-        # Every request passes here with its head and body complete.  A short
-        # way for predictions, past scope, task and Falcon, would branch off.
+        # Every request passes here with its head and body complete.
         self._in_hand = exchange
+        if self.site.express is not None and self.site.express.take(exchange):
+            return
         task = self.loop.create_task(exchange.run(self.site.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -371,8 +390,8 @@ class Connection(HttpToolsProtocol):
         access.debug(
             "request",
             request_id=exchange.request_id,
-            method=exchange.scope["method"],
-            path=exchange.scope["path"],
+            method=exchange.method.decode("ascii"),
+            path=exchange.url.partition(b"?")[0].decode("utf-8", "replace"),
             status=exchange.status,
             duration_ms=round((self.loop.time() - exchange.started_at) * 1000, 3),
         )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final
 
 import zmq
@@ -38,23 +39,32 @@ _COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
 
 
 class Pending:
-    """One submitted job, as its waiter sees it."""
+    """One submitted job, as its waiter sees it.
 
-    __slots__ = ("_answers", "_link", "_waiter", "has_ended", "job_id")
+    Either somebody awaits `next`, or `on_answer` was called right after
+    submitting and every answer goes to that callback.
+    """
+
+    __slots__ = ("_answers", "_callback", "_link", "_waiter", "has_ended", "job_id")
 
     def __init__(self, link: Link, job_id: bytes) -> None:
         self.job_id = job_id
         self.has_ended = False
         self._link = link
-        self._answers: deque[Answer | StokerError] = deque()
+        self._answers: deque[Answer | StokerError] | None = None
+        self._callback: Callable[[Answer | StokerError], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
+
+    def on_answer(self, callback: Callable[[Answer | StokerError], None] | None) -> None:
+        """Have every further answer given to `callback`; None: keep them for `next`."""
+        self._callback = callback
 
     async def next(self) -> Answer:
         """The final answer, or the next piece of a streamed one.
 
         Raises:
-            StokerError: The job ended with an error, was refused, or the
-                supervisor was lost.
+            StokerError: The job ended with an error, was refused, cancelled,
+                or the supervisor was lost.
         """
         if not self._answers:
             self._waiter = asyncio.get_running_loop().create_future()
@@ -62,19 +72,26 @@ class Pending:
                 await self._waiter
             finally:
                 self._waiter = None
+        assert self._answers
         answer = self._answers.popleft()
         if isinstance(answer, StokerError):
             raise answer
         return answer
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more; harmless when it has ended."""
+        """Nobody wants the answer any more; a waiter gets Cancelled.  Harmless after the end."""
         if not self.has_ended:
             self._link.cancel(self.job_id)
+            self.put(Cancelled("The client left."), is_last=True)
 
     def put(self, answer: Answer | StokerError, *, is_last: bool) -> None:
-        self._answers.append(answer)
         self.has_ended = is_last
+        if self._callback is not None:
+            self._callback(answer)
+            return
+        if self._answers is None:
+            self._answers = deque()
+        self._answers.append(answer)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

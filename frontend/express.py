@@ -1,0 +1,157 @@
+"""The short way of a prediction: past ASGI scope, task, router and framework.
+
+`POST /predictions/{model}[/{version}[/...]]` is almost everything a server is
+asked, so it is worth a way of its own: the connection hands the exchange over
+when its body is complete, the link calls back with the answer, and the answer
+is written in that very turn of the loop.  Only a streamed answer gets a task,
+because it may have to wait for a slow reader.
+
+What the short way does not understand (percent-escapes, absolute request
+targets, OPTIONS) goes through Falcon, with the same result.
+
+Source: design section 5; contracts/torchserve.md 2.1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from stoker.errors import Internal, StokerError
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.problems import JSON_TYPE, render_json
+from stoker.frontend.submission import TIMEOUT_HEADER, Submission
+from stoker.logs import get_logger
+from stoker.wire.payloads import Answer, AnswerKind
+
+if TYPE_CHECKING:
+    from stoker.frontend.exchange import Exchange
+    from stoker.wire.link import Pending
+
+__all__ = ["TIMEOUT_HEADER", "Express"]
+
+_JSON: Final = (b"content-type", JSON_TYPE.encode())
+
+log = get_logger("http")
+
+
+class Express:
+    """Takes the exchanges that it can answer by itself.
+
+    Args:
+        submissions: By the first segment of the path, like b"predictions".
+    """
+
+    def __init__(self, submissions: Mapping[bytes, Submission], dialect: Dialect) -> None:
+        self._submissions = submissions
+        self._dialect = dialect
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def take(self, exchange: Exchange) -> bool:
+        """Answer this one, now or later; False leaves it to the application."""
+        path = exchange.url.partition(b"?")[0]
+        if b"%" in path or exchange.method == b"OPTIONS" or not path.isascii():
+            return False
+        parts = path.rstrip(b"/").decode("ascii").split("/", 4)
+        if len(parts) < 3 or parts[0]:
+            return False
+        submission = self._submissions.get(parts[1].encode())
+        if submission is None or not all(parts[2:4]):
+            return False
+        version = parts[3] if len(parts) > 3 else None
+        rest = parts[4] if len(parts) > 4 else ""
+        _Ride(self, submission, exchange, parts[2], version).start(rest)
+        return True
+
+    def problem(
+        self, exchange: Exchange, error: StokerError, model: str, version: str | None
+    ) -> None:
+        """Answer an error as the dialect tells it."""
+        subject = {"model": model, "version": version}
+        problem = self._dialect.problem(error, "predict", subject)
+        if error.code == Internal.code:
+            log.error(
+                "an internal error was answered",
+                request_id=exchange.request_id,
+                verb="predict",
+                error=error.message,
+            )
+        body = render_json(self._dialect.error_document(problem))
+        headers = [_JSON, (b"content-length", b"%d" % len(body))]
+        if problem.retry_after_s is not None:
+            headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+        exchange.reason = None
+        exchange.extra_head = b""
+        exchange.write_whole(problem.status, headers, body)
+
+    def run(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Ride:
+    """One exchange on the short way."""
+
+    __slots__ = ("_exchange", "_express", "_model", "_pending", "_submission", "_version")
+
+    def __init__(
+        self,
+        express: Express,
+        submission: Submission,
+        exchange: Exchange,
+        model: str,
+        version: str | None,
+    ) -> None:
+        self._express = express
+        self._submission = submission
+        self._exchange = exchange
+        self._model = model
+        self._version = version
+        self._pending: Pending | None = None
+
+    def start(self, rest: str) -> None:
+        exchange = self._exchange
+        try:
+            pending = self._submission.submit(exchange, self._model, self._version, rest)
+        except StokerError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("a request failed", request_id=exchange.request_id)
+            self._fail(Internal())
+        else:
+            self._pending = pending
+            pending.on_answer(self._take)
+            exchange.on_left = pending.cancel
+
+    def _take(self, answer: Answer | StokerError) -> None:
+        exchange = self._exchange
+        if exchange.has_left:
+            return
+        try:
+            if isinstance(answer, StokerError):
+                raise answer
+            if answer.kind is AnswerKind.CHUNK:
+                self._stream(answer)
+                return
+            status = self._submission.shape(exchange, answer)
+            body = answer.body
+            exchange.write_whole(status, [(b"content-length", b"%d" % len(body))], body)
+        except StokerError as error:
+            self._fail(error)
+        except Exception:
+            log.exception("an answer failed", request_id=exchange.request_id)
+            self._fail(Internal())
+
+    def _fail(self, error: StokerError) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+        self._express.problem(self._exchange, error, self._model, self._version)
+
+    def _stream(self, first: Answer) -> None:
+        """The first piece has come: from here on somebody may have to wait."""
+        assert self._pending is not None
+        status = self._submission.shape(self._exchange, first)
+        self._pending.on_answer(None)
+        self._express.run(self._exchange.run_stream(status, self._pending, first))

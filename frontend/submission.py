@@ -1,0 +1,99 @@
+"""From a request to a job and from its answer to a response head.
+
+Shared by the two ways a prediction can go: the short one (`express.py`) and
+the one through Falcon (`predictions.py`).
+
+Source: contracts/torchserve.md 2.3, 2.5-2.7.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from stoker.clock import Clock
+from stoker.errors import BadHandlerResult
+from stoker.frontend.bodies import read_parameters
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
+from stoker.frontend.limits import Limits
+from stoker.frontend.routes import Prediction
+from stoker.wire.frames import JobFlag
+from stoker.wire.link import Link, Pending
+from stoker.wire.payloads import Answer, pack_request
+
+#: A client's own deadline, in milliseconds, counted from the request's arrival.
+TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
+_NO_FLAGS: Final = JobFlag.NONE.value
+
+
+class Submission:
+    """How one kind of prediction route becomes a job."""
+
+    def __init__(
+        self, link: Link, dialect: Dialect, limits: Limits, clock: Clock, kind: Prediction
+    ) -> None:
+        self._link = link
+        self._limits = limits
+        self._clock = clock
+        self._added = kind.headers
+        self._has_url_path = kind.has_url_path
+        self._patience_s = dialect.settings.request_deadline_s
+        self._fixed_names = dialect.fixed_names
+
+    def submit(self, exchange: Exchange, model: str, version: str | None, rest: str) -> Pending:
+        """Send the job.
+
+        Raises:
+            InvalidBody: A malformed form.
+            SupervisorUnavailable, TooManyRequests: It was not sent.
+        """
+        payload = self._payload(exchange, rest)
+        deadline = self._clock.now() + self._patience(exchange.patience)
+        return self._link.submit(model, version, deadline, _NO_FLAGS, payload)
+
+    def _payload(self, exchange: Exchange, rest: str) -> bytes:
+        kind = exchange.content_type
+        content_type = None if kind is None else kind.decode("latin-1")
+        parameters = read_parameters(content_type, exchange.take_body(), self._limits)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers
+        }
+        headers.update(self._added)
+        if self._has_url_path:
+            headers["url_path"] = rest
+        return pack_request(exchange.request_id, [*headers.items()], parameters)
+
+    def _patience(self, asked: bytes | None) -> float:
+        """Seconds until nobody wants the answer: the setting, or less if the client says so."""
+        if asked is None or not (asked.isdigit() and len(asked) < 10):
+            return self._patience_s
+        return min(self._patience_s, int(asked) / 1000)
+
+    def shape(self, exchange: Exchange, answer: Answer) -> int:
+        """Status, reason and headers as the handler set them, and nothing invented.
+
+        Raises:
+            BadHandlerResult: A status that HTTP does not have.
+        """
+        status = answer.status
+        if not 200 <= status <= 599:
+            raise BadHandlerResult(f"The handler set the impossible status {status}.")
+        exchange.reason = answer.reason.encode("latin-1", "replace")
+        if answer.content_type is not None or answer.headers:
+            self._dress(exchange, answer)
+        # 413 belongs to request bodies alone (1.6).
+        return 507 if status == 413 else status
+
+    def _dress(self, exchange: Exchange, answer: Answer) -> None:
+        lines: dict[bytes, bytes] = {}
+        for spelled, value in answer.headers:
+            name = spelled.encode("latin-1", "replace")
+            lowered = name.lower()
+            if lowered not in self._fixed_names and lowered not in FRAMING_NAMES:
+                lines[lowered] = header_line(name, value.encode("latin-1", "replace"))
+        if answer.content_type is not None:
+            content_type = answer.content_type.encode("latin-1", "replace")
+            lines.pop(b"content-type", None)
+            lines = {b"content-type": header_line(b"content-type", content_type), **lines}
+        exchange.extra_head = b"".join(lines.values())
+        exchange.extra_names = frozenset(lines)
