@@ -60,7 +60,9 @@ def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
     """
     jobs: list[Job] = []
     expired: list[Job] = []
-    while len(queue) and len(jobs) < policy.max_size:
+    room, waiting = policy.max_size, len(queue)
+    while waiting and room:
+        waiting -= 1
         job = queue.take()
         if job.deadline <= now:
             expired.append(job)
@@ -72,4 +74,5 @@ def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
             break
         else:
             jobs.append(job)
+            room -= 1
     return Taken(jobs, expired)

@@ -120,7 +120,11 @@ class Crew:
     @property
     def has_hope(self) -> bool:
         """Whether a queued job may still find a worker."""
-        return any(not slot.is_given_up for slot in self.staying)
+        # Asked for every job, and nearly always answered by the first slot.
+        for slot in self.slots:  # noqa: SIM110
+            if not slot.is_retiring and not slot.is_given_up:
+                return True
+        return False
 
     @property
     def is_settled(self) -> bool:

@@ -26,6 +26,8 @@ DESCRIBE: Final = int(JobFlag.DESCRIBE)
 
 
 class JobState(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
+
     QUEUED = "queued"
     SENT = "sent"
     COMPLETED = "completed"
@@ -35,6 +37,8 @@ class JobState(enum.Enum):
 
 
 class JobEvent(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
+
     SEND = "send"
     GIVE_BACK = "give back"
     COMPLETE = "complete"

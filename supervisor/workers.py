@@ -27,6 +27,8 @@ from stoker.supervisor.jobs import ImpossibleMove, Job
 
 
 class WorkerState(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
+
     STARTING = "starting"
     LOADING = "loading"
     READY = "ready"
@@ -37,6 +39,8 @@ class WorkerState(enum.Enum):
 
 
 class WorkerEvent(enum.Enum):
+    __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
+
     HELLO = "hello"
     LOADED = "loaded"
     LOAD_FAILED = "load failed"
