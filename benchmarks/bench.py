@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from process_tree import roots_listening_on
+from process_tree import roots_listening_on, wait_idle
 from scenarios import DIGITS, MODELS, SCENARIOS, SERVER_FLAGS, Scenario
 
 HERE = Path(__file__).resolve().parent
@@ -275,6 +275,7 @@ def main() -> int:
                 if any(scenario.model is model for scenario in chosen):
                     server.register(**model.query())
             ours = Target("stoker", server.inference, (server.pid,))
+            wait_idle(ours.pids)
             report["steady"] = steady([ours, *others], chosen, effort)
     if wants_lives:
         report["lives"] = lives(effort)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ import psutil
 
 #: Our processes say who they are: `stoker: worker 3 echo:1.0`; before that, `-m stoker.worker`.
 ROLE = re.compile(r"^stoker: (\w+)|-m stoker\.(\w+)")
+
+#: Idle means: less than this share of one processor, for so long.
+IDLE_SHARE = 0.05
+IDLE_WINDOW_S = 0.5
 
 #: Where a server's processes end and those of the machine begin.
 NOT_A_SERVER = re.compile(
@@ -67,6 +72,22 @@ def sample_cpu(root_pids: Iterable[int]) -> CpuSample:
             own = times.user + times.system
             by_role[role_of(process)] += own + times.children_user + times.children_system
     return CpuSample(sum(by_role.values()), dict(by_role))
+
+
+def wait_idle(root_pids: Iterable[int], timeout_s: float = 30.0) -> bool:
+    """Wait until a server that nobody asks uses no CPU; False if it never stops.
+
+    Imports that go on in the background after a start would otherwise be
+    charged to the first requests.
+    """
+    pids = list(root_pids)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        before = sample_cpu(pids)
+        time.sleep(IDLE_WINDOW_S)
+        if sample_cpu(pids).since(before).total_s <= IDLE_SHARE * IDLE_WINDOW_S:
+            return True
+    return False
 
 
 def resident_bytes(root_pids: Iterable[int]) -> int:

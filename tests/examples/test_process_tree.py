@@ -60,6 +60,22 @@ def test_a_process_that_is_gone_counts_nothing() -> None:
     assert process_tree.resident_bytes([process.pid]) == 0
 
 
+def test_a_busy_process_is_not_idle_and_a_waiting_one_is() -> None:
+    """
+    A server may still be importing after it says that it is ready.
+    """
+    import process_tree
+
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        was_idle = process_tree.wait_idle([busy.pid], timeout_s=0.1)
+        busy.kill()
+    assert not was_idle
+
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waiting:
+        assert process_tree.wait_idle([waiting.pid])
+        waiting.communicate(b"\n")
+
+
 def test_nested_roots_are_counted_once() -> None:
     """
     A forked server's master and its children may listen on the same port.
