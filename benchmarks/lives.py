@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from process_tree import resident_bytes
+from process_tree import resident_bytes, wait_idle
 from scenarios import ECHO, SERVER_FLAGS
 
 HERE = Path(__file__).resolve().parent
@@ -37,9 +37,11 @@ def cold_start() -> dict[str, Any]:
             answer = client.ask("POST", f"/predictions/{ECHO.name}", BODY)
         if answer.status != 200 or answer.body != BODY:
             raise ServerError(f"the first answer was {answer.status}: {answer.body!r}")
+        first_answer_s = time.perf_counter() - started
+        wait_idle([server.pid])
         return {
             "listening_s": listening_s,
-            "first_answer_s": time.perf_counter() - started,
+            "first_answer_s": first_answer_s,
             "idle_pss_bytes": resident_bytes([server.pid]),
         }
 
