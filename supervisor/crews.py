@@ -153,8 +153,11 @@ class Crew:
                 holds; None for ever, 0 to kill it now.
         """
         for slot in self.slots:
-            if slot.is_given_up:
+            if slot.is_given_up or slot.restart_at is not None:
+                # Somebody looks after it: what was learnt from deaths is old news.
                 slot.is_given_up, slot.record, slot.restart_at = False, RestartRecord(), now
+            elif slot.is_retiring and drain_s is not None:
+                self._hurry(slot, drain_s, now)
         staying = self.staying
         for slot in reversed(staying[wanted:]):
             self._retire(slot, drain_s, now)
@@ -162,10 +165,6 @@ class Crew:
             slot = Slot(self._numbers.next_slot(), now, restart_at=now)
             self.slots.append(slot)
         self._start_due(now)
-
-    def next_restart_at(self) -> float | None:
-        instants = [slot.restart_at for slot in self.slots if slot.restart_at is not None]
-        return min(instants, default=None)
 
     def _start_due(self, now: float) -> None:
         for slot in self.slots:
@@ -270,6 +269,17 @@ class Crew:
     def _fail(self, failure: Failure) -> None:
         self.failure = failure
         self.failure_count += 1
+
+    def _hurry(self, slot: Slot, drain_s: float, now: float) -> None:
+        """A worker that drains already gets no more time than the latest call allows."""
+        worker = slot.worker
+        if worker is None or worker.state is not WorkerState.DRAINING:
+            return
+        if drain_s <= 0:
+            self.kill(worker, "retired", now)
+        else:
+            known = worker.drain_until
+            worker.drain_until = now + drain_s if known is None else min(known, now + drain_s)
 
     # -- retiring and killing -------------------------------------------------
 

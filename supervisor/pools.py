@@ -83,11 +83,6 @@ class Pool:
             self._fail(job, error())
         self.due_at = None
 
-    @property
-    def is_empty(self) -> bool:
-        """Nothing queued and nothing in any worker's hand."""
-        return not len(self.queue) and not any(w.in_hand for w in self.workers.values())
-
     # -- workers --------------------------------------------------------------
 
     def join(self, worker: Worker) -> None:

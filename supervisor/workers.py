@@ -79,9 +79,6 @@ WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
     _S.GONE: {},
 }
 
-#: A worker in one of these may still answer what it holds.
-SERVING: Final = frozenset({_S.READY, _S.BUSY, _S.DRAINING})
-
 
 class Batch(NamedTuple):
     """Jobs sent to a worker together."""

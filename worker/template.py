@@ -125,8 +125,8 @@ def _dress(order: dict[str, Any], output: Sequence[int], own_path: list[str]) ->
         os.dup2(source, fd)
         os.close(source)
     # The old ones believe that they can seek, as the template's could.
-    sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     os.environ.clear()
     os.environ.update(order["env"])
     if order["cwd"]:

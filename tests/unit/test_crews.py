@@ -549,3 +549,33 @@ def test_words_out_of_turn_are_impossible_moves(stage):
     stage.hello(worker_id)
     with pytest.raises(ImpossibleMove):
         stage.engine.worker_said_hello(worker_id, stage.now)
+
+
+def test_a_later_scale_hurries_a_worker_that_drains_already(stage):
+    """
+    An operator who has waited long enough says timeout=0, and means it.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    stage.submit()
+    stage.scale(key, 0, drain_s=None)
+
+    stage.scale(key, 0, drain_s=5.0)
+    stage.advance(5.0 + 2 * SWEEP_S)
+
+    assert stage.signals(worker_id) == ["Kill"]
+
+
+def test_a_scale_does_not_wait_out_a_back_off(stage):
+    """
+    Back-off is for nobody looking; whoever scales is looking.
+    """
+    key = stage.serve()
+    for _ in range(2):
+        (worker_id,) = stage.alive(key)
+        stage.exit(worker_id)
+    assert stage.alive(key) == []
+
+    stage.scale(key, 1)
+
+    assert len(stage.alive(key)) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stoker.supervisor.jobs import ImpossibleMove
-from stoker.supervisor.workers import SERVING, WORKER_MOVES, Worker, WorkerEvent, WorkerState
+from stoker.supervisor.workers import WORKER_MOVES, Worker, WorkerEvent, WorkerState
 
 S, E = WorkerState, WorkerEvent
 
@@ -71,10 +71,6 @@ def test_every_process_can_exit_at_any_moment(state):
 def test_who_is_told_to_go_gets_no_more_work():
     for state in (S.DRAINING, S.DYING, S.GONE):
         assert E.SENT not in WORKER_MOVES[state]
-
-
-def test_the_serving_states_are_those_after_loading_and_before_a_signal():
-    assert {S.READY, S.BUSY, S.DRAINING} == SERVING
 
 
 def test_the_first_service_time_is_believed_and_later_ones_are_smoothed():
