@@ -1,18 +1,21 @@
 """Large request bodies in shared memory: only descriptors travel.
 
-A frontend owns an arena and writes bodies into it as they arrive; a worker
-copies them out.  Through sockets a body would be copied six times.
+A frontend owns an arena and receives bodies straight into it; a worker copies
+them out.  Through sockets a body would be copied six times.
 
-    segment file  runtime's folder in /dev/shm / frontend id (hex) "-" number
-        | generation (8) | body ............ | generation (8) | body ...
-        ^ slot offset                        ^
+    segment file  /dev/shm / folder of the runtime directory / frontend id (hex) "-" number
+
+        | g g g ........ g | body ........... | body ... |
+          |                  ^ slot offset, a multiple of a page
+          one generation (8) per page of the file, 0 where no slot begins
 
     descriptor    segment | offset | length | generation
 
 The owner frees a slot the moment nobody waits for its answer any more, even
-though a worker may be about to read it.  That is safe because every slot has
-a generation number which changes with its owner: a reader copies first and
-then looks whether the number is still the one it was told.
+though a worker may be about to read it.  That is safe because every use of a
+slot has a generation of its own: a reader copies first and then looks whether
+the number is still the one it was told.  Generations lie apart from bodies, so
+no client can write one.
 
 Space is reserved with fallocate, because a full /dev/shm otherwise shows as
 SIGBUS in the middle of a write.  Where there is no room, bodies travel inline.
@@ -31,14 +34,23 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from stoker.errors import Cancelled, ProtocolError
+from stoker.errors import Cancelled, ProtocolError, SettingsError
+from stoker.wire.frames import FRONTEND_ID_BYTES
+from stoker.wire.sockets import prepare_folder
 
 #: Bodies below this travel inline.
 MIN_BODY_BYTES: Final = 64 << 10
-SEGMENT_BYTES: Final = 64 << 20
-_GENERATION: Final = struct.Struct("<Q")
-_ALIGNMENT: Final = 4096
+#: How an arena grows; reserving this much takes milliseconds.
+SEGMENT_BYTES: Final = 16 << 20
+#: A segment that was not used for so many calls of `sweep` goes back.
+IDLE_SWEEPS: Final = 10
+#: Of all of /dev/shm, this share stays free for others: handlers use it too.
+FREE_SHARE: Final = 0.5
+_PAGE: Final = 4096
+#: Native: a word that is written and read in one piece.
+_GENERATION: Final = struct.Struct("@Q")
 _SHM: Final = Path("/dev/shm")
+_GONE: Final = "The client left."
 
 
 class Descriptor(NamedTuple):
@@ -52,21 +64,44 @@ class Descriptor(NamedTuple):
 
 def arena_folder(runtime_dir: Path) -> Path:
     """The folder of one server's arenas; every process derives the same one."""
-    digest = hashlib.sha256(os.fsencode(runtime_dir)).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(runtime_dir))).hexdigest()[:16]
     return _SHM / f"stoker-{os.geteuid()}-{digest}"
 
 
 def remove_arenas(folder: Path, frontend_id: bytes | None = None) -> None:
-    """Remove what a dead frontend left, or everything; missing files are fine."""
+    """Remove what a dead frontend left, or everything; missing files are fine.
+
+    Workers may still have the files mapped, so their memory is given back
+    first; a worker that reads on finds generation 0.
+    """
+    prefix = "" if frontend_id is None else f"{frontend_id.hex()}-"
+    for path in folder.glob(f"{prefix}*"):
+        _empty(path)
+        path.unlink(missing_ok=True)
     if frontend_id is None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _empty(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
         return
-    for path in folder.glob(f"{frontend_id.hex()}-*"):
-        path.unlink(missing_ok=True)
+    try:
+        with mmap.mmap(fd, 0) as mapped:
+            mapped.madvise(mmap.MADV_REMOVE)
+    except (OSError, ValueError):
+        pass  # not a file of ours; it only loses its name
+    finally:
+        os.close(fd)
 
 
 class Slot:
-    """Room for one body, written by its owner."""
+    """Room for one body, written by its owner.
+
+    Attributes:
+        view: Exactly as many writable bytes as were asked for.
+    """
 
     __slots__ = ("_arena", "_is_free", "descriptor", "view")
 
@@ -74,7 +109,6 @@ class Slot:
         self._arena = arena
         self._is_free = False
         self.descriptor = descriptor
-        #: Exactly `length` writable bytes.
         self.view = view
 
     def __len__(self) -> int:
@@ -92,9 +126,11 @@ class _Segment:
     """One mapped file and its free stretches, by offset."""
 
     def __init__(self, path: Path, size: int) -> None:
+        """Raises OSError when there is no room; then nothing is left behind."""
         self.path = path
         self.size = size
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self.idle_sweeps = 0
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.posix_fallocate(fd, 0, size)
             self.map = mmap.mmap(fd, size)
@@ -103,7 +139,9 @@ class _Segment:
             raise
         finally:
             os.close(fd)
-        self.stretches = [(0, size)]
+        head = _head_bytes(size)
+        self._whole = (head, size - head)
+        self.stretches = [self._whole]
 
     def take(self, size: int) -> int | None:
         """Offset of a stretch of `size` bytes, or None."""
@@ -118,10 +156,8 @@ class _Segment:
 
     def give_back(self, offset: int, size: int) -> None:
         """Return a stretch and join it with its neighbours."""
-        stretches = [*self.stretches, (offset, size)]
-        stretches.sort()
         joined: list[tuple[int, int]] = []
-        for start, length in stretches:
+        for start, length in sorted([*self.stretches, (offset, size)]):
             if joined and joined[-1][0] + joined[-1][1] == start:
                 joined[-1] = (joined[-1][0], joined[-1][1] + length)
             else:
@@ -130,21 +166,29 @@ class _Segment:
 
     @property
     def is_unused(self) -> bool:
-        return self.stretches == [(0, self.size)]
+        return self.stretches == [self._whole]
+
+    def write_generation(self, offset: int, generation: int) -> None:
+        _GENERATION.pack_into(self.map, _generation_at(offset), generation)
 
     def close(self) -> None:
+        """Give the memory back, also where a worker has it mapped."""
+        try:
+            self.map.madvise(mmap.MADV_REMOVE)
+        except OSError:
+            pass  # then it goes with the last mapping
         self.path.unlink(missing_ok=True)
         try:
             self.map.close()
         except BufferError:
-            pass  # a view is still out; the memory goes with it
+            pass  # a view is still out; the mapping goes with it
 
 
 class Arena:
     """A frontend's shared memory, grown by segments up to a bound.
 
     Args:
-        max_bytes: Most shared memory in use at once; 0 turns the arena off.
+        max_bytes: Most shared memory to hold at once; 0 turns the arena off.
     """
 
     def __init__(self, folder: Path, frontend_id: bytes, max_bytes: int) -> None:
@@ -154,10 +198,17 @@ class Arena:
         self._segments: dict[int, _Segment] = {}
         self._next_segment = 0
         self._generation = 0
+        self._may_grow = True
 
     @property
     def size_bytes(self) -> int:
+        """Shared memory held, used or not."""
         return sum(segment.size for segment in self._segments.values())
+
+    @property
+    def is_unused(self) -> bool:
+        """No slot is out."""
+        return all(segment.is_unused for segment in self._segments.values())
 
     def take(self, length: int) -> Slot | None:
         """Room for a body of `length` bytes; None: let it travel inline."""
@@ -168,60 +219,72 @@ class Arena:
             offset = segment.take(size)
             if offset is not None:
                 return self._slot(number, segment, offset, length)
-        grown = self._grow(size)
+        number = self._next_segment
+        grown = self._grow(number, size)
         if grown is None:
             return None
-        segment = self._segments[grown]
-        offset = segment.take(size)
+        offset = grown.take(size)
         assert offset is not None
-        return self._slot(grown, segment, offset, length)
+        return self._slot(number, grown, offset, length)
+
+    def sweep(self) -> None:
+        """Give back what has not been used for long; call about once a second."""
+        self._may_grow = True
+        for number, segment in list(self._segments.items()):
+            if not segment.is_unused:
+                segment.idle_sweeps = 0
+                continue
+            segment.idle_sweeps += 1
+            if segment.idle_sweeps >= IDLE_SWEEPS:
+                del self._segments[number]
+                segment.close()
 
     def close(self) -> None:
+        """Give everything back; slots that are still out may be freed later."""
+        self._max_bytes = 0
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
 
     def _slot(self, number: int, segment: _Segment, offset: int, length: int) -> Slot:
+        segment.idle_sweeps = 0
         self._generation += 1
-        _GENERATION.pack_into(segment.map, offset, self._generation)
-        start = offset + _GENERATION.size
-        view = memoryview(segment.map)[start : start + length]
+        segment.write_generation(offset, self._generation)
+        view = memoryview(segment.map)[offset : offset + length]
         return Slot(self, Descriptor(number, offset, length, self._generation), view)
 
     def _free(self, descriptor: Descriptor) -> None:
         segment = self._segments.get(descriptor.segment)
-        if segment is None:
-            return
-        _GENERATION.pack_into(segment.map, descriptor.offset, 0)
-        segment.give_back(descriptor.offset, _rounded(descriptor.length))
-        if segment.is_unused and len(self._segments) > 1:
-            # One segment stays for the next burst; the rest goes back.
-            del self._segments[descriptor.segment]
-            segment.close()
+        if segment is not None:
+            segment.write_generation(descriptor.offset, 0)
+            segment.give_back(descriptor.offset, _rounded(descriptor.length))
 
-    def _grow(self, size: int) -> int | None:
-        segment_bytes = max(SEGMENT_BYTES, size)
-        if self.size_bytes + segment_bytes > self._max_bytes:
-            segment_bytes = size
-            if self.size_bytes + segment_bytes > self._max_bytes:
-                return None
-        number = self._next_segment
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            path = self._folder / f"{self._prefix}-{number}"
-            self._segments[number] = _Segment(path, segment_bytes)
-        except OSError:
-            # /dev/shm is full or not there: inline is slower, not wrong.
+    def _grow(self, number: int, size: int) -> _Segment | None:
+        room = self._max_bytes - self.size_bytes
+        segment_bytes = _segment_bytes(size)
+        wanted = min(max(SEGMENT_BYTES, segment_bytes), room)
+        if wanted < segment_bytes or not self._may_grow:
             return None
-        self._next_segment += 1
-        return number
+        try:
+            prepare_folder(self._folder)
+            if not _has_room(self._folder, wanted):
+                raise OSError("the rest is for others")
+            segment = _Segment(self._folder / f"{self._prefix}-{number}", wanted // _PAGE * _PAGE)
+        except (OSError, SettingsError):
+            # /dev/shm is full, not there, or the folder is somebody else's:
+            # inline is slower, not wrong.  Failing is dear, so not for each body.
+            self._may_grow = False
+            return None
+        self._segments[number] = segment
+        self._next_segment = number + 1
+        return segment
 
 
 class ArenaReader:
     """A worker's view of all frontends' arenas."""
 
     #: Mappings kept at once; the oldest goes first.
-    MAX_MAPPINGS: Final = 64
+    MAX_MAPPINGS: Final = 256
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -235,17 +298,24 @@ class ArenaReader:
             ProtocolError: The descriptor leads out of its segment.
         """
         segment, offset, length, generation = descriptor
-        try:
-            mapped = self._map(frontend_id, segment)
-            start = offset + _GENERATION.size
-            if offset < 0 or length < 0 or start + length > len(mapped):
-                raise ProtocolError("a descriptor leads out of its segment")
-            with memoryview(mapped) as view:
-                body = bytearray(view[start : start + length])
-            if _GENERATION.unpack_from(mapped, offset)[0] != generation:
-                raise Cancelled("The client left.")
-        except (OSError, ValueError):
-            raise Cancelled("The client left.") from None
+        if len(frontend_id) != FRONTEND_ID_BYTES:
+            raise ProtocolError("a descriptor without a frontend")
+        mapped = self._maps.get((frontend_id, segment)) or self._map(frontend_id, segment)
+        size = len(mapped)
+        if (
+            generation <= 0
+            or offset % _PAGE
+            or offset < _head_bytes(size)
+            or not 0 <= length <= size - offset
+        ):
+            raise ProtocolError("a descriptor leads out of its segment")
+        # Looking first spares the copy and, of a file that was emptied, new pages.
+        if _read_generation(mapped, offset) != generation:
+            raise Cancelled(_GONE)
+        with memoryview(mapped) as view, view[offset : offset + length] as part:
+            body = bytearray(part)
+        if _read_generation(mapped, offset) != generation:
+            raise Cancelled(_GONE)
         return body
 
     def close(self) -> None:
@@ -254,20 +324,62 @@ class ArenaReader:
         self._maps.clear()
 
     def _map(self, frontend_id: bytes, segment: int) -> mmap.mmap:
-        key = (frontend_id, segment)
-        mapped = self._maps.get(key)
-        if mapped is None:
-            path = self._folder / f"{frontend_id.hex()}-{segment}"
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                mapped = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
-            finally:
-                os.close(fd)
-            while len(self._maps) >= self.MAX_MAPPINGS:
-                self._maps.pop(next(iter(self._maps))).close()
-            self._maps[key] = mapped
+        try:
+            fd = os.open(
+                self._path(frontend_id, segment), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
+        except OSError:
+            raise Cancelled(_GONE) from None
+        try:
+            if os.fstat(fd).st_uid != os.geteuid():
+                raise ProtocolError("a segment of somebody else's")
+            mapped = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            raise Cancelled(_GONE) from None
+        finally:
+            os.close(fd)
+        self._forget_removed()
+        while len(self._maps) >= self.MAX_MAPPINGS:
+            self._maps.pop(next(iter(self._maps))).close()
+        self._maps[frontend_id, segment] = mapped
         return mapped
+
+    def _forget_removed(self) -> None:
+        for frontend_id, segment in list(self._maps):
+            if not self._path(frontend_id, segment).exists():
+                self._maps.pop((frontend_id, segment)).close()
+
+    def _path(self, frontend_id: bytes, segment: int) -> Path:
+        return self._folder / f"{frontend_id.hex()}-{segment}"
+
+
+def _read_generation(mapped: mmap.mmap, offset: int) -> int:
+    generation: int = _GENERATION.unpack_from(mapped, _generation_at(offset))[0]
+    return generation
+
+
+def _generation_at(offset: int) -> int:
+    return offset // _PAGE * _GENERATION.size
 
 
 def _rounded(length: int) -> int:
-    return (length + _GENERATION.size + _ALIGNMENT - 1) // _ALIGNMENT * _ALIGNMENT
+    return -(-length // _PAGE) * _PAGE
+
+
+def _head_bytes(segment_bytes: int) -> int:
+    """Room for a generation per page of a segment of this size."""
+    return _rounded(segment_bytes // _PAGE * _GENERATION.size)
+
+
+def _segment_bytes(size: int) -> int:
+    """The least segment that holds one slot of `size`, which is whole pages."""
+    head = _head_bytes(size)
+    # The head's own pages have generations too.
+    while _head_bytes(size + head) > head:
+        head += _PAGE
+    return size + head
+
+
+def _has_room(folder: Path, wanted: int) -> bool:
+    disk = os.statvfs(folder)
+    return (disk.f_bavail * disk.f_frsize - wanted) >= disk.f_blocks * disk.f_frsize * FREE_SHARE
