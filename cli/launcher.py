@@ -95,7 +95,10 @@ class Launcher:
             child = Child(name, argv, self._environ, self._settings.runtime_dir)
             self._children[name] = child
             self._selector.register(child.notify, selectors.EVENT_READ)
-        self._children["supervisor"].start_at = time.monotonic()
+        # Both at once: the frontend imports while the supervisor does, opens its
+        # listeners, and takes the first request when the supervisor welcomes it.
+        for child in self._children.values():
+            child.start_at = time.monotonic()
         while True:
             self._start_due()
             self._record()
@@ -134,12 +137,9 @@ class Launcher:
 
     def _on_ready(self, child: Child) -> None:
         log.info("process ready", process_name=child.name, child=child.pid)
-        frontend = self._children["frontend"]
         if self._exit_code is not None:
             return
-        if child.name == "supervisor" and not frontend.is_running and frontend.start_at is None:
-            frontend.start_at = time.monotonic()
-        if child is frontend:
+        if child.name == "frontend":
             self._addresses = bound_addresses(self._settings)
         if not self._is_announced and all(each.is_ready for each in self._children.values()):
             self._is_announced = True

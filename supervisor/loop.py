@@ -86,6 +86,7 @@ class Supervisor:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._is_performing = False
+        self._is_serving = False
         self._finished: asyncio.Event = asyncio.Event()
         self._watchdog_at = 0.0
         self._strays_at = 0.0
@@ -157,6 +158,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
             await self._control.load_at_startup()
+            self._is_serving = True
             self._tick()
             self._notifier.ready("serving")
             log.info("supervisor ready", gpus=len(self._places.devices), pid=os.getpid())
@@ -267,7 +269,10 @@ class Supervisor:
             if identity not in self._frontends:
                 log.info("frontend joined", pid=message.pid)
             self._frontends[identity] = now
-            self._frontend_port.send(identity, f.Welcome(f.PROTOCOL, self._incarnation))
+            # Not before the startup models are registered: nobody shall be told
+            # that a model is unknown which is only not there yet.
+            if self._is_serving:
+                self._frontend_port.send(identity, f.Welcome(f.PROTOCOL, self._incarnation))
 
     def _answer_call(self, caller: Caller, outcome: dict[str, Any] | StokerError) -> None:
         if isinstance(outcome, StokerError):
