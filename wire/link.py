@@ -9,6 +9,7 @@ what was pending with `SupervisorUnavailable`, so no waiter waits for ever.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import zmq
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import (
     Cancelled,
+    DeadlineExceeded,
     ProtocolError,
     StokerError,
     SupervisorUnavailable,
@@ -33,6 +35,8 @@ from stoker.wire.poller import SocketReader
 #: is treated as gone.
 HELLO_INTERVAL_S: Final = 1.0
 LOST_AFTER_S: Final = 30.0
+#: One coarse look at all deadlines, instead of a timer per request.
+SWEEP_S: Final = 0.25
 #: Coalesced jobs leave at once beyond this, far below the largest frame.
 MAX_SUBMIT_BYTES: Final = 16 << 20
 _COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
@@ -45,10 +49,12 @@ class Pending:
     submitting and every answer goes to that callback.
     """
 
-    __slots__ = ("_answers", "_callback", "_link", "_waiter", "has_ended", "job_id")
+    __slots__ = ("_answers", "_callback", "_link", "_waiter", "deadline", "has_ended", "job_id")
 
-    def __init__(self, link: Link, job_id: bytes) -> None:
+    def __init__(self, link: Link, job_id: bytes, deadline: float) -> None:
         self.job_id = job_id
+        #: Infinite once the first piece of a stream is there: that is wanted.
+        self.deadline = deadline
         self.has_ended = False
         self._link = link
         self._answers: deque[Answer | StokerError] | None = None
@@ -124,6 +130,7 @@ class Link:
         self._socket: zmq.Socket[bytes] | None = None
         self._reader: SocketReader | None = None
         self._hello_timer: asyncio.TimerHandle | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- life -----------------------------------------------------------------
@@ -158,6 +165,8 @@ class Link:
         """Leave at once; what is pending ends with Cancelled."""
         if self._hello_timer is not None:
             self._hello_timer.cancel()
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
         self._fail_everything(Cancelled("The server is stopping."))
         if self._reader is not None:
             self._reader.close()
@@ -187,7 +196,7 @@ class Link:
             )
         self._counter += 1
         job_id = self.frontend_id + self._counter.to_bytes(_COUNTER_BYTES, "big")
-        pending = Pending(self, job_id)
+        pending = Pending(self, job_id, deadline)
         self._pending[job_id] = pending
         self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
         self._outbox_bytes += len(payload)
@@ -197,6 +206,8 @@ class Link:
             self._is_flush_due = True
             assert self._loop is not None
             self._loop.call_soon(self._flush)
+            if self._sweep_timer is None:
+                self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         return pending
 
     def cancel(self, job_id: bytes) -> None:
@@ -205,6 +216,25 @@ class Link:
             return
         self._flush()
         self._send(frames.Cancel([job_id]))
+
+    def _sweep(self) -> None:
+        """End what has passed its deadline, wherever it is.
+
+        The supervisor ends what it queues; what a worker has in hand, or
+        waits behind that, may take long and only we still know of it.
+        """
+        now = self._clock.now()
+        due = [pending for pending in self._pending.values() if pending.deadline <= now]
+        if due:
+            self._flush()
+            self._send(frames.Cancel([pending.job_id for pending in due]))
+            for pending in due:
+                late = DeadlineExceeded("The request waited longer than its deadline allows.")
+                self._end(pending.job_id, late)
+        self._sweep_timer = None
+        if self._pending:
+            assert self._loop is not None
+            self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
 
     async def call(self, verb: str, arguments: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """One management verb.
@@ -315,6 +345,7 @@ class Link:
     def _answer(self, answer: Answer) -> None:
         if answer.kind is AnswerKind.CHUNK:
             if (pending := self._pending.get(answer.job_id)) is not None:
+                pending.deadline = math.inf
                 pending.put(answer, is_last=False)
         elif answer.error is not None:
             self._end(answer.job_id, answer.error)
