@@ -4,6 +4,8 @@ Only the frontend and the worker read these; the supervisor forwards them.
 
     request payload
         request_id | n headers | n * (name | value) | [name | content_type | body]*
+    where a large body is in the sender's arena (`arena.py`) and instead of it stands
+        [segment | offset | length | generation]
 
     answer frame (one frontend's share of one batch's progress), repeated rows of
         job_id | AnswerKind | status | reason | content_type? | headers[k, v, ...] | body
@@ -24,6 +26,7 @@ from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
 from stoker.wire import codec
+from stoker.wire.arena import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
 
 #: Three digits are what HTTP has room for.
@@ -34,7 +37,7 @@ _TEXT: Final = {str}
 class Parameter(NamedTuple):
     name: str
     content_type: str
-    body: bytes
+    body: bytes | Descriptor
 
 
 class RequestPayload(NamedTuple):
@@ -72,10 +75,23 @@ def unpack_request(payload: bytes) -> RequestPayload:
     parameters = []
     for i in range(end, len(fields), 3):
         name, content_type, body = fields[i : i + 3]
-        if type(name) is not str or type(content_type) is not str or type(body) is not bytes:
+        if type(body) is list:
+            body = read_descriptor(body)
+        elif type(body) is not bytes:
+            raise ProtocolError("a request payload has a wrong parameter")
+        if type(name) is not str or type(content_type) is not str:
             raise ProtocolError("a request payload has a wrong parameter")
         parameters.append(Parameter(name, content_type, body))
     return RequestPayload(request_id, headers, parameters)
+
+
+def read_descriptor(fields: list[Any]) -> Descriptor:
+    """What stands in place of a body.  Raises ProtocolError if it is anything else."""
+    if len(fields) != len(Descriptor._fields) or not all(
+        type(field) is int and field >= 0 for field in fields
+    ):
+        raise ProtocolError("a request payload has a wrong descriptor")
+    return Descriptor(*fields)
 
 
 class AnswerKind(enum.IntEnum):

@@ -16,12 +16,14 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Final
 
 import setproctitle
 
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
+from stoker.wire.arena import ArenaReader, arena_folder
 from stoker.wire.frames import Loaded, LoadFailed
 from stoker.wire.loading import LoadSpec
 from stoker.worker.channel import Channel, SupervisorGone
@@ -58,7 +60,7 @@ def main() -> ExitCode:
     channel.stop_on(signal.SIGTERM)
     try:
         channel.say_hello(arguments.worker_id, token)
-        return _load_and_serve(channel)
+        return _load_and_serve(channel, arguments.address)
     except SupervisorGone as error:
         sys.stderr.write(f"stoker: {error}\n")
         return ExitCode.UNAVAILABLE
@@ -96,7 +98,7 @@ def _prepare_process(label: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _load_and_serve(channel: Channel) -> ExitCode:
+def _load_and_serve(channel: Channel, address: str) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
         return ExitCode.OK
@@ -115,6 +117,8 @@ def _load_and_serve(channel: Channel) -> ExitCode:
         in_hand,
         decode_request=spec.decode_request,
         max_response_bytes=spec.max_response_bytes,
+        # Our socket lies in the server's runtime directory.
+        arena=ArenaReader(arena_folder(Path(address.removeprefix("ipc://")).parent)),
     )
     # What loading left behind lives as long as the worker: the collector need
     # not look at it again and again.

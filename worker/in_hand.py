@@ -34,6 +34,11 @@ class BatchInHand:
         self._batch_id = batch_id
         self._jobs = jobs
 
+    def narrow(self, jobs: Sequence[WorkJob]) -> None:
+        """The handler gets only these of the batch, and counts from 0."""
+        with self._lock:
+            self._jobs = jobs
+
     def end(self) -> None:
         """After this, a stray thread of the handler can send nothing more."""
         with self._lock:

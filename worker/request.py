@@ -2,6 +2,7 @@
 
 Most handlers look at the body and never at a header, so headers stay a flat
 list until `headers` is read.  The layout is drawn in `wire/payloads.py`.
+A large body is copied out of its sender's arena here, once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from typing import Any
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
+from stoker.wire.arena import ArenaReader
+from stoker.wire.frames import FRONTEND_ID_BYTES
+from stoker.wire.payloads import read_descriptor
 
 
 class Headers(dict[str, Any]):
@@ -58,8 +62,15 @@ class Request:
 
     __slots__ = ("_fields", "_first_parameter", "_headers", "request_id")
 
-    def __init__(self, payload: bytes) -> None:
-        """Raises ProtocolError if the bytes are not a request payload."""
+    def __init__(
+        self, payload: bytes, job_id: bytes = b"", arena: ArenaReader | None = None
+    ) -> None:
+        """Take the payload apart and fetch what lies elsewhere.
+
+        Raises:
+            ProtocolError: The bytes are not a request payload.
+            Cancelled: A body is not in the arena any more: the client left.
+        """
         fields = codec.unpack(payload)
         try:
             self.request_id: str = fields[0]
@@ -68,12 +79,17 @@ class Request:
             raise ProtocolError("not a request payload") from None
         if (len(fields) - first) % 3 or len(fields) < first:
             raise ProtocolError("not a request payload")
+        for i in range(first + 2, len(fields), 3):
+            if type(fields[i]) is list:
+                if arena is None:
+                    raise ProtocolError("a body in an arena that is not ours")
+                fields[i] = arena.read(job_id[:FRONTEND_ID_BYTES], read_descriptor(fields[i]))
         self._fields: list[Any] = fields
         self._first_parameter = first
         self._headers: Headers | None = None
 
-    def parameters(self) -> list[tuple[str, str, bytes]]:
-        """(name, content type, body) in the order they were sent."""
+    def parameters(self) -> list[tuple[str, str, bytes | bytearray]]:
+        """(name, content type, body) in the order they were sent; a bytearray is the caller's."""
         fields, first = self._fields, self._first_parameter
         if len(fields) == first + 3:  # a whole body, as almost always
             return [(fields[first], fields[first + 1], fields[first + 2])]

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType
 from typing import Any, Final, NoReturn
 
-from stoker.errors import BadHandlerResult, ProtocolError
+from stoker.errors import BadHandlerResult, StokerError
+from stoker.wire.arena import ArenaReader
 from stoker.wire.frames import WorkJob
 from stoker.worker.answers import CHUNK, ERROR, FINAL, AnswerRow, error_row
 from stoker.worker.context import CONTENT_TYPE, Context, RequestProcessor
@@ -43,8 +44,10 @@ class TorchServeContract:
         *,
         decode_request: bool,
         max_response_bytes: int,
+        arena: ArenaReader | None = None,
     ) -> None:
         self._entry = entry
+        self._arena = arena
         self._context = context
         self._in_hand = in_hand
         self._decode_request = decode_request
@@ -60,10 +63,14 @@ class TorchServeContract:
 
     def answer(self, jobs: Sequence[WorkJob]) -> list[AnswerRow]:
         """Run the handler on `jobs` and return the last row of each that still needs one."""
+        arena = self._arena
         try:
-            requests = [Request(job[1]) for job in jobs]
-        except ProtocolError:
+            requests = [Request(payload, job_id, arena) for job_id, payload in jobs]
+        except StokerError:
             return self._answer_readable(jobs)
+        return self._answer(jobs, requests)
+
+    def _answer(self, jobs: Sequence[WorkJob], requests: list[Request]) -> list[AnswerRow]:
         context = self._context
         decode_request = self._decode_request
         self._jobs = jobs
@@ -91,17 +98,21 @@ class TorchServeContract:
     # -- faults ----------------------------------------------------------------
 
     def _answer_readable(self, jobs: Sequence[WorkJob]) -> list[AnswerRow]:
-        """A payload is damaged: fail it alone and answer the rest."""
+        """A payload is damaged or its client has left: fail it alone and answer the rest."""
         readable: list[WorkJob] = []
+        requests: list[Request] = []
         rows: list[AnswerRow] = []
         for job in jobs:
             try:
-                Request(job.payload)
-            except ProtocolError as error:
+                requests.append(Request(job.payload, job.job_id, self._arena))
+            except StokerError as error:
                 rows.append(error_row(job.job_id, error))
             else:
                 readable.append(job)
-        return rows + (self.answer(readable) if readable else [])
+        if readable:
+            self._in_hand.narrow(readable)
+            rows += self._answer(readable, requests)
+        return rows
 
     def _fail_all(self, error: BaseException, requests: Sequence[Request]) -> list[AnswerRow]:
         faults.report(error, [request.request_id for request in requests])

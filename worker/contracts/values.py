@@ -22,13 +22,14 @@ def read(request: Request, decode_request: bool) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for name, kind, body in request.parameters():
         if not decode_request or not (kind == JSON or kind.startswith("text")):
-            data[name] = bytearray(body)
+            # What came through the arena is a copy of our own already.
+            data[name] = body if type(body) is bytearray else bytearray(body)
         else:
             data[name] = read_text(kind, body)
     return data
 
 
-def read_text(kind: str, body: bytes) -> Any:
+def read_text(kind: str, body: bytes | bytearray) -> Any:
     """The JSON value or str that the content type promises, or bytearray if the body breaks it."""
     try:
         return json.loads(body) if kind == JSON else body.decode()
