@@ -162,6 +162,12 @@ class Settings:
     max_body_memory_bytes: int = setting(
         GIB, "Memory one frontend process may use for bodies.", unit="bytes", minimum=1
     )
+    arena_max_bytes: int = setting(
+        512 * MIB,
+        "Shared memory one frontend process may use for large bodies; 0 = none.",
+        unit="bytes",
+        minimum=0,
+    )
     request_deadline_s: float = setting(
         300.0, "After this time nobody wants an answer any more.", unit="s", minimum=0.001
     )

@@ -41,6 +41,7 @@ from stoker.frontend.server import Site
 from stoker.frontend.submission import Submission
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.wire.arena import Arena, arena_folder
 from stoker.wire.link import Link
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
@@ -83,6 +84,9 @@ class Frontend:
         self._on_welcome = on_welcome
         self._on_turn = on_turn
         self._budget = BodyBudget(self.limits.body_memory_bytes)
+        self._arena = Arena(
+            arena_folder(settings.runtime_dir), link.frontend_id, settings.arena_max_bytes
+        )
         self._chores: list[asyncio.Task[None]] = []
         self.sites = [self._site(listener) for listener in listeners]
 
@@ -112,6 +116,7 @@ class Frontend:
         for chore in self._chores:
             chore.cancel()
         await self.link.close()
+        self._arena.close()
 
     async def _await_welcome(self, on_welcome: Callable[[], None]) -> None:
         while True:
@@ -129,6 +134,7 @@ class Frontend:
             await asyncio.sleep(self.limits.sweep_interval_s)
             if self._on_turn is not None:
                 self._on_turn()
+            self._arena.sweep()
             now = loop.time()
             for site in self.sites:
                 for connection in list(site.connections):
@@ -149,9 +155,11 @@ class Frontend:
             (b"access-control-allow-methods", settings.cors_allowed_methods),
             (b"access-control-allow-headers", settings.cors_allowed_headers),
         )
+        express = self._express(listener, dialect)
         return Site(
             app=self._application(listener, dialect),
-            express=self._express(listener, dialect),
+            express=express,
+            arena=None if express is None else self._arena,
             dialect=dialect,
             limits=self.limits,
             budget=self._budget,

@@ -10,6 +10,7 @@ from typing import Final
 
 from stoker.frontend import forms
 from stoker.frontend.limits import Limits
+from stoker.wire.arena import Descriptor
 from stoker.wire.payloads import Parameter
 
 BODY_NAME: Final = "body"
@@ -45,13 +46,20 @@ class BodyBudget:
         self._taken -= size
 
 
-def read_parameters(content_type: str | None, body: bytes, limits: Limits) -> list[Parameter]:
+def may_be_form(content_type: bytes | None) -> bool:
+    """Such a body is taken apart here; any other is passed on as it is."""
+    return content_type is not None and b"form" in content_type.lower()
+
+
+def read_parameters(
+    content_type: str | None, body: bytes | Descriptor, limits: Limits
+) -> list[Parameter]:
     """What the handler will find.  Raises InvalidBody for a malformed form."""
     if content_type is None:
         return [Parameter(BODY_NAME, "", body)]
     media_type = content_type.partition(";")[0].strip()
     # Most requests are JSON or raw: look closer only at what may be a form.
-    if media_type[:1] in "mMaA":
+    if media_type[:1] in "mMaA" and isinstance(body, bytes):
         lowered = media_type.lower()
         if lowered == _MULTIPART:
             return forms.read_multipart(content_type, body, limits)

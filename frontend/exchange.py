@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stoker.errors import Internal, ShuttingDown, StokerError
 from stoker.logs import get_logger
+from stoker.wire.arena import Descriptor, Slot
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
 
@@ -137,6 +138,7 @@ class Exchange:
         "request_id",
         "reserved_bytes",
         "scope",
+        "slot",
         "started_at",
         "status",
         "url",
@@ -164,7 +166,9 @@ class Exchange:
         self.request_id = request_id
         self.started_at = started_at
         self.close_after = close_after
+        #: Empty if the body is in the arena: then it is in `slot`.
         self.body = b""
+        self.slot: Slot | None = None
         self.chunks: list[bytes] = []
         self.received_bytes = 0
         self.reserved_bytes = 0
@@ -185,8 +189,14 @@ class Exchange:
         self.head = b""
         self.wake: asyncio.Future[None] | None = None
 
+    def body_to_send(self) -> bytes | Descriptor:
+        """The body as a payload wants it; one in the arena stays there until the end."""
+        return self.take_body() if self.slot is None else self.slot.descriptor
+
     def take_body(self) -> bytes:
         """The body, which nobody else holds afterwards: it may be large."""
+        if self.slot is not None:
+            return bytes(self.slot.view)
         body, self.body = self.body, b""
         if self.delivered is not None:
             self.delivered["body"] = b""
@@ -274,10 +284,18 @@ class Exchange:
     # -- ASGI -----------------------------------------------------------------
 
     async def receive(self) -> Message:
-        """The whole body at once; the next call waits for the client to leave."""
+        """The whole body at once; the next call waits for the client to leave.
+
+        One in the arena comes with the second call: Falcon calls once for
+        every request, and again only for who wants the body.
+        """
         if self.delivered is None:
-            self.delivered = {"type": "http.request", "body": self.body, "more_body": False}
+            is_elsewhere = self.slot is not None
+            self.delivered = {"type": "http.request", "body": self.body, "more_body": is_elsewhere}
             return self.delivered
+        if self.delivered["more_body"] and self.slot is not None:
+            self.delivered["more_body"] = False
+            return {"type": "http.request", "body": bytes(self.slot.view), "more_body": False}
         if not self.is_complete and not self.has_left:
             self.wake = asyncio.get_running_loop().create_future()
             await self.wake

@@ -12,6 +12,7 @@ Source: contracts/torchserve.md 1.2, 1.6; design sections 5 and 6.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
-from stoker.frontend.bodies import BodyBudget
+from stoker.frontend.bodies import BodyBudget, may_be_form
+from stoker.frontend.body_receiver import BodyReceiver
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import AsgiApp, Exchange, RequestHead, choose_request_id
 from stoker.frontend.express import TIMEOUT_HEADER, Express
@@ -36,6 +38,7 @@ from stoker.frontend.problems import (
     render_json,
 )
 from stoker.logs import get_logger
+from stoker.wire.arena import MIN_BODY_BYTES, Arena
 
 log = get_logger("http")
 access = get_logger("access")
@@ -46,6 +49,9 @@ _LINE_OVERHEAD: Final = 10
 _TOO_LARGE: Final = (
     b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 )
+_END_OF_HEAD: Final = b"\r\n\r\n"
+#: From here on it is worth looking for the end of the head before parsing.
+_SPLIT_BYTES: Final = 16 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -55,6 +61,7 @@ class Site:
 
     Attributes:
         express: The short way for predictions; None where there are none.
+        arena: Where large bodies of predictions go; None where there are none.
         cors: Lower-case header name and its line, where the settings ask for it.
         is_tls: Connections speak TLS.
         logs_access: Whether the access log is on at all.
@@ -65,6 +72,7 @@ class Site:
     limits: Limits
     budget: BodyBudget
     express: Express | None = None
+    arena: Arena | None = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
     is_tls: bool = False
     logs_access: bool = False
@@ -141,6 +149,8 @@ class Connection(HttpToolsProtocol):
         self._patience: bytes | None = None
         self._unsent_bytes = 0
         self._stalled_since: float | None = None
+        self._receiver: BodyReceiver | None = None
+        self._is_receiving = False
 
     # -- the transport --------------------------------------------------------
 
@@ -167,19 +177,35 @@ class Connection(HttpToolsProtocol):
         self.parser = None  # type: ignore[assignment]  # it holds us
 
     def data_received(self, data: bytes) -> None:
-        rest = data
+        rest: bytes | memoryview = data
         while rest and self._phase is not _Phase.DEAF:
             rest = self._feed(rest)
+        reading = self._reading
+        if reading is not None and reading.slot is not None:
+            self._receive_directly()
 
-    def _feed(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Read some of it; return what is left."""
+        if self._reading is not None and self._reading.slot is not None:
+            return self._fill_slot(data)
+        if len(data) < _SPLIT_BYTES or self._phase is _Phase.BODY or type(data) is not bytes:
+            return self._parse(data)
+        # What follows the head may belong into the arena; spare it the parser.
+        end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
+        if not len(_END_OF_HEAD) <= end < len(data):
+            return self._parse(data)
+        whole = memoryview(data)
+        again = self._parse(whole[:end])
+        return bytes(again) + whole[end:] if again else whole[end:]
+
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
         """Parse; return what must be parsed again."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             # The parser leaves the body to the new protocol, but nothing here
             # is upgraded: let a fresh one read the request without the offer.
-            self.parser = httptools.HttpRequestParser(self)
-            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._renew_parser()
             return self._head_without_upgrade() + data[upgrade.args[0] :]
         except httptools.HttpParserError:
             if self._phase is not _Phase.DEAF:
@@ -192,6 +218,10 @@ class Connection(HttpToolsProtocol):
             if self._unparsed_bytes > limits.request_line_bytes + 2 * limits.header_bytes:
                 self._refuse(MalformedHttp())
         return b""
+
+    def _renew_parser(self) -> None:
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _head_without_upgrade(self) -> bytes:
         lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
@@ -278,6 +308,13 @@ class Connection(HttpToolsProtocol):
         self._phase = _Phase.BODY
         if self._length:
             self._reserve(exchange, self._length)
+            arena = self.site.arena
+            if (
+                self._length >= MIN_BODY_BYTES
+                and arena is not None
+                and not may_be_form(self._content_type)
+            ):
+                exchange.slot = arena.take(self._length)
         if self._expects_continue and version != "1.0" and self._in_hand is None:
             self.transport.write(_CONTINUE)
 
@@ -316,7 +353,11 @@ class Connection(HttpToolsProtocol):
             if exchange.received_bytes > self.site.limits.body_bytes:
                 self._stop_parsing(RequestTooLarge())
             self._reserve(exchange, exchange.received_bytes - exchange.reserved_bytes)
-        exchange.chunks.append(body)
+        if exchange.slot is not None:
+            end = exchange.received_bytes
+            exchange.slot.view[end - len(body) : end] = body
+        else:
+            exchange.chunks.append(body)
 
     def on_message_complete(self) -> None:
         exchange = self._reading
@@ -325,9 +366,10 @@ class Connection(HttpToolsProtocol):
         self._reading = None
         self._phase = _Phase.IDLE
         self._since = self.loop.time()
-        chunks = exchange.chunks
-        exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        exchange.chunks = []
+        if exchange.slot is None:
+            chunks = exchange.chunks
+            exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            exchange.chunks = []
         if self._in_hand is None:
             self._answer(exchange)
             return
@@ -335,6 +377,58 @@ class Connection(HttpToolsProtocol):
         self.flow.pause_reading()
         if len(self._waiting) > self.site.limits.pipelined_requests:
             self._stop_parsing(MalformedHttp())
+
+    # -- bodies in the arena --------------------------------------------------
+
+    def _fill_slot(self, data: bytes | memoryview) -> memoryview:
+        """Read what follows the head of a large request without the parser."""
+        room = self.body_room()
+        taken = memoryview(data)[: len(room)]
+        room[: len(taken)] = taken
+        rest = memoryview(data)[len(taken) :]
+        self.body_arrived(len(taken))
+        return rest
+
+    def body_room(self) -> memoryview:
+        """Where the rest of the body belongs."""
+        exchange = self._reading
+        assert exchange is not None
+        assert exchange.slot is not None
+        return exchange.slot.view[exchange.received_bytes :]
+
+    def body_arrived(self, size: int) -> None:
+        """So much has been written to `body_room`."""
+        exchange = self._reading
+        assert exchange is not None
+        exchange.received_bytes += size
+        if exchange.received_bytes < exchange.reserved_bytes:
+            return
+        # The old one still waits for this body.
+        self._renew_parser()
+        self._receive_through_parser()
+        with contextlib.suppress(StokerError):  # refused, and answered
+            self.on_message_complete()
+
+    def _receive_directly(self) -> None:
+        # TLS hands out copies anyway, and who does not read gets nothing.
+        if not self._is_receiving and not self.site.is_tls and not self.flow.read_paused:
+            if self._receiver is None:
+                self._receiver = BodyReceiver(self)
+            self._is_receiving = True
+            self._change_protocol(self._receiver)
+
+    def _receive_through_parser(self) -> None:
+        if self._is_receiving:
+            self._is_receiving = False
+            self._change_protocol(self)
+
+    def _change_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        transport = self.transport
+        transport.set_protocol(protocol)
+        if not transport.is_closing():
+            # How to read is decided when reading starts.
+            transport.pause_reading()
+            transport.resume_reading()
 
     # -- exchanges ------------------------------------------------------------
 
@@ -385,6 +479,9 @@ class Connection(HttpToolsProtocol):
         if exchange is not None:
             self.site.budget.give_back(exchange.reserved_bytes)
             exchange.reserved_bytes = 0
+            if exchange.slot is not None:
+                exchange.slot.free()
+                exchange.slot = None
 
     def _log_access(self, exchange: Exchange) -> None:
         access.debug(
@@ -422,6 +519,7 @@ class Connection(HttpToolsProtocol):
             self._release(exchange)
         self._reading = None
         self._waiting.clear()
+        self._receive_through_parser()
         self.flow.resume_reading()
 
     # -- time -----------------------------------------------------------------

@@ -54,7 +54,7 @@ class Submission:
     def _payload(self, exchange: Exchange, rest: str) -> bytes:
         kind = exchange.content_type
         content_type = None if kind is None else kind.decode("latin-1")
-        parameters = read_parameters(content_type, exchange.take_body(), self._limits)
+        parameters = read_parameters(content_type, exchange.body_to_send(), self._limits)
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers
         }
