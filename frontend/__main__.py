@@ -37,7 +37,8 @@ from stoker.frontend.serving import FrontendWorker
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
-from stoker.wire.link import Link
+from stoker.wire.arena import arena_folder, remove_arenas
+from stoker.wire.link import Link, new_frontend_id
 from stoker.wire.sockets import frontend_address, prepare_folder
 
 TITLE: Final = "stoker: frontend"
@@ -66,6 +67,8 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         self._listeners = listeners
         self._sockets = sockets
         self._notifier = notifier
+        self._arenas = arena_folder(settings.runtime_dir)
+        self._frontend_id = b""
         super().__init__()
 
     def load_config(self) -> None:
@@ -80,11 +83,12 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             "backlog": BACKLOG,
             "worker_tmp_dir": str(settings.runtime_dir),
             "control_socket_disable": True,
-            "pre_fork": _name_master,
-            "post_fork": _name_process,
+            "pre_fork": _prepare_fork,
+            "post_fork": self._begin_process,
+            "child_exit": self._clear_after,
             # A hook of the master's: what follows `run` is reached by every
             # process that was forked, too.
-            "on_exit": lambda arbiter: remove_addresses(settings.runtime_dir),
+            "on_exit": self._clear,
         }
         for name, value in wanted.items():
             self.cfg.set(name, value)
@@ -93,7 +97,9 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         """Runs in every process that serves, after the fork."""
         settings = self._settings
         link = Link(
-            frontend_address(settings.runtime_dir), max_pending=settings.max_inflight_requests
+            frontend_address(settings.runtime_dir),
+            max_pending=settings.max_inflight_requests,
+            frontend_id=self._frontend_id,
         )
         on_turn = self._notifier.watchdog if self._notifier.watchdog_interval_s else None
         return Frontend(settings, self._listeners, link, on_welcome=self._announce, on_turn=on_turn)
@@ -104,13 +110,23 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         self._notifier.ready("serving")
         log.info("serving", pid=os.getpid())
 
+    def _begin_process(self, arbiter: Any, worker: Any) -> None:
+        setproctitle(f"{TITLE} {worker.age}")
+        self._frontend_id = worker.frontend_id
 
-def _name_master(arbiter: Any, worker: Any) -> None:
+    def _clear_after(self, arbiter: Any, worker: Any) -> None:
+        """However it ended: killed, it could not clear up itself."""
+        remove_arenas(self._arenas, worker.frontend_id)
+
+    def _clear(self, arbiter: Any) -> None:
+        remove_addresses(self._settings.runtime_dir)
+        remove_arenas(self._arenas)
+
+
+def _prepare_fork(arbiter: Any, worker: Any) -> None:
     setproctitle(TITLE)
-
-
-def _name_process(arbiter: Any, worker: Any) -> None:
-    setproctitle(f"{TITLE} {worker.age}")
+    # The master must know it, to clear up after the process.
+    worker.frontend_id = new_frontend_id()
 
 
 def count_processes(wanted: int) -> int:
@@ -167,6 +183,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except (SettingsError, OSError) as error:
         log.error("invalid configuration", error=str(error))
         return ExitCode.CONFIG
+    # Of a life that was killed as a whole.  Not the supervisor's to do: it may
+    # start anew while frontends live.
+    remove_arenas(arena_folder(settings.runtime_dir))
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
     notifier = Notifier(environ)

@@ -42,6 +42,12 @@ MAX_SUBMIT_BYTES: Final = 16 << 20
 _COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
 
 
+def new_frontend_id() -> bytes:
+    """For one life of one process."""
+    # A routing id must not begin with a zero byte: zmq keeps those.
+    return bytes([os.urandom(1)[0] | 1]) + os.urandom(frames.FRONTEND_ID_BYTES - 1)
+
+
 class Pending:
     """One submitted job, as its waiter sees it.
 
@@ -108,14 +114,20 @@ class Link:
     Args:
         address: The supervisor's frontend address, `ipc://...`.
         max_pending: Jobs that may wait here at once; above, `submit` refuses.
+        frontend_id: From `new_frontend_id`, if somebody else must know it too.
     """
 
-    def __init__(self, address: str, clock: Clock | None = None, max_pending: int = 4096) -> None:
+    def __init__(
+        self,
+        address: str,
+        clock: Clock | None = None,
+        max_pending: int = 4096,
+        frontend_id: bytes | None = None,
+    ) -> None:
         self._address = address
         self._clock = clock or MonotonicClock()
         self._max_pending = max_pending
-        # A routing id must not begin with a zero byte: zmq keeps those.
-        self.frontend_id = bytes([os.urandom(1)[0] | 1]) + os.urandom(7)
+        self.frontend_id = frontend_id or new_frontend_id()
         self._counter = 0
         self._pending: dict[bytes, Pending] = {}
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
