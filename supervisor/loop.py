@@ -259,9 +259,15 @@ class Supervisor:
         now = self._clock.now()
         if isinstance(message, f.Submit):
             for job in message.jobs:
+                if not job[0].startswith(identity):
+                    self._frontend_port.ban(identity, "a job of another frontend")
+                    return
                 self.engine.submit(job, now)
         elif isinstance(message, f.Cancel):
             for job_id in message.job_ids:
+                if not job_id.startswith(identity):
+                    self._frontend_port.ban(identity, "a job of another frontend")
+                    return
                 self.engine.cancel(job_id, now)
         elif isinstance(message, f.Call):
             self._control.call(Caller(identity, message.call_id), message.verb, message.arguments)
