@@ -26,6 +26,7 @@ crossover 64 KiB; a file per request loses).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -245,6 +246,8 @@ class Arena:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()  # not while another frontend uses it
 
     def _slot(self, number: int, segment: _Segment, offset: int, length: int) -> Slot:
         segment.idle_sweeps = 0

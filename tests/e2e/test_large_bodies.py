@@ -1,0 +1,231 @@
+"""Megabytes from a client's socket to a handler: intact, apart from each other, and let go.
+
+They travel through shared memory (docs/architecture.md, "Large bodies"), which
+outlives processes: these tests also look at what is left in /dev/shm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import threading
+
+import psutil
+import pytest
+
+from stoker.wire.arena import MIN_BODY_BYTES, arena_folder
+
+KIB = 1 << 10
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server_flags():
+    return ("--max-request-size", str(16 * MIB), "--job-queue-size", "1000")
+
+
+def pattern(seed: int, length: int) -> bytes:
+    """A body that no other request has."""
+    word = hashlib.sha256(seed.to_bytes(8, "big")).digest()
+    return (word * (length // 32 + 1))[:length]
+
+
+def told(body: bytes) -> str:
+    return f"bytearray {hashlib.sha256(body).hexdigest()}"
+
+
+def segments(server) -> list[str]:
+    return sorted(path.name for path in arena_folder(server.runtime_dir).glob("*"))
+
+
+def head(model: str, length: int) -> bytes:
+    return f"POST /predictions/{model} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize("length", [MIN_BODY_BYTES, MIB, 10 * MIB])
+def test_large_bodies_reach_the_handler_as_bytearray_intact(server, length):
+    """
+    What a handler gets does not depend on how it travelled (contract 2.4).
+    """
+    server.register("digest", "digest:handle")
+    body = pattern(length, length)
+
+    for _ in range(3):
+        assert server.predict("digest", body).text == told(body)
+
+    assert segments(server)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "kind"),
+    [("application/json", "list"), ("text/plain", "str"), ("image/png", "bytearray")],
+)
+def test_large_json_and_text_are_decoded_as_ever(server, content_type, kind):
+    """
+    Decoding happens in the worker, from its copy (contract 2.4).
+    """
+    server.register("digest", "digest:handle")
+    body = json.dumps(["x" * 100] * 20_000).encode()
+    assert len(body) > MIB
+
+    answer = server.predict("digest", body, content_type=content_type)
+
+    expected = {"list": "list 20000", "str": f"str {len(body)}", "bytearray": told(body)}
+    assert answer.text == expected[kind]
+
+
+def test_bodies_never_mix_while_clients_come_and_leave(server, until):
+    """
+    Slots are reused at once; every tenth client leaves somewhere in the middle.
+    """
+    server.register("digest", "digest:handle", workers=2, batch_size=4, max_batch_delay=1)
+    wrong: list[object] = []
+
+    def ask(seed: int) -> None:
+        chosen = random.Random(seed)
+        connection = server.connect()
+        for turn in range(40):
+            body = pattern(seed * 1000 + turn, chosen.randrange(60 * KIB, 900 * KIB))
+            sent = head("digest", len(body)) + body
+            if chosen.random() < 0.1:
+                connection.send(sent[: chosen.choice((len(sent) // 2, len(sent)))])
+                connection.socket.close()
+                connection = server.connect()
+                continue
+            connection.send(sent)
+            answer = connection.read_answer()
+            if answer.status != 200 or answer.text != told(body):
+                wrong.append((seed, turn, answer))
+        connection.socket.close()
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_jobs_behind_a_dying_worker_keep_their_bodies(server, until):
+    """
+    A slot is held until the client has its answer, not until some worker has got the job.
+    """
+    server.register("digest", "digest:handle")
+    body = pattern(1, MIB)
+    gate = server.gate("hold")
+    asked = server.later(server.predict, "digest", body, x_gate="hold")
+    gate.wait_reached()
+    behind = [server.later(server.predict, "digest", pattern(seed, MIB)) for seed in (2, 3)]
+    until(lambda: len(segments(server)) >= 1, "bodies are in shared memory")
+
+    psutil.Process(server.workers("digest")[0]["pid"]).kill()
+    gate.close()
+
+    assert asked.answer().status == 507
+    assert [one.answer().text for one in behind] == [told(pattern(seed, MIB)) for seed in (2, 3)]
+
+
+def test_a_killed_frontend_leaves_nothing_in_shared_memory(start_server, until):
+    """
+    Its parent clears up; the next one starts with its own.
+    """
+    server = start_server()
+    server.register("digest", "digest:handle")
+    server.predict("digest", pattern(1, MIB))
+    before = segments(server)
+    assert before
+    server.expect_error("Worker (pid:")  # gunicorn's master says so
+
+    server.frontend.kill()
+
+    until(lambda: not set(before) & set(segments(server)), "its files are removed")
+    until(server.is_answering, "it serves again")
+    body = pattern(2, MIB)
+    assert server.predict("digest", body).text == told(body)
+
+
+def test_a_killed_worker_costs_no_shared_memory(start_server, until):
+    """
+    Readers own nothing.
+    """
+    server = start_server()
+    server.register("digest", "digest:handle")
+    server.predict("digest", pattern(1, MIB))
+    before = segments(server)
+
+    psutil.Process(server.workers("digest")[0]["pid"]).kill()
+    until(lambda: server.predict("digest", pattern(2, MIB)).status == 200, "it works again")
+
+    assert segments(server) == before
+
+
+def test_a_server_that_stops_leaves_nothing_in_shared_memory(start_server):
+    """
+    Not even its folder.
+    """
+    server = start_server()
+    server.register("digest", "digest:handle")
+    server.predict("digest", pattern(1, MIB))
+    assert segments(server)
+
+    server.stop()
+
+    assert not arena_folder(server.runtime_dir).exists()
+
+
+def test_a_new_supervisor_serves_bodies_of_a_frontend_that_stayed(start_server, until):
+    """
+    It may start anew while frontends live, so it must not clear up after them.
+    """
+    server = start_server()
+    server.register("digest", "digest:handle")
+    server.predict("digest", pattern(1, MIB))
+    before = segments(server)
+
+    server.supervisor.kill()
+    server.wait_logged("frontend joined", count=2)
+    until(server.is_answering, "it serves again")
+    server.register("digest", "digest:handle")
+    body = pattern(2, MIB)
+
+    assert server.predict("digest", body).text == told(body)
+    assert segments(server) == before
+
+
+def test_an_arena_that_is_off_changes_nothing_but_the_speed(start_server):
+    """
+    arena_max_bytes=0, as where /dev/shm is missing or full.
+    """
+    server = start_server("--arena-max-bytes", "0")
+    server.register("digest", "digest:handle")
+    body = pattern(1, 5 * MIB)
+
+    assert server.predict("digest", body).text == told(body)
+    assert segments(server) == []
+
+
+def test_memory_stays_flat_over_hundreds_of_large_requests(server):
+    """
+    Nobody keeps a body: neither slots nor copies pile up.
+    """
+    server.register("digest", "digest:handle")
+    body = pattern(1, MIB)
+    sent = head("digest", len(body)) + body
+    connection = server.connect()
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            connection.send(sent)
+            assert connection.read_answer().text == told(body)
+
+    def weigh() -> int:
+        return sum(process.memory_info().rss for process in server.tree())
+
+    ask(100)
+    before, files = weigh(), segments(server)
+    ask(500)
+
+    assert weigh() - before < 8 * MIB
+    assert segments(server) == files
