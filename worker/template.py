@@ -84,7 +84,10 @@ def _serve(supervisor: socket.socket) -> None:
         Become: in the worker.
     """
     while True:
-        message, output, _, _ = socket.recv_fds(supervisor, MAX_MESSAGE_BYTES, 2)
+        try:
+            message, output, _, _ = socket.recv_fds(supervisor, MAX_MESSAGE_BYTES, 2)
+        except ConnectionResetError:
+            return  # it hung up before it read the last pid
         if not message:
             return
         try:
