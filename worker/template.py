@@ -66,11 +66,14 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=arguments.socket) as supervisor:
-        supervisor.send(READY)
         try:
+            supervisor.send(READY)
             _serve(supervisor)
         except Become as become:
             order, output = become.order, become.output
+        except ConnectionError:
+            # It hung up without reading all we said, READY for one: an end like any other.
+            return ExitCode.OK
         else:
             return ExitCode.OK
     _dress(order, output, own_path)
