@@ -397,7 +397,8 @@ class Server:
         ]
         new, expected = lines[self._errors_seen :], tuple(self._expected)
         self._errors_seen, self._expected = len(lines), []
-        assert [line for line in new if not line["event"].startswith(expected or "\n")] == []
+        unexpected = [line for line in new if not line["event"].startswith(expected or "\n")]
+        assert not unexpected, "\n".join(line["event"] for line in unexpected)
         for event in expected:
             assert any(line["event"].startswith(event) for line in new), event
 
