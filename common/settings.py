@@ -143,6 +143,9 @@ class Settings:
 
     # Queues, batches, requests (2, 8)
     job_queue_size: int = peer(100, "Jobs that may wait per model version.", minimum=1)
+    max_attempts: int = setting(
+        2, "Workers that may die under one request before it fails.", minimum=1, maximum=16
+    )
     queue_full_status: int = setting(
         503, "HTTP status when a queue is full.", choices=("503", "429")
     )

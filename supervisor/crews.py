@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol
 from stoker.errors import NoWorker, StokerError, WorkerDied, WorkerOutOfMemory
 from stoker.supervisor.actions import Abort, Action, Kill, Note, SendLeave, SendLoad, Spawn
 from stoker.supervisor.pools import Pool
+from stoker.supervisor.quarantine import Loss
 from stoker.supervisor.restarts import RestartRecord, after_death
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.workers import Worker, WorkerEvent, WorkerState
@@ -26,6 +27,9 @@ LEAVE_GRACE_S: Final = 10.0
 #: A SIGKILL that brought no exit is sent again; a process in an uninterruptible
 #: driver call dies only when the call returns.
 KILL_AGAIN_S: Final = 5.0
+#: Why we kill, where it matters afterwards.
+RETIRED: Final = "retired"
+SILENT: Final = "no answer within response_timeout"
 
 
 class Exit(NamedTuple):
@@ -221,7 +225,7 @@ class Crew:
         worker.move(WorkerEvent.EXITED)
         slot.worker = None
         self._devices.release(worker.worker_id)
-        failed = self._pool.lose(worker, self._error_for(worker, how))
+        failed = self._pool.lose(worker, self._loss_of(worker), self._error_for(worker, how))
         if not was_expected:
             self._note(
                 "warning",
@@ -276,7 +280,7 @@ class Crew:
         if worker is None or worker.state is not WorkerState.DRAINING:
             return
         if drain_s <= 0:
-            self.kill(worker, "retired", now)
+            self.kill(worker, RETIRED, now)
         else:
             known = worker.drain_until
             worker.drain_until = now + drain_s if known is None else min(known, now + drain_s)
@@ -291,10 +295,10 @@ class Crew:
             self.slots.remove(slot)
         elif not worker.can(WorkerEvent.RETIRE):
             # Nothing is lost with a worker that has not loaded.
-            self.kill(worker, "retired", now)
+            self.kill(worker, RETIRED, now)
         elif drain_s is not None and drain_s <= 0:
             self._pool.retire(worker)
-            self.kill(worker, "retired", now)
+            self.kill(worker, RETIRED, now)
         else:
             worker.move(WorkerEvent.RETIRE)
             worker.quiet_since = now if not worker.in_hand else worker.quiet_since
@@ -332,9 +336,9 @@ class Crew:
                 if now - worker.started_at > self.spec.startup_timeout_s:
                     self._abort(worker, "no answer within startup_timeout", now)
             elif worker.in_hand and now - worker.quiet_since > self.spec.response_timeout_s:
-                self._abort(worker, "no answer within response_timeout", now)
+                self._abort(worker, SILENT, now)
             elif worker.state is WorkerState.DRAINING and self._has_drained_too_long(worker, now):
-                self.kill(worker, "retired", now)
+                self.kill(worker, RETIRED, now)
 
     def _has_drained_too_long(self, worker: Worker, now: float) -> bool:
         if not worker.in_hand:
@@ -351,9 +355,14 @@ class Crew:
 
     # -- words ----------------------------------------------------------------
 
+    def _loss_of(self, worker: Worker) -> Loss:
+        if worker.why_killed == RETIRED:
+            return Loss.RETIRED
+        return Loss.SILENT if worker.why_killed == SILENT else Loss.CRASHED
+
     def _error_for(self, worker: Worker, how: Exit) -> Callable[[], StokerError]:
         facts = {"model": self.spec.model, "version": self.spec.version}
-        if worker.why_killed == "retired":
+        if worker.why_killed == RETIRED:
             return lambda: NoWorker("The worker was stopped before it could answer.", **facts)
         if how.is_oom_like and not worker.why_killed:
             return lambda: WorkerOutOfMemory(

@@ -21,7 +21,7 @@ from stoker.errors import (
     UnregisterTimeout,
 )
 from stoker.supervisor.actions import Action, Note, Refuse, Release, Resolve
-from stoker.supervisor.crews import Crew, Devices, Exit
+from stoker.supervisor.crews import RETIRED, Crew, Devices, Exit
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.registry import Registry
@@ -388,7 +388,7 @@ class Engine:
             )
             for worker in list(served.crew.workers()):
                 if worker.signalled_at is None:
-                    served.crew.kill(worker, "retired", now)
+                    served.crew.kill(worker, RETIRED, now)
 
     # -- stopping -------------------------------------------------------------
 
@@ -409,7 +409,7 @@ class Engine:
             for served in self._leaving:
                 for worker in list(served.crew.workers()):
                     if worker.signalled_at is None:
-                        served.crew.kill(worker, "retired", now)
+                        served.crew.kill(worker, RETIRED, now)
 
     # -- what has come true ---------------------------------------------------
 

@@ -79,15 +79,20 @@ class Job:
         arrived_at: When it was accepted; kept when the job is given back, so
             its batch delay and its place in the order are not started anew.
         sequence: Grows with arrival over the whole supervisor.
-        is_loner: Never in a batch with others (a describe job).
+        is_loner: Never in a batch with others (a describe job, or one that was
+            in a worker's hand when it died).
+        is_suspect: A worker died with it; see quarantine.
+        attempts: Times that a worker had started it when it died.
         pool: Whose queue it is in or came from.
         worker_id: Who holds it while it is SENT.
     """
 
     __slots__ = (
         "arrived_at",
+        "attempts",
         "deadline",
         "is_loner",
+        "is_suspect",
         "job_id",
         "payload",
         "pool",
@@ -111,6 +116,8 @@ class Job:
         self.arrived_at = arrived_at
         self.sequence = sequence
         self.is_loner = bool(flags & DESCRIBE)
+        self.is_suspect = False
+        self.attempts = 0
         self.state = JobState.QUEUED
         self.pool: Pool | None = None
         self.worker_id = -1

@@ -7,7 +7,7 @@ by a worker's answer, or by a `Refuse` of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from stoker.errors import (
     BadHandlerResult,
@@ -21,6 +21,7 @@ from stoker.supervisor.actions import Action, Forward, Refuse, SendBatch, SendDr
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
 from stoker.supervisor.dispatch import choose_busy
 from stoker.supervisor.jobs import Job, JobEvent, JobState
+from stoker.supervisor.quarantine import Loss, is_tried_again
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
@@ -55,6 +56,9 @@ class Pool:
         self._jobs = jobs
         self._actions = actions
         self._next_batch_id = next_batch_id
+        self._max_attempts = spec.max_attempts
+        #: Jobs that were in the hand of a worker that died, and have not ended.
+        self._suspects = 0
 
     # -- jobs -----------------------------------------------------------------
 
@@ -94,32 +98,39 @@ class Pool:
         """Give the worker no more; it keeps what it holds."""
         self._idle.pop(worker.worker_id, None)
 
-    def lose(self, worker: Worker, error: Callable[[], StokerError]) -> int:
-        """The worker is gone: its started batch fails, the others are given back.
+    def lose(self, worker: Worker, loss: Loss, error: Callable[[], StokerError]) -> int:
+        """The worker is gone: what it had started is tried again or fails, the rest goes back.
 
         Returns the number of jobs that failed.
         """
         self.workers.pop(worker.worker_id, None)
         self._idle.pop(worker.worker_id, None)
+        if not worker.in_hand:
+            return 0
         failed = 0
-        if worker.in_hand:
-            for job in worker.in_hand.popleft().jobs:
-                if not job.has_ended:
-                    failed += 1
-                    self._fail(job, error())
-            self._give_back(worker.in_hand)
-            worker.in_hand.clear()
-        return failed
-
-    def _give_back(self, batches: Iterable[Batch]) -> None:
-        returned = []
-        for batch in batches:
+        returned: list[Job] = []
+        for job in worker.in_hand.popleft().jobs:
+            if job.has_ended:
+                continue
+            job.attempts += 1
+            pieces = worker.has_sent_pieces
+            if is_tried_again(job, loss, self._max_attempts, has_sent_pieces=pieces):
+                job.is_loner = True
+                returned.append(job)
+            else:
+                failed += 1
+                self._fail(job, error())
+        for batch in worker.in_hand:
             self.queue.ahead -= len(batch.jobs)
-            for job in batch.jobs:
-                if not job.has_ended:
-                    job.move(JobEvent.GIVE_BACK)
-                    returned.append(job)
+            returned += [job for job in batch.jobs if not job.has_ended]
+        worker.in_hand.clear()
+        for job in returned:
+            job.move(JobEvent.GIVE_BACK)
+            if loss is Loss.CRASHED and not job.is_suspect:
+                job.is_suspect = True
+                self._suspects += 1
         self.queue.put_back(returned)
+        return failed
 
     # -- batches out, answers in -----------------------------------------------
 
@@ -134,7 +145,7 @@ class Pool:
                     self.due_at = due_at
                     return
                 worker = next(reversed(self._idle.values()))
-            elif is_full(queue, policy):
+            elif not self._suspects and is_full(queue, policy):
                 busy = choose_busy(self.workers.values(), len(self.workers))
                 if busy is None:
                     return
@@ -185,9 +196,12 @@ class Pool:
             self._actions.append(Forward(frontend_id, frame))
         if reply.is_last:
             self._finish_batch(worker, now)
+        elif reply.groups:
+            worker.has_sent_pieces = True
 
     def _finish_batch(self, worker: Worker, now: float) -> None:
         batch = worker.in_hand.popleft()
+        worker.has_sent_pieces = False
         for job in batch.jobs:
             if not job.has_ended:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))
@@ -220,6 +234,7 @@ class Pool:
         # The payload stays: the batch with it may be sent only at the end of the turn.
         job.move(event)
         self._jobs.pop(job.job_id, None)
+        self._suspects -= job.is_suspect
 
     def _fail(self, job: Job, error: StokerError) -> None:
         self._end(job, JobEvent.FAIL)

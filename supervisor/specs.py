@@ -60,6 +60,7 @@ def build_spec(
         or settings.default_startup_timeout,
         max_retry_s=config.max_retry_timeout_s,
         client_timeout_s=config.client_timeout_s or 0.0,
+        max_attempts=1 if is_not_idempotent(archive) else settings.max_attempts,
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
@@ -75,6 +76,11 @@ def build_spec(
         },
         shown={"url": archive.url, "runtime": archive.runtime},
     )
+
+
+def is_not_idempotent(archive: ResolvedArchive) -> bool:
+    """`idempotent: false` in model-config.yaml: never give a request to a handler twice."""
+    return archive.config_raw.get("idempotent") is False
 
 
 def initial_workers(

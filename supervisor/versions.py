@@ -91,6 +91,7 @@ class VersionSpec:
     startup_timeout_s: float = 120
     max_retry_s: float = 300
     client_timeout_s: float = 0
+    max_attempts: int = 2
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     is_loaded_at_startup: bool = False

@@ -98,6 +98,7 @@ class Worker:
         quiet_since: When the worker last gave a sign of life that counts for
             its current deadline (spawned, took up a batch, sent a piece).
         batch_since: When the first batch in hand was started.
+        has_sent_pieces: The first batch in hand has answered in part.
         service_time_s: Smoothed time of one batch; None before the first.
     """
 
@@ -105,6 +106,7 @@ class Worker:
         "batch_since",
         "device",
         "drain_until",
+        "has_sent_pieces",
         "in_hand",
         "is_told_to_leave",
         "loaded_at",
@@ -131,6 +133,7 @@ class Worker:
         self.batch_since = now
         self.loaded_at: float | None = None
         self.in_hand: deque[Batch] = deque()
+        self.has_sent_pieces = False
         self.service_time_s: float | None = None
         self.drain_until: float | None = None
         self.is_told_to_leave = False

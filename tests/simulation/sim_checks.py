@@ -244,22 +244,23 @@ class Judge:
         self._exited.add(worker_id)
         held = self._held.pop(worker_id)
         started = held.popleft()[1] if held else []
-        for _, job_ids in held:
-            for job_id in job_ids:
-                job = self._world.jobs.get(job_id)
-                if job is not None and job.holder == worker_id:
-                    job.holder = None
+        for job_id in (*started, *(job_id for _, job_ids in held for job_id in job_ids)):
+            job = self._world.jobs.get(job_id)
+            if job is not None and job.holder == worker_id:
+                job.holder = None
+                if job_id not in started:
                     self._world.counts["given back"] += 1
         return started
 
     def check_exit(self, worker_id: int, started: list[bytes]) -> None:
         for job_id in started:
-            job = self._world.jobs.get(job_id)
-            check(
-                job is None or job.holder != worker_id,
-                "a started job ends with its worker",
-                job_id,
-            )
+            job = self._world.engine._jobs.get(job_id)
+            if job is None:
+                continue
+            assert job.pool is not None
+            check(0 < job.attempts < job.pool._max_attempts, "tried as often as allowed", job_id)
+            check(job.is_loner and job.is_suspect, "who saw a death travels alone", job_id)
+            self._world.counts["tried again"] += 1
         check(self._world.engine.worker(worker_id) is None, "a gone worker is forgotten")
 
     # -- after every event ------------------------------------------------------------
@@ -285,7 +286,7 @@ class Judge:
             workers = pool.workers.values()
             if any(worker.state is WorkerState.READY for worker in workers):
                 check(next_due <= due_at, "a free worker does not wait for due work", due_at)
-            elif is_full(pool.queue, pool.policy):
+            elif is_full(pool.queue, pool.policy) and not pool._suspects:
                 check(choose_busy(workers, len(workers)) is None, "credit is used", pool.model)
 
     def _look_at_queue(self, served: Served) -> None:
@@ -296,7 +297,12 @@ class Judge:
             for batch in islice(worker.in_hand, 1, None)
         )
         check(queue.ahead == ahead, "ahead is what was sent ahead", queue.ahead, ahead)
-        check(queue.pending <= queue.capacity, "the queue keeps its bound", queue.pending)
+        again = sum(job.attempts > 0 for job in queue)
+        bound = queue.capacity + again  # what a dead worker had started was admitted once
+        check(queue.pending <= bound, "the queue keeps its bound", queue.pending, bound)
+        held = [j for w in served.pool.workers.values() for b in w.in_hand for j in b.jobs]
+        suspects = sum(j.is_suspect and not j.has_ended for j in (*queue, *held))
+        check(served.pool._suspects == suspects, "suspects are counted", suspects)
         orders = [self._world.jobs[job.job_id].order for job in queue]
         check(orders == sorted(orders), "the queue is in order of arrival", orders)
         check(queue.loners == sum(job.is_loner for job in queue), "loners are counted")

@@ -103,5 +103,6 @@ def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
         startup_timeout_s=rng.choice((1.0, 3.0)),
         max_retry_s=rng.choice((0.0, 3.0, 15.0)),
         client_timeout_s=rng.choice((0.0, 0.0, 0.0, 0.05, 0.5)),
+        max_attempts=rng.choice((1, 2, 2, 3)),
         device_type=rng.choice(("cpu", "gpu")),
     )

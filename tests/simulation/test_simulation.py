@@ -29,6 +29,8 @@ REACHED = (
     "could not be started",
     "frontends lost",
     "given back",
+    "tried again",
+    "tried again",
     "lies seen through",
     "refused: bad_handler_result",
     "refused: deadline_exceeded",
@@ -103,7 +105,7 @@ def plant_blind_deadlines(monkeypatch):
 
 
 def plant_lost_batches(monkeypatch):
-    monkeypatch.setattr(pools.Pool, "_give_back", lambda self, batches: None)
+    monkeypatch.setattr(queues.JobQueue, "put_back", lambda self, jobs: None)
 
 
 def plant_unbounded_queue(monkeypatch):

@@ -64,6 +64,8 @@ class Stage:
         delay_s: float = 0.0,
         **spec: Any,
     ) -> VersionKey:
+        # One attempt unless a test is about trying again.
+        spec = {"max_attempts": 1, **spec}
         made = VersionSpec(model, version, batch=BatchPolicy(batch_size, delay_s), **spec)
         self.engine.register(made)
         self.end_turn()
