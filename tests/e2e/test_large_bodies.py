@@ -108,9 +108,10 @@ def test_bodies_never_mix_while_clients_come_and_leave(server, until):
     assert wrong == []
 
 
-def test_jobs_behind_a_dying_worker_keep_their_bodies(server, until):
+def test_jobs_of_a_dying_worker_keep_their_bodies(server, until):
     """
-    A slot is held until the client has its answer, not until some worker has got the job.
+    A slot is held until the client has its answer, not until some worker has got the job;
+    the one in hand may be tried again, those behind it must be.
     """
     server.register("digest", "digest:handle")
     body = pattern(1, MIB)
@@ -123,7 +124,8 @@ def test_jobs_behind_a_dying_worker_keep_their_bodies(server, until):
     psutil.Process(server.workers("digest")[0]["pid"]).kill()
     gate.close()
 
-    assert asked.answer().status == 507
+    first = asked.answer()
+    assert first.status == 507 or first.text == told(body)
     assert [one.answer().text for one in behind] == [told(pattern(seed, MIB)) for seed in (2, 3)]
 
 

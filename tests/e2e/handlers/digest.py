@@ -1,5 +1,6 @@
 """Says what kind of value the body is and what is in it; may wait for the test first."""
 
+import contextlib
 import hashlib
 import os
 
@@ -13,7 +14,9 @@ def handle(data, context):
 
 def _told(body, gate):
     if gate:
-        with open(os.path.join(os.environ["E2E_GATES"], gate), "rb") as held:
+        # Tried again after the test has taken the gate away, nothing holds it.
+        place = os.path.join(os.environ["E2E_GATES"], gate)
+        with contextlib.suppress(FileNotFoundError), open(place, "rb") as held:
             held.read()
     if isinstance(body, (bytes, bytearray)):
         told = f"{type(body).__name__} {hashlib.sha256(body).hexdigest()}"
