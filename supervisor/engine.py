@@ -260,6 +260,8 @@ class Engine:
         job = self._jobs.get(job_id)
         if job is not None and job.pool is not None:
             job.pool.cancel(job)
+            # The last suspect may have gone: what it held up may go ahead now.
+            self._touched[job.pool] = None
 
     def forget_frontend(self, frontend_id: bytes, now: float) -> None:
         """A frontend process is gone and its clients with it."""
@@ -367,6 +369,7 @@ class Engine:
                 continue  # ten thousand registered models without workers cost nothing
             if len(served.pool.queue):
                 served.pool.expire(now)
+                self._touched[served.pool] = None
             served.crew.sweep(now)
             self._adopt_new_workers(served)
             self._sweep_waiters(served, now)

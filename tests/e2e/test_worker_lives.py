@@ -51,10 +51,30 @@ def test_killed_worker_is_replaced_and_the_next_request_answered(server):
     assert server.describe("m")["workers"][0]["status"] == "READY"
 
 
-def test_killed_worker_costs_only_the_request_in_its_hand(server, until):
+def test_killed_worker_costs_its_clients_a_moment_and_no_error(server, until):
     """
-    What was queued behind it goes to the replacement.
+    The request in its hand is tried again, what was queued behind it goes to the replacement.
     """
+    server.register("m", "does:handle")
+    gate = server.gate("dies")
+    in_hand = ask_later(server, gate="dies")
+    gate.wait_reached()
+    queued = [ask_later(server, do="ok") for _ in range(3)]
+    until(lambda: pending(server) == 3, "three requests wait")
+
+    os.kill(pid_of(server), signal.SIGKILL)
+    gate.let_go()
+    gate.let_go()  # of the one who tries again
+
+    assert in_hand.answer().status == 200
+    assert [each.answer().status for each in queued] == [200] * 3
+
+
+def test_killed_worker_costs_only_the_request_in_its_hand(start_server, until):
+    """
+    Where nothing may be tried twice, the client is told; the others notice nothing.
+    """
+    server = start_server("--max-attempts", "1")
     server.register("m", "does:handle")
     gate = server.gate("dies")
     in_hand = ask_later(server, gate="dies")
