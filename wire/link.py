@@ -98,8 +98,11 @@ class Pending:
 
     def put(self, answer: Answer | StokerError, *, is_last: bool) -> None:
         self.has_ended = is_last
-        if self._callback is not None:
-            self._callback(answer)
+        callback = self._callback
+        if callback is not None:
+            if is_last:
+                self._callback = None  # it holds us as we hold it
+            callback(answer)
             return
         if self._answers is None:
             self._answers = deque()
