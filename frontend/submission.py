@@ -19,7 +19,7 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
-from stoker.wire.payloads import Answer, pack_request
+from stoker.wire.payloads import Answer, header_block, pack_request
 
 #: A client's own deadline, in milliseconds, counted from the request's arrival.
 TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
@@ -55,13 +55,11 @@ class Submission:
         kind = exchange.content_type
         content_type = None if kind is None else kind.decode("latin-1")
         parameters = read_parameters(content_type, exchange.body_to_send(), self._limits)
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in exchange.headers
-        }
-        headers.update(self._added)
+        added = self._added
         if self._has_url_path:
-            headers["url_path"] = rest
-        return pack_request(exchange.request_id, [*headers.items()], parameters)
+            added = (*added, ("url_path", rest))
+        block = header_block(exchange.headers, added)
+        return pack_request(exchange.request_id, block, parameters)
 
     def _patience(self, asked: bytes | None) -> float:
         """Seconds until nobody wants the answer: the setting, or less if the client says so."""

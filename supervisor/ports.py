@@ -76,6 +76,8 @@ class Port(Generic[In]):
     def send(self, identity: bytes, message: ToFrontend | ToWorker) -> bool:
         """Send now; a peer that cannot take it is reported lost and False returned."""
         frame = codec.encode(message)
+        # Before, because a send that fails may have eaten the edge as well.
+        self._reader.check_soon()
         try:
             self._socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
             self._socket.send(frame, zmq.NOBLOCK, copy=not sockets.is_worth_sharing(frame))
@@ -83,7 +85,6 @@ class Port(Generic[In]):
             # EHOSTUNREACH: gone; EAGAIN: it stopped reading long ago.
             self._on_lost(identity, str(error))
             return False
-        self._reader.check_soon()
         return True
 
     def drain_now(self) -> None:

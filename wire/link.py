@@ -293,12 +293,13 @@ class Link:
         if self._socket is None:
             return False
         frame = codec.encode(message)
+        assert self._reader is not None
+        # Before, because a send that fails may have eaten the edge as well.
+        self._reader.check_soon()
         try:
             self._socket.send(frame, zmq.NOBLOCK, copy=not sockets.is_worth_sharing(frame))
         except zmq.Again:
             return False
-        assert self._reader is not None
-        self._reader.check_soon()
         return True
 
     def _greet(self) -> None:

@@ -3,7 +3,8 @@
 Only the frontend and the worker read these; the supervisor forwards them.
 
     request payload
-        request_id | n headers | n * (name | value) | [name | content_type | body]*
+        request_id | header block | [name | content_type | body]*
+    where the header block is UTF-8 text, "name LF value LF name LF value ...", and
     where a large body is in the sender's arena (`arena.py`) and instead of it stands
         [segment | offset | length | generation]
 
@@ -32,6 +33,8 @@ from stoker.wire.frames import JOB_ID_BYTES
 #: Three digits are what HTTP has room for.
 MAX_STATUS: Final = 999
 _TEXT: Final = {str}
+#: Where the parameters of a request payload begin.
+FIRST_PARAMETER: Final = 2
 
 
 class Parameter(NamedTuple):
@@ -46,12 +49,43 @@ class RequestPayload(NamedTuple):
     parameters: list[Parameter]
 
 
-def pack_request(
-    request_id: str, headers: Sequence[tuple[str, str]], parameters: Sequence[Parameter]
-) -> bytes:
-    fields: list[Any] = [request_id, len(headers)]
-    for header in headers:
-        fields += header
+def header_block(raw: Sequence[tuple[bytes, bytes]], added: Sequence[tuple[str, str]]) -> bytes:
+    """All headers as one string: most handlers never look at them, so nobody takes them apart.
+
+    Args:
+        raw: As they came, in HTTP's Latin-1.
+        added: By the server; stronger than the client's of the same name.
+    """
+    flat = [part for header in raw for part in header]
+    block = b"\n".join(flat)
+    if not block.isascii():
+        block = block.decode("latin-1").encode()
+    if block.count(b"\n") != max(0, len(flat) - 1):
+        block = b"\n".join([part.replace(b"\n", b" ") for part in flat])
+        block = block.decode("latin-1").encode()
+    texts = [text.replace("\n", " ") for header in added for text in header]
+    if not texts:
+        return block
+    tail = "\n".join(texts).encode("utf-8", "replace")
+    return b"%b\n%b" % (block, tail) if flat else tail
+
+
+def split_header_block(block: bytes) -> list[str]:
+    """name, value, name, value ...  Raises ProtocolError if it is not such a block."""
+    if not block:
+        return []
+    try:
+        texts = block.decode().split("\n")
+    except UnicodeDecodeError:
+        raise ProtocolError("a request payload has a wrong header") from None
+    if len(texts) % 2:
+        raise ProtocolError("a request payload has a wrong header")
+    return texts
+
+
+def pack_request(request_id: str, block: bytes, parameters: Sequence[Parameter]) -> bytes:
+    """`block` comes from `header_block`."""
+    fields: list[Any] = [request_id, block]
     for parameter in parameters:
         fields += parameter
     return codec.pack(fields)
@@ -62,18 +96,15 @@ def unpack_request(payload: bytes) -> RequestPayload:
     fields = codec.unpack(payload)
     if type(fields) is not list or len(fields) < 2:
         raise ProtocolError("not a request payload")
-    request_id, count = fields[0], fields[1]
-    if type(request_id) is not str or type(count) is not int or count < 0:
+    request_id, block = fields[0], fields[1]
+    if type(request_id) is not str or type(block) is not bytes:
         raise ProtocolError("not a request payload")
-    end = 2 + 2 * count
-    if end > len(fields) or (len(fields) - end) % 3:
+    if (len(fields) - FIRST_PARAMETER) % 3:
         raise ProtocolError("a request payload is cut off")
-    texts = fields[2:end]
-    if not set(map(type, texts)) <= _TEXT:
-        raise ProtocolError("a request payload has a wrong header")
+    texts = split_header_block(block)
     headers = list(zip(texts[::2], texts[1::2], strict=True))
     parameters = []
-    for i in range(end, len(fields), 3):
+    for i in range(FIRST_PARAMETER, len(fields), 3):
         name, content_type, body = fields[i : i + 3]
         if type(body) is list:
             body = read_descriptor(body)

@@ -1,7 +1,7 @@
 """One job's request, taken apart only as far as somebody asks.
 
-Most handlers look at the body and never at a header, so headers stay a flat
-list until `headers` is read.  The layout is drawn in `wire/payloads.py`.
+Most handlers look at the body and never at a header, so headers stay one
+string until `headers` is read.  The layout is drawn in `wire/payloads.py`.
 A large body is copied out of its sender's arena here, once.
 """
 
@@ -14,7 +14,7 @@ from stoker.errors import ProtocolError
 from stoker.wire import codec
 from stoker.wire.arena import ArenaReader
 from stoker.wire.frames import FRONTEND_ID_BYTES
-from stoker.wire.payloads import read_descriptor
+from stoker.wire.payloads import FIRST_PARAMETER, read_descriptor, split_header_block
 
 
 class Headers(dict[str, Any]):
@@ -60,7 +60,7 @@ class Headers(dict[str, Any]):
 class Request:
     """What one client sent: an id, headers, and named parameters."""
 
-    __slots__ = ("_fields", "_first_parameter", "_headers", "request_id")
+    __slots__ = ("_fields", "_headers", "request_id")
 
     def __init__(
         self, payload: bytes, job_id: bytes = b"", arena: ArenaReader | None = None
@@ -72,28 +72,32 @@ class Request:
             Cancelled: A body is not in the arena any more: the client left.
         """
         fields = codec.unpack(payload)
-        try:
-            self.request_id: str = fields[0]
-            first: int = 2 + 2 * fields[1]
-        except (TypeError, IndexError, KeyError):
-            raise ProtocolError("not a request payload") from None
-        if (len(fields) - first) % 3 or len(fields) < first:
+        if (
+            type(fields) is not list
+            or (len(fields) - FIRST_PARAMETER) % 3
+            or len(fields) < FIRST_PARAMETER
+            or type(fields[0]) is not str
+            or type(fields[1]) is not bytes
+        ):
             raise ProtocolError("not a request payload")
-        for i in range(first + 2, len(fields), 3):
+        for i in range(FIRST_PARAMETER + 2, len(fields), 3):
             if type(fields[i]) is list:
                 if arena is None:
                     raise ProtocolError("a body in an arena that is not ours")
                 fields[i] = arena.read(job_id[:FRONTEND_ID_BYTES], read_descriptor(fields[i]))
+        self.request_id: str = fields[0]
         self._fields: list[Any] = fields
-        self._first_parameter = first
         self._headers: Headers | None = None
 
     def parameters(self) -> list[tuple[str, str, bytes | bytearray]]:
         """(name, content type, body) in the order they were sent; a bytearray is the caller's."""
-        fields, first = self._fields, self._first_parameter
-        if len(fields) == first + 3:  # a whole body, as almost always
-            return [(fields[first], fields[first + 1], fields[first + 2])]
-        return [(fields[i], fields[i + 1], fields[i + 2]) for i in range(first, len(fields), 3)]
+        fields = self._fields
+        if len(fields) == FIRST_PARAMETER + 3:  # a whole body, as almost always
+            return [(fields[2], fields[3], fields[4])]
+        return [
+            (fields[i], fields[i + 1], fields[i + 2])
+            for i in range(FIRST_PARAMETER, len(fields), 3)
+        ]
 
     @property
     def headers(self) -> Headers:
@@ -102,7 +106,7 @@ class Request:
             headers = self._headers = Headers(
                 (name, {"content-type": kind}) for name, kind, _ in self.parameters()
             )
-            fields = self._fields
-            for i in range(2, self._first_parameter, 2):
-                headers[fields[i]] = fields[i + 1]
+            texts = split_header_block(self._fields[1])
+            for i in range(0, len(texts), 2):
+                headers[texts[i]] = texts[i + 1]
         return headers

@@ -98,7 +98,7 @@ class FrontendPeer(Peer):
     def job(self, body: str, model: str = "m", deadline_s: float = 60.0) -> f.SubmittedJob:
         self._counter += 1
         job_id = self.identity + self._counter.to_bytes(8, "big")
-        payload = payloads.pack_request("id", [], [payloads.Parameter("body", "", body.encode())])
+        payload = payloads.pack_request("id", b"", [payloads.Parameter("body", "", body.encode())])
         return f.SubmittedJob(job_id, model, None, time.monotonic() + deadline_s, 0, payload)
 
     def submit(self, *bodies: str) -> list[bytes]:

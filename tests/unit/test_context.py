@@ -21,7 +21,9 @@ def context():
 
 def a_request(number: int, headers: list[tuple[str, str]]) -> Request:
     body = payloads.Parameter("body", "text/plain", b"hi")
-    return Request(payloads.pack_request(f"id-{number}", headers, [body]))
+    return Request(
+        payloads.pack_request(f"id-{number}", payloads.header_block([], headers), [body])
+    )
 
 
 def test_users_can_build_a_context_in_their_own_tests():

@@ -37,9 +37,8 @@ def request(
     request_id: str = "id-0",
     name: str = "body",
 ) -> bytes:
-    return payloads.pack_request(
-        request_id, headers or [], [payloads.Parameter(name, content_type, body)]
-    )
+    block = payloads.header_block([], headers or [])
+    return payloads.pack_request(request_id, block, [payloads.Parameter(name, content_type, body)])
 
 
 class Answered:

@@ -80,7 +80,7 @@ def test_forms_keep_their_names_and_the_last_of_equal_names_wins(serve):
     )
     parts = [("data", "", b"1"), ("note", "text/plain", b"hi"), ("data", "", b"2")]
 
-    answer = peer.ask(payloads.pack_request("id", [], [payloads.Parameter(*p) for p in parts]))
+    answer = peer.ask(payloads.pack_request("id", b"", [payloads.Parameter(*p) for p in parts]))
 
     assert json.loads(answer.one().body) == [["data", "bytearray(b'2')"], ["note", "hi"]]
 
