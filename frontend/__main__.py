@@ -7,6 +7,7 @@ loaded; each builds its own.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -189,6 +190,9 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
     notifier = Notifier(environ)
+    # The processes to be forked share what exists now, as long as nobody writes to it.
+    gc.collect()
+    gc.freeze()
     # gunicorn would say READY as soon as it has sockets: too early.
     os.environ.pop("NOTIFY_SOCKET", None)
     FrontendApplication(settings, listeners, sockets, notifier).run()

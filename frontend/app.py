@@ -104,8 +104,9 @@ class Frontend:
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _start(self) -> None:
-        # What was imported lives as long as we do; and a request makes no cycles.
-        gc.collect()
+        # What was imported lives as long as we do, and a request makes no cycles.
+        # No collection here: it would write to every object, and so take a copy
+        # of all the memory that is shared with the master.
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         await self.link.start()
