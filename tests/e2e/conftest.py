@@ -161,6 +161,11 @@ class Gate:
         os.close(self._fd)
         self._fd = -1
 
+    def stay_open(self) -> None:
+        """Whoever comes from now on passes; who waits already goes on waiting."""
+        self.path.unlink()
+        self.path.touch()
+
     def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)

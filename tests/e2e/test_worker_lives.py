@@ -62,9 +62,8 @@ def test_killed_worker_costs_its_clients_a_moment_and_no_error(server, until):
     queued = [ask_later(server, do="ok") for _ in range(3)]
     until(lambda: pending(server) == 3, "three requests wait")
 
+    gate.stay_open()  # for the one who tries again
     os.kill(pid_of(server), signal.SIGKILL)
-    gate.let_go()
-    gate.let_go()  # of the one who tries again
 
     assert in_hand.answer().status == 200
     assert [each.answer().status for each in queued] == [200] * 3
