@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
 from stoker.clock import Clock
-from stoker.errors import Internal, InvalidParameter, StokerError, TooManyRequests
+from stoker.errors import Internal, InvalidParameter, LoadFailed, StokerError, TooManyRequests
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
@@ -37,6 +37,7 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.specs import build_spec, initial_workers
 from stoker.supervisor.statistics import statistics
 from stoker.supervisor.versions import VersionKey, VersionSpec
+from stoker.supervisor.worker_output import log_name
 
 log = get_logger("control")
 
@@ -125,6 +126,9 @@ class Control:
         """The engine says how a waiting call ended."""
         if call.caller is None:
             return
+        if isinstance(outcome, LoadFailed):
+            details = outcome.details
+            details["log"] = log_name(details["model"], details["version"])
         if isinstance(outcome, StokerError):
             self._answer(call.caller, outcome)
         else:
