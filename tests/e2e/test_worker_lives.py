@@ -155,6 +155,7 @@ def test_failed_load_is_told_in_the_synchronous_answer(server):
     assert document["type"] == "InternalServerException"
     assert document["message"] == "Failed to start workers for model b version: 1.0"
     assert document["failure"]["lastLine"] == LAST_LINE
+    assert document["failure"]["log"] == "models/b/1.0.log"
     assert server.manage("GET", "/models/b").status == 404
 
 
