@@ -49,7 +49,12 @@ class Submission:
         """
         payload = self._payload(exchange, rest)
         deadline = self._clock.now() + self._patience(exchange.patience)
-        return self._link.submit(model, version, deadline, _NO_FLAGS, payload)
+        # A client's own deadline is the client's; ours is for waiting, and what a
+        # worker has taken up is bounded by the model's response_timeout.
+        is_clients = exchange.patience is not None
+        return self._link.submit(
+            model, version, deadline, _NO_FLAGS, payload, ends_in_hand=is_clients
+        )
 
     def _payload(self, exchange: Exchange, rest: str) -> bytes:
         kind = exchange.content_type

@@ -388,7 +388,7 @@ class Crew:
                     "model": self.spec.model,
                     "version": self.spec.version,
                     "worker": worker.slot,
-                    "pid": worker.pid,
+                    "worker_pid": worker.pid,
                     **facts,
                 },
             )

@@ -272,8 +272,11 @@ class Supervisor:
         elif isinstance(message, f.Call):
             self._control.call(Caller(identity, message.call_id), message.verb, message.arguments)
         else:
+            if message.protocol != f.PROTOCOL:
+                self._frontend_port.ban(identity, "a frontend of another release")
+                return
             if identity not in self._frontends:
-                log.info("frontend joined", pid=message.pid)
+                log.info("frontend joined", frontend_pid=message.pid)
             self._frontends[identity] = now
             # Not before the startup models are registered: nobody shall be told
             # that a model is unknown which is only not there yet.
@@ -334,6 +337,7 @@ class Supervisor:
             process is None
             or process.identity is not None
             or process.pid != hello.pid
+            or hello.protocol != f.PROTOCOL
             or not hmac.compare_digest(process.token, hello.token)
         ):
             self._worker_port.ban(identity, "a worker that we did not start")

@@ -340,7 +340,7 @@ def reap_strays(launcher: Launcher) -> None:
 
 def _facts(running: _Running) -> dict[str, object]:
     process = running.process
-    return {"worker": process.worker_id, "pid": process.pid, "label": running.label}
+    return {"worker": process.worker_id, "worker_pid": process.pid, "label": running.label}
 
 
 class Nursery(Protocol):
@@ -400,7 +400,7 @@ def _confine(pid: int) -> None:
         with open(f"/proc/{pid}/oom_score_adj", "w") as file:
             file.write(str(_worker_oom_score()))
     except (OSError, ValueError) as error:
-        log.debug("worker not confined", pid=pid, reason=str(error))
+        log.debug("worker not confined", worker_pid=pid, reason=str(error))
 
 
 @functools.cache
@@ -415,4 +415,4 @@ def _kill_group(pid: int) -> None:
     except ProcessLookupError:
         pass
     except PermissionError as error:  # a child that became another user
-        log.warning("process group not killed", pid=pid, reason=str(error))
+        log.warning("process group not killed", worker_pid=pid, reason=str(error))

@@ -29,10 +29,10 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         REPLIES        | [batch_id | is_last | ended ids | n | n * (frontend_id | answer frame)]*
 
 A job id is 16 bytes, `frontend_id` (8, the sender's incarnation and its zmq
-routing id) followed by a counter (8), so a worker can group answers by
-frontend without being told.  `ended ids` are joined 16-byte ids: all the
-supervisor needs to know of an answer.  Deadlines are seconds on
-CLOCK_MONOTONIC.  `payload` and `answer frame` are bytes that only the two ends
+routing id) followed by 8 random ones, so a worker can group answers by
+frontend without being told, and cannot guess the id of another's job.
+`ended ids` are joined 16-byte ids: all the supervisor needs to know of an
+answer.  Deadlines are seconds on CLOCK_MONOTONIC.  `payload` and `answer frame` are bytes that only the two ends
 read; `payloads.py` draws them.
 
 Source: design section 3.

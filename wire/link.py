@@ -39,7 +39,9 @@ LOST_AFTER_S: Final = 30.0
 SWEEP_S: Final = 0.25
 #: Coalesced jobs leave at once beyond this, far below the largest frame.
 MAX_SUBMIT_BYTES: Final = 16 << 20
-_COUNTER_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
+#: Random job ids are drawn this many at a time.
+SUFFIX_BATCH: Final = 512
+_SUFFIX_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
 
 
 def new_frontend_id() -> bytes:
@@ -131,7 +133,8 @@ class Link:
         self._clock = clock or MonotonicClock()
         self._max_pending = max_pending
         self.frontend_id = frontend_id or new_frontend_id()
-        self._counter = 0
+        self._suffixes = b""
+        self._suffix_at = 0
         self._pending: dict[bytes, Pending] = {}
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._call_counter = 0
@@ -195,9 +198,20 @@ class Link:
     # -- jobs -----------------------------------------------------------------
 
     def submit(
-        self, model: str, version: str | None, deadline: float, flags: int, payload: bytes
+        self,
+        model: str,
+        version: str | None,
+        deadline: float,
+        flags: int,
+        payload: bytes,
+        *,
+        ends_in_hand: bool = True,
     ) -> Pending:
         """Queue one job for the next message to the supervisor.
+
+        Args:
+            ends_in_hand: The deadline holds for a job that a worker has taken
+                up, too; else only `response_timeout` bounds it from then on.
 
         Raises:
             SupervisorUnavailable: No supervisor has welcomed us.
@@ -209,9 +223,8 @@ class Link:
             raise TooManyRequests(
                 "Too many requests are waiting; try again later.", limit=self._max_pending
             )
-        self._counter += 1
-        job_id = self.frontend_id + self._counter.to_bytes(_COUNTER_BYTES, "big")
-        pending = Pending(self, job_id, deadline)
+        job_id = self.frontend_id + self._next_suffix()
+        pending = Pending(self, job_id, deadline if ends_in_hand else math.inf)
         self._pending[job_id] = pending
         self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
         self._outbox_bytes += len(payload)
@@ -224,6 +237,15 @@ class Link:
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         return pending
+
+    def _next_suffix(self) -> bytes:
+        """Bytes that nobody guesses: a worker must not be able to answer for another one."""
+        at = self._suffix_at
+        if at >= len(self._suffixes):
+            self._suffixes = os.urandom(SUFFIX_BATCH * _SUFFIX_BYTES)
+            at = 0
+        self._suffix_at = at + _SUFFIX_BYTES
+        return self._suffixes[at : at + _SUFFIX_BYTES]
 
     def cancel(self, job_id: bytes) -> None:
         """Forget a job here and tell the supervisor."""

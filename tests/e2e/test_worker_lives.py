@@ -43,7 +43,7 @@ def test_killed_worker_is_replaced_and_the_next_request_answered(server):
     pid = pid_of(server)
 
     os.kill(pid, signal.SIGKILL)
-    server.wait_logged("worker lost", pid=pid)
+    server.wait_logged("worker lost", worker_pid=pid)
     answer = ask(server, do="pid")
 
     assert answer.status == 200
