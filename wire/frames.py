@@ -32,8 +32,8 @@ A job id is 16 bytes, `frontend_id` (8, the sender's incarnation and its zmq
 routing id) followed by 8 random ones, so a worker can group answers by
 frontend without being told, and cannot guess the id of another's job.
 `ended ids` are joined 16-byte ids: all the supervisor needs to know of an
-answer.  Deadlines are seconds on CLOCK_MONOTONIC.  `payload` and `answer frame` are bytes that only the two ends
-read; `payloads.py` draws them.
+answer.  Deadlines are seconds on CLOCK_MONOTONIC.  `payload` and `answer
+frame` are bytes that only the two ends read; `payloads.py` draws them.
 
 Source: design section 3.
 """
