@@ -4,7 +4,7 @@ For a terminal, a container, a test; under systemd the two units do this.  One
 thread, one `select`: signal handlers only queue a byte, children speak through
 one notify socket each, and every wait has a deadline.
 
-    supervisor starts -> ready -> frontend starts -> ready -> "Model server started."
+    both start -> supervisor ready, frontend ready -> "Model server started."
     SIGTERM or SIGINT -> frontend drains and ends -> supervisor ends -> exit
 
 Source: design section 1; contracts/torchserve.md 1.1 for the line on stdout.
