@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import sys
 import time
 from collections import Counter
@@ -33,8 +34,11 @@ from process_tree import CpuSample, sample_cpu
 MAX_HEADER_BYTES = 64 * 1024
 #: How long after the window answers may still come in.
 GRACE_S = 30.0
-#: A server that closes or refuses is asked again after this, not at once.
+#: A server that hangs up or does not accept is asked again after this, not at
+#: once; one that said `connection: close` with its answer at once.
 RECONNECT_S = 0.05
+#: Shares of the answers whose latencies are kept, for distributions.
+QUANTILES = (*(n / 50 for n in range(50)), 0.99, 0.995, 0.999, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,14 @@ class Outcome:
     Attributes:
         failures: Answers with a status other than 2xx, and connections that
             broke, by status or by kind.
+        refusals_s: How long those other answers took.
         cpu_s: CPU seconds of the server's process tree; None if not asked for.
     """
 
     requests: int = 0
     seconds: float = 0.0
     latencies_s: list[float] = field(default_factory=list, repr=False)
+    refusals_s: list[float] = field(default_factory=list, repr=False)
     failures: Counter[str] = field(default_factory=Counter)
     cpu_s: float | None = None
     cpu_s_by_role: dict[str, float] = field(default_factory=dict)
@@ -98,6 +104,11 @@ class Outcome:
         figures["requests_per_s"] = self.requests / self.seconds if self.seconds else 0.0
         figures["p50_ms"] = percentile(ordered, 0.50) * 1000
         figures["p99_ms"] = percentile(ordered, 0.99) * 1000
+        figures["quantiles_ms"] = [round(percentile(ordered, q) * 1000, 4) for q in QUANTILES]
+        if self.refusals_s:
+            refusals = sorted(self.refusals_s)
+            figures["refusal_p50_ms"] = percentile(refusals, 0.50) * 1000
+            figures["refusal_p99_ms"] = percentile(refusals, 0.99) * 1000
         if self.cpu_s is not None and self.requests:
             figures["cpu_s_per_1000"] = self.cpu_s / self.requests * 1000
         return figures
@@ -227,7 +238,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._sent_at:
             self._driver.record_failure("connection lost")
-        self._driver.closed()
+        self._driver.closed(at_once=not self._sent_at and self._framing.closes)
 
 
 class Driver:
@@ -251,20 +262,24 @@ class Driver:
                 self._outcome.latencies_s.append(latency_s)
             else:
                 self._outcome.failures[str(status)] += 1
+                self._outcome.refusals_s.append(latency_s)
 
     def record_failure(self, kind: str) -> None:
         if self._is_counting:
             self._outcome.failures[kind] += 1
 
-    def closed(self) -> None:
+    def closed(self, *, at_once: bool = False) -> None:
         """A connection ended or could not be made; the loop goes on with a new one."""
         self._open -= 1
         if not self.is_over:
-            asyncio.get_running_loop().call_later(RECONNECT_S, self._spawn_connect)
+            wait_s = 0.0 if at_once else RECONNECT_S
+            asyncio.get_running_loop().call_later(wait_s, self._spawn_connect)
         elif self._open == 0:
             self._all_closed.set()
 
     def _spawn_connect(self) -> None:
+        if self.is_over:
+            return
         self._open += 1
         # The loop itself holds tasks only weakly.
         task = asyncio.ensure_future(self._connect())
@@ -322,6 +337,9 @@ def main() -> int:
     parser.add_argument("--content-type", default="application/octet-stream")
     parser.add_argument("--pid", type=int, action="append", default=[], help="root of the server")
     options = parser.parse_args()
+    # Every connection is a file.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     body = options.body_file.read_bytes() if options.body_file else b"x" * options.body_bytes
     load = Load(
         options.url,

@@ -92,11 +92,16 @@ def wait_idle(root_pids: Iterable[int], timeout_s: float = 30.0) -> bool:
 
 def resident_bytes(root_pids: Iterable[int]) -> int:
     """Memory of the whole tree, shared pages divided among those who share them (PSS)."""
-    total = 0
+    return sum(resident_by_role(root_pids).values())
+
+
+def resident_by_role(root_pids: Iterable[int]) -> dict[str, int]:
+    """The same by role."""
+    by_role: dict[str, int] = defaultdict(int)
     for process in tree(root_pids):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-            total += process.memory_full_info().pss
-    return total
+            by_role[role_of(process)] += process.memory_full_info().pss
+    return dict(by_role)
 
 
 def roots_listening_on(port: int) -> list[int]:

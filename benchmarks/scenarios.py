@@ -1,8 +1,7 @@
-"""What is measured: each scenario as a record, with the server it needs.
+"""What is measured: each load as a record, with the models it needs.
 
-All steady loads run against one server with all models.  A peer is asked the same
-things in the same order and must serve the same models under the same names
-(benchmarks/README.md says which).
+Every server is asked the same things in the same order and serves the same
+models under the same names; what one cannot serve is left out of its rows.
 """
 
 from __future__ import annotations
@@ -16,25 +15,26 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """How one model is registered: the query of POST /models."""
+    """How one model is registered: the query of POST /models.
+
+    Attributes:
+        handler: `module:function` in `benchmarks/models/`.
+        body_bytes: What it wants to be sent if the load does not say.
+    """
 
     name: str
-    handler: str = ""
-    url: str = ""
+    handler: str
     batch_size: int = 1
     max_batch_delay_ms: int = 0
+    body_bytes: int = 100
 
     def query(self) -> dict[str, Any]:
-        query: dict[str, Any] = {
+        return {
             "model_name": self.name,
+            "handler": self.handler,
             "batch_size": self.batch_size,
             "max_batch_delay": self.max_batch_delay_ms,
         }
-        if self.handler:
-            query["handler"] = self.handler
-        if self.url:
-            query["url"] = self.url
-        return query
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +42,57 @@ class Scenario:
     """One load on one model.
 
     Attributes:
-        body_bytes: Length of the body; 0 sends the digits example's picture.
-        compares: Requests per second are also given as a share of this.
+        body_bytes: Length of the body; 0 leaves it to the model.
+        bare_batch: Requests per second are also given as a share of the bare
+            loop's at this batch size; 0 is no comparison.
+        is_quick: Part of `bench-quick`.
     """
 
     name: str
     model: Model
     connections: int
-    body_bytes: int = 100
-    compares: str = ""
+    body_bytes: int = 0
+    bare_batch: int = 0
+    is_quick: bool = False
+
+    @property
+    def sent_bytes(self) -> int:
+        return self.body_bytes or self.model.body_bytes
 
 
-ECHO = Model("echo", handler="echo_handler:echo")
-ECHO_32 = Model("echo32", handler="echo_handler:echo", batch_size=32, max_batch_delay_ms=2)
-SIZE = Model("size", handler="echo_handler:size")
-DIGITS = Model("digits", url="digits.mar", batch_size=8, max_batch_delay_ms=10)
+#: benchmarks/models/cnn.py: 3 x 64 x 64 bytes.
+CNN_BYTES = 3 * 64 * 64
 
-MODELS = (ECHO, ECHO_32, SIZE, DIGITS)
+ECHO = Model("echo", "echo_handler:echo")
+ECHO_32 = Model("echo32", "echo_handler:echo", batch_size=32, max_batch_delay_ms=2)
+SIZE = Model("size", "echo_handler:size")
+SLOW = Model("slow", "echo_handler:slow")
+CNN = Model("cnn", "cnn_handler:classify", body_bytes=CNN_BYTES)
+CNN_8 = Model(
+    "cnn8", "cnn_handler:classify", batch_size=8, max_batch_delay_ms=10, body_bytes=CNN_BYTES
+)
+
+MODELS = (ECHO, ECHO_32, SIZE, SLOW, CNN, CNN_8)
 
 SCENARIOS = (
-    Scenario("echo 100 B, 1 connection", ECHO, 1),
-    Scenario("echo 100 B, 8 connections", ECHO, 8),
-    Scenario("echo 100 B, 64 connections", ECHO, 64),
-    Scenario("echo batch 32 / 2 ms, 64 connections", ECHO_32, 64),
-    Scenario("echo batch 32 / 2 ms, 256 connections", ECHO_32, 256),
-    Scenario("1 MiB in, 4 connections", SIZE, 4, body_bytes=MIB),
-    Scenario("10 MiB in, 4 connections", SIZE, 4, body_bytes=10 * MIB),
-    Scenario("digits batch 8 / 10 ms, 16 connections", DIGITS, 16, body_bytes=0, compares="bare"),
+    Scenario("echo, 1 connection", ECHO, 1, is_quick=True),
+    Scenario("echo, 8 connections", ECHO, 8),
+    Scenario("echo, 64 connections", ECHO, 64, is_quick=True),
+    Scenario("echo batch 32 / 2 ms, 64 connections", ECHO_32, 64, is_quick=True),
+    Scenario("echo batch 32 / 2 ms, 256 connections", ECHO_32, 256, is_quick=True),
+    Scenario("1 MiB in, 4 connections", SIZE, 4, body_bytes=MIB, is_quick=True),
+    Scenario("10 MiB in, 4 connections", SIZE, 4, body_bytes=10 * MIB, is_quick=True),
+    Scenario("CNN batch 8 / 10 ms, 16 connections", CNN_8, 16, bare_batch=8),
+    Scenario("CNN batch 1, 16 connections", CNN, 16, bare_batch=1),
 )
+
+#: All of them retry at once when they are refused.
+OVERLOAD = Scenario("overload: 256 connections, 5 ms handler", SLOW, 256)
 
 #: More than the widest load may have waiting, and room for the largest body.
 SERVER_FLAGS = (
-    "--job-queue-size=1024",
-    f"--max-request-size={16 * MIB}",
+    "--job-queue-size=2048",
+    f"--max-request-size={128 * MIB}",
     f"--max-response-size={16 * MIB}",
     "--log-level=warning",
 )

@@ -1,0 +1,1 @@
+"""The servers we are compared with: one module for each, the same models in all."""
