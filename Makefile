@@ -11,7 +11,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 # PYTEST_ARGS='-k batching' narrows a test run.
 PYTEST_ARGS ?=
-# BENCH_ARGS='--peer NAME=URL' and the like; see benchmarks/README.md.
+# BENCH_ARGS='--peer mosec --part steady' and the like; see benchmarks/README.md.
 BENCH_ARGS ?=
 
 VENV := .venv
@@ -41,8 +41,8 @@ help:
 	@echo 'make demo         the same, then stop; exit code 0 if every answer was right'
 	@echo 'make test         set up and run everything that must pass: lint, types, tests'
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
-	@echo 'make bench        measure requests/s, latency, CPU per request (about 5 minutes)'
-	@echo 'make bench-quick  the same, shorter and rougher (about 1 minute)'
+	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
+	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
 	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
 	@echo 'make clean        remove .venv and everything made here'
 
@@ -55,13 +55,16 @@ demo: $(VENV)/run
 embeddings: $(VENV)/embeddings
 	@$(SCRIPT) examples/embeddings/run.py
 
-bench: $(VENV)/run
+bench: $(VENV)/bench
 	@$(SCRIPT) benchmarks/bench.py $(BENCH_ARGS)
 
 bench-quick: $(VENV)/run
-	@$(SCRIPT) benchmarks/bench.py --quick $(BENCH_ARGS)
+	@$(SCRIPT) benchmarks/quick.py $(BENCH_ARGS)
 
+# Ratios first, so that pytest has the last word.
 test: lint
+	$(call say,CPU per request beside a bare echo)
+	@$(SCRIPT) benchmarks/quick.py --short
 	$(call say,pytest)
 	@$(PY) -m pytest --import-mode=importlib $(PYTEST_ARGS) tests
 
@@ -75,7 +78,7 @@ lint: $(VENV)/test .build/installed/made
 	@cd .build/installed && PYTHONPATH=. ../../$(VENV)/bin/lint-imports --config ../../.importlinter
 	$(call say,mypy --strict)
 	@MYPYPATH=.build/installed $(PY) -m mypy --config-file setup.cfg -p stoker
-	@MYPYPATH=.build/installed:benchmarks:examples:examples/digits $(PY) -m mypy --config-file setup.cfg benchmarks
+	@MYPYPATH=.build/installed:benchmarks:benchmarks/models:examples $(PY) -m mypy --config-file setup.cfg --exclude benchmarks/peers/programs/ benchmarks
 
 # -- what the targets above stand on ------------------------------------------
 
@@ -109,6 +112,12 @@ $(VENV)/run: $(VENV)/checkout setup.cfg pyproject.toml constraints.txt examples/
 $(VENV)/test: $(VENV)/run
 	$(call say,test tools)
 	@$(PIP_INSTALL) --editable '.[vision,test]'
+	@touch $@
+
+# matplotlib, for plots alone.
+$(VENV)/bench: $(VENV)/run benchmarks/requirements.txt
+	$(call say,what the plots need)
+	@$(PIP_INSTALL) --requirement benchmarks/requirements.txt
 	@touch $@
 
 $(VENV)/embeddings: $(VENV)/run examples/embeddings/requirements.txt
