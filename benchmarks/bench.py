@@ -88,6 +88,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--peers-dir", type=Path, default=default_folder())
     parser.add_argument("--short", action="store_true", help="rough, to try the benchmarks")
+    parser.add_argument("--seconds", type=float, help="length of one window")
+    parser.add_argument("--repeats", type=int, help="windows for one figure; the median counts")
     parser.add_argument("--results", type=Path, default=results.FILE)
     parser.add_argument("--no-page", action="store_true", help="leave docs/ alone")
     options = parser.parse_args()
@@ -105,7 +107,9 @@ def main() -> int:
     settings = {peer.name: peer.settings for peer in peers}
     installed = {"versions": versions, "missing": missing, "settings": settings}
     results.store("peers", installed, options.results)
-    run = Run(peers, environments, SHORT if options.short else FULL)
+    base = SHORT if options.short else FULL
+    effort = Effort(options.seconds or base.seconds, base.warmup_s, options.repeats or base.repeats)
+    run = Run(peers, environments, effort)
     for name, part in run.parts().items():
         if not options.part or name in options.part:
             say(f"\n== {name}")
