@@ -13,8 +13,9 @@ from stoker.settings import Settings
 from stoker.supervisor.crews import Slot
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import usage_text
-from stoker.supervisor.engine import Engine, Served
+from stoker.supervisor.engine import Engine
 from stoker.supervisor.residency import Residency
+from stoker.supervisor.served import Served
 from stoker.supervisor.versions import VersionState
 from stoker.supervisor.worker_output import log_name
 

@@ -1,77 +1,29 @@
 """The supervisor's decisions in one piece: events in, actions out, time as a number.
 
 The engine routes each event to the version, pool or crew it concerns and
-keeps what spans them: the registry, the table of jobs, management calls that
-wait.  It touches no socket, process, clock or file, so a seeded simulation
-can run millions of events through it (tests/simulation).
+keeps what spans them: the registry, the table of jobs, the stop.  It touches
+no socket, process, clock or file, so a seeded simulation can run millions of
+events through it (tests/simulation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stoker.errors import (
-    LoadFailed,
-    LoadOutOfMemory,
-    ShuttingDown,
-    StokerError,
-    Unregistered,
-    UnregisterTimeout,
-)
-from stoker.supervisor.actions import Action, Note, Refuse, Release, Resolve
-from stoker.supervisor.crews import RETIRED, Crew, Devices, Exit
+from stoker.errors import ShuttingDown, StokerError, Unregistered
+from stoker.supervisor.actions import Action, Refuse
+from stoker.supervisor.crews import Crew, Devices, Exit
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.registry import Registry
-from stoker.supervisor.scaling import wanted_workers
-from stoker.supervisor.versions import (
-    Failure,
-    VersionEvent,
-    VersionKey,
-    VersionSpec,
-    VersionState,
-    move,
-)
+from stoker.supervisor.served import Served
+from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
+from stoker.supervisor.waiting import Waiter
 from stoker.supervisor.workers import Worker
 from stoker.wire.frames import FRONTEND_ID_BYTES, Reply, SubmittedJob
 
 #: One coarse sweep looks at every deadline, instead of a timer per request.
 SWEEP_S: Final = 0.25
-
-RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
-
-
-@dataclass(slots=True)
-class Waiter:
-    """A management call that is answered when something has come true.
-
-    Attributes:
-        failures_before: The crew's count when the call came; a later failure
-            is the call's.
-        is_registration: A failure takes the version away again.
-    """
-
-    call: Any
-    until: float
-    failures_before: int
-    is_registration: bool = False
-
-
-@dataclass(slots=True)
-class Served:
-    """Everything about one registered version."""
-
-    spec: VersionSpec
-    pool: Pool
-    crew: Crew
-    state: VersionState = VersionState.REGISTERED
-    waiters: list[Waiter] = field(default_factory=list)
-    removal: Waiter | None = None
-
-    def move(self, event: VersionEvent) -> None:
-        self.state = move(self.state, event)
 
 
 class Engine:
@@ -142,8 +94,9 @@ class Engine:
             raise ShuttingDown("The server is stopping.")
         pool = Pool(spec, self._jobs, self._actions, self._next_batch_id)
         crew = Crew(spec, pool, self._actions, self, self._devices)
-        self.registry.add(spec.key, Served(spec, pool, crew))
-        self._note("info", "model registered", spec.key)
+        served = Served(spec, pool, crew, self._actions)
+        self.registry.add(spec.key, served)
+        served.note("info", "model registered")
 
     def scale(
         self,
@@ -169,14 +122,10 @@ class Engine:
         if self.is_stopping:
             raise ShuttingDown("The server is stopping.")
         served = self.registry.find(key.model, key.version)
-        crew = served.crew
-        crew.min_workers, crew.max_workers = min_workers, max_workers
         if call is not None:
-            served.waiters.append(Waiter(call, now + wait_s, crew.failure_count, is_registration))
-        served.move(VersionEvent.SCALE)
-        wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
-        self._note("info", "model scales", key, workers=wanted)
-        crew.set_size(wanted, drain_s, now)
+            failures = served.crew.failure_count
+            served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))
+        served.scale(min_workers, max_workers, drain_s, now)
         self._adopt_new_workers(served)
         self._settle(served, now)
 
@@ -192,17 +141,12 @@ class Engine:
             ModelNotFound, VersionNotFound, DefaultVersionInUse.
         """
         served = self.registry.check_removable(model, version)
-        self._remove(served, now, Waiter(call, now + wait_s, 0))
+        self._remove(served, now, Waiter(call, now + wait_s))
 
     def _remove(self, served: Served, now: float, removal: Waiter | None) -> None:
         self.registry.discard(served.spec.key)
-        served.removal = removal
-        served.move(VersionEvent.DRAIN)
         self._leaving.append(served)
-        self._resolve_waiters(served, self._gone(served))
-        served.crew.min_workers = served.crew.max_workers = 0
-        served.crew.set_size(0, None, now)
-        self._note("info", "model unregistered", served.spec.key)
+        served.leave(self._gone(served), removal, now)
         self._settle(served, now)
 
     def _gone(self, served: Served) -> StokerError:
@@ -315,9 +259,7 @@ class Engine:
         if entry is None:
             return
         served, worker = entry
-        self._note(
-            "error", "worker broke the protocol", served.spec.key, worker=worker.slot, reason=reason
-        )
+        served.note("error", "worker broke the protocol", worker=worker.slot, reason=reason)
         served.crew.kill(worker, "broke the protocol", now)
 
     def worker_exited(self, worker_id: int, how: Exit, now: float) -> None:
@@ -372,26 +314,10 @@ class Engine:
                 self._touched[served.pool] = None
             served.crew.sweep(now)
             self._adopt_new_workers(served)
-            self._sweep_waiters(served, now)
+            served.sweep_waiters(now)
             self._settle(served, now)
         if self.is_stopping:
             self._continue_stop(now)
-
-    def _sweep_waiters(self, served: Served, now: float) -> None:
-        for waiter in [w for w in served.waiters if w.until <= now]:
-            served.waiters.remove(waiter)
-            self._resolve(waiter, {"outcome": "partial"})
-        removal = served.removal
-        if removal is not None and removal.until <= now:
-            served.removal = None
-            model = served.spec.model
-            self._resolve(
-                removal,
-                UnregisterTimeout(f"Timed out while cleaning resources: {model}", model=model),
-            )
-            for worker in list(served.crew.workers()):
-                if worker.signalled_at is None:
-                    served.crew.kill(worker, RETIRED, now)
 
     # -- stopping -------------------------------------------------------------
 
@@ -410,69 +336,14 @@ class Engine:
                 self._remove(served, now, None)
         if is_late:
             for served in self._leaving:
-                for worker in list(served.crew.workers()):
-                    if worker.signalled_at is None:
-                        served.crew.kill(worker, RETIRED, now)
+                served.kill_all(now)
 
     # -- what has come true ---------------------------------------------------
 
     def _settle(self, served: Served, now: float) -> None:
-        """Answer waiting calls, flush a queue nobody will work on, let an empty version go."""
-        crew = served.crew
-        if served.state is VersionState.DRAINING:
-            # Also what a worker that died on its way out gave back.
-            served.pool.flush(lambda: self._gone(served))
-            if not crew.slots:
-                served.move(VersionEvent.EMPTIED)
+        if served.is_leaving:
+            if served.settle_leaving(lambda: self._gone(served)):
                 self._leaving.remove(served)
                 self._due.pop(served.pool, None)
-                self._actions.append(Release(served.spec))
-                if served.removal is not None:
-                    self._resolve(served.removal, {})
-            return
-        if self._fail_waiters(served, now):
-            return
-        if not crew.has_hope:
-            if crew.failure is not None and served.state in RUNNING:
-                served.move(VersionEvent.FAIL)
-            served.pool.flush(served.pool.no_worker)
-        if crew.is_settled:
-            if served.state is VersionState.SCALING:
-                served.move(VersionEvent.SETTLED)
-            self._resolve_waiters(served, None)
-
-    def _fail_waiters(self, served: Served, now: float) -> bool:
-        """Returns True if that took the version away: a registration is all or nothing."""
-        crew = served.crew
-        failed = [w for w in served.waiters if crew.failure_count > w.failures_before]
-        if not failed or crew.failure is None:
-            return False
-        for waiter in failed:
-            served.waiters.remove(waiter)
-            self._resolve(waiter, load_error(served.spec, crew.failure))
-        if not any(waiter.is_registration for waiter in failed):
-            return False
-        self._remove(served, now, None)
-        return True
-
-    def _resolve_waiters(self, served: Served, error: StokerError | None) -> None:
-        waiters, served.waiters = served.waiters, []
-        for waiter in waiters:
-            self._resolve(waiter, error if error is not None else {"outcome": "ready"})
-
-    def _resolve(self, waiter: Waiter, outcome: dict[str, Any] | StokerError) -> None:
-        if waiter.call is not None:
-            self._actions.append(Resolve(waiter.call, outcome))
-
-    def _note(self, level: str, event: str, key: VersionKey, **facts: object) -> None:
-        self._actions.append(
-            Note(level, event, {"model": key.model, "version": key.version, **facts})
-        )
-
-
-def load_error(spec: VersionSpec, failure: Failure) -> LoadFailed:
-    """What a waiting call is told of a version that cannot run."""
-    kind: Callable[..., LoadFailed] = LoadOutOfMemory if failure.is_out_of_memory else LoadFailed
-    return kind(
-        failure.message, model=spec.model, version=spec.version, last_line=failure.last_line
-    )
+        elif served.settle():
+            self._remove(served, now, None)

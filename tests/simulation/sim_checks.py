@@ -12,8 +12,8 @@ from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import is_full, ready_at
 from stoker.supervisor.dispatch import choose_busy, credit
-from stoker.supervisor.engine import Served
 from stoker.supervisor.jobs import Job
+from stoker.supervisor.served import Served
 from stoker.supervisor.versions import VersionKey
 from stoker.supervisor.workers import WorkerState
 from stoker.wire.frames import Reply, SubmittedJob

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from sim_run import SimulationFailed, run
 
-from stoker.supervisor import batching, crews, dispatch, engine, pools, queues
+from stoker.supervisor import batching, crews, dispatch, engine, pools, queues, served
 from stoker.supervisor.jobs import JobEvent
 
 #: `STOKER_SIMULATION_EVENTS=5000000` for the long form.
@@ -135,7 +135,7 @@ def plant_partial_batches_ahead(monkeypatch):
 
 
 def plant_unanswered_calls(monkeypatch):
-    monkeypatch.setattr(engine.Engine, "_sweep_waiters", lambda self, served, now: None)
+    monkeypatch.setattr(served.Served, "sweep_waiters", lambda self, now: None)
 
 
 def plant_kept_places(monkeypatch):

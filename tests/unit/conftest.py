@@ -12,8 +12,9 @@ from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.crews import Exit
-from stoker.supervisor.engine import Engine, Served
+from stoker.supervisor.engine import Engine
 from stoker.supervisor.jobs import ImpossibleMove, Job
+from stoker.supervisor.served import Served
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.workers import Worker, WorkerState
 from stoker.wire.frames import Group, Reply, SubmittedJob

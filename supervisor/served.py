@@ -1,0 +1,106 @@
+"""One registered version: its jobs, its workers, and the calls that wait for it.
+
+Here is what follows from the three together: a queue that nobody will work on
+is flushed, a call that has come true is answered, a version that leaves is
+let go with its last worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from stoker.errors import StokerError
+from stoker.supervisor.actions import Action, Note, Release
+from stoker.supervisor.crews import RETIRED, Crew
+from stoker.supervisor.pools import Pool
+from stoker.supervisor.scaling import wanted_workers
+from stoker.supervisor.versions import VersionEvent, VersionSpec, VersionState, move
+from stoker.supervisor.waiting import Waiter, Waiters
+
+RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
+
+
+class Served:
+    """Everything about one registered version."""
+
+    __slots__ = ("_actions", "crew", "pool", "spec", "state", "waiters")
+
+    def __init__(self, spec: VersionSpec, pool: Pool, crew: Crew, actions: list[Action]) -> None:
+        self.spec = spec
+        self.pool = pool
+        self.crew = crew
+        self.state = VersionState.REGISTERED
+        self.waiters = Waiters(spec, actions)
+        self._actions = actions
+
+    @property
+    def is_leaving(self) -> bool:
+        return self.state is VersionState.DRAINING
+
+    def scale(self, min_workers: int, max_workers: int, drain_s: float | None, now: float) -> None:
+        crew = self.crew
+        crew.min_workers, crew.max_workers = min_workers, max_workers
+        self._move(VersionEvent.SCALE)
+        wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
+        self.note("info", "model scales", workers=wanted)
+        crew.set_size(wanted, drain_s, now)
+
+    def leave(self, error: StokerError, removal: Waiter | None, now: float) -> None:
+        """Let the workers finish what they hold and go; `error` is for who waited for them."""
+        self.waiters.await_removal(removal)
+        self._move(VersionEvent.DRAIN)
+        self.waiters.resolve(error)
+        self.crew.min_workers = self.crew.max_workers = 0
+        self.crew.set_size(0, None, now)
+        self.note("info", "model unregistered")
+
+    def kill_all(self, now: float) -> None:
+        for worker in list(self.crew.workers()):
+            if worker.signalled_at is None:
+                self.crew.kill(worker, RETIRED, now)
+
+    def sweep_waiters(self, now: float) -> None:
+        self.waiters.expire(now)
+        if self.waiters.expire_removal(now):
+            self.kill_all(now)
+
+    # -- what has come true ---------------------------------------------------
+
+    def settle(self) -> bool:
+        """Answer waiting calls, flush a queue nobody will work on.
+
+        Returns True if the version must go, because its registration failed.
+        """
+        crew = self.crew
+        if self.waiters.fail(crew.failure, crew.failure_count):
+            return True
+        if not crew.has_hope:
+            if crew.failure is not None and self.state in RUNNING:
+                self._move(VersionEvent.FAIL)
+            self.pool.flush(self.pool.no_worker)
+        if crew.is_settled:
+            if self.state is VersionState.SCALING:
+                self._move(VersionEvent.SETTLED)
+            self.waiters.resolve()
+        return False
+
+    def settle_leaving(self, error: Callable[[], StokerError]) -> bool:
+        """Returns True when the last worker of a version that leaves is gone."""
+        # Also what a worker that died on its way out gave back.
+        self.pool.flush(error)
+        if self.crew.slots:
+            return False
+        self._move(VersionEvent.EMPTIED)
+        self._actions.append(Release(self.spec))
+        self.waiters.resolve_removal()
+        return True
+
+    def _move(self, event: VersionEvent) -> None:
+        self.state = move(self.state, event)
+
+    def note(self, level: str, event: str, **facts: object) -> None:
+        spec = self.spec
+        self._actions.append(
+            Note(level, event, {"model": spec.model, "version": spec.version, **facts})
+        )
