@@ -36,6 +36,17 @@ In = TypeVar("In")
 
 #: Peers that sent rubbish; their later frames are not even read.
 MAX_BANNED: Final = 1024
+#: We open two; the default would have libzmq make room for a thousand.
+MAX_SOCKETS: Final = 16
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+def open_context() -> Context:
+    """What the ports of one supervisor share; to be terminated when both are closed."""
+    context: Context = zmq.Context(io_threads=1)
+    context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+    return context
 
 
 class Port(Generic[In]):
@@ -52,7 +63,7 @@ class Port(Generic[In]):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         address: str,
         decode: Callable[[bytes], In],
         on_message: Callable[[bytes, In], None],
@@ -136,7 +147,7 @@ class FrontendPort(Port[FromFrontend]):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         address: str,
         on_message: Callable[[bytes, FromFrontend], None],
         on_turn: Callable[[], None],
@@ -175,7 +186,7 @@ class WorkerPort(Port[FromWorker]):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        context: zmq.Context[zmq.Socket[bytes]],
+        context: Context,
         address: str,
         on_message: Callable[[bytes, FromWorker], None],
         on_turn: Callable[[], None],
