@@ -129,9 +129,12 @@ class _Ride:
         exchange = self._exchange
         if exchange.has_left:
             return
+        if isinstance(answer, StokerError):
+            # Not raised: its traceback would hold this frame, and the frame the
+            # error, so every refusal would wait for the collector.
+            self._fail(answer)
+            return
         try:
-            if isinstance(answer, StokerError):
-                raise answer
             if answer.kind is AnswerKind.CHUNK:
                 self._stream(answer)
                 return
