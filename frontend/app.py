@@ -22,7 +22,7 @@ from stoker.frontend.answers import install_error_handlers
 from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
-from stoker.frontend.exchange import header_line, restart_request_ids
+from stoker.frontend.exchange import header_line
 from stoker.frontend.express import Express
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener
@@ -31,6 +31,7 @@ from stoker.frontend.metrics import Metrics
 from stoker.frontend.openapi import ApiDescription
 from stoker.frontend.predictions import Predictions
 from stoker.frontend.problems import MethodNotAllowed
+from stoker.frontend.request_ids import restart_request_ids
 from stoker.frontend.routes import (
     ALL_METHODS,
     Description,
@@ -38,7 +39,7 @@ from stoker.frontend.routes import (
     Prediction,
     Route,
 )
-from stoker.frontend.server import Site
+from stoker.frontend.site import Site
 from stoker.frontend.submission import Submission
 from stoker.logs import get_logger
 from stoker.settings import Settings

@@ -12,24 +12,18 @@ from __future__ import annotations
 
 import asyncio
 import http
-import itertools
-import random
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from uvicorn.protocols.http.flow_control import FlowControl
 
 from stoker.errors import Internal, ShuttingDown, StokerError
+from stoker.frontend.asgi import AsgiApp, Message, Scope, request_scope
 from stoker.logs import get_logger
 from stoker.wire.arena import Descriptor, Slot
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
-
-if TYPE_CHECKING:
-    from stoker.frontend.server import Connection
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-AsgiApp = Callable[..., Awaitable[None]]
 
 SCOPE_KEY: Final = "stoker.exchange"
 
@@ -49,39 +43,6 @@ FRAMING_NAMES: Final = frozenset(
 )
 
 log = get_logger("http")
-
-
-def _request_ids() -> Callable[[], str]:
-    """Ids with the look of a UUID4: random per process, then counted.
-
-    They name requests in logs and answers and are no secret, so a counter
-    serves as well as the kernel's randomness at a tenth of the price.
-    """
-    chosen = random.SystemRandom()
-    prefix = (
-        f"{chosen.getrandbits(32):08x}-{chosen.getrandbits(16):04x}-"
-        f"4{chosen.getrandbits(12):03x}-{0x8000 | chosen.getrandbits(14):04x}-"
-    )
-    counter = itertools.count(chosen.getrandbits(40))
-    return lambda: f"{prefix}{next(counter):012x}"
-
-
-_new_request_id = _request_ids()
-
-
-def restart_request_ids() -> None:
-    """Call after a fork: two processes must not count on from the same id."""
-    global _new_request_id
-    _new_request_id = _request_ids()
-
-
-def choose_request_id(offered: bytes | None) -> str:
-    """The client's id if it is 1-128 visible ASCII characters, else a new one."""
-    if offered and len(offered) <= 128:
-        text = offered.decode("latin-1")
-        if text.isascii() and text.isprintable() and " " not in text:
-            return text
-    return _new_request_id()
 
 
 def header_line(name: bytes, value: bytes) -> bytes:
@@ -108,6 +69,37 @@ class RequestHead(NamedTuple):
     lower_headers: list[tuple[bytes, bytes]]
     content_type: bytes | None = None
     patience: bytes | None = None
+
+
+class StandingHeaders(Protocol):
+    """What every answer of a listener carries; see `Site`."""
+
+    @property
+    def fixed_head(self) -> bytes: ...
+    @property
+    def fixed_names(self) -> frozenset[bytes]: ...
+    @property
+    def cors(self) -> tuple[tuple[bytes, bytes], ...]: ...
+
+
+class Carrier(Protocol):
+    """The connection, as its exchanges need it."""
+
+    @property
+    def site(self) -> StandingHeaders: ...
+    @property
+    def transport(self) -> asyncio.Transport: ...
+    @property
+    def flow(self) -> FlowControl: ...
+    @property
+    def scheme(self) -> str | None: ...
+    @property
+    def client(self) -> tuple[str, int] | None: ...
+    @property
+    def server(self) -> tuple[str, int | None] | None: ...
+    def end_exchange(self, exchange: Exchange) -> None: ...
+    def cut(self, exchange: Exchange) -> None: ...
+    def refuse_exchange(self, exchange: Exchange, error: StokerError) -> None: ...
 
 
 class Exchange:
@@ -148,7 +140,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Carrier,
         head: RequestHead,
         request_id: str,
         started_at: float,
@@ -206,7 +198,16 @@ class Exchange:
 
     async def run(self, app: AsgiApp) -> None:
         """Let the application answer; whatever it does, the client gets an end."""
-        scope = self.scope = self.connection.scope_of(self)
+        carrier = self.connection
+        scope = self.scope = request_scope(
+            self.method,
+            self.url,
+            self.version,
+            self.lower_headers,
+            scheme=carrier.scheme,
+            client=carrier.client,
+            server=carrier.server,
+        )
         scope[SCOPE_KEY] = self
         try:
             await app(scope, self.receive, self.send)

@@ -21,15 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 from stoker.errors import Internal, StokerError
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.problems import JSON_TYPE, render_json
-from stoker.frontend.submission import TIMEOUT_HEADER, Submission
+from stoker.frontend.submission import Submission
 from stoker.logs import get_logger
 from stoker.wire.payloads import Answer, AnswerKind
 
 if TYPE_CHECKING:
     from stoker.frontend.exchange import Exchange
     from stoker.wire.link import Pending
-
-__all__ = ["TIMEOUT_HEADER", "Express"]
 
 _JSON: Final = (b"content-type", JSON_TYPE.encode())
 

@@ -19,8 +19,9 @@ from uvicorn.server import Server
 from uvicorn_worker import UvicornWorker
 
 from stoker.frontend.app import Frontend
+from stoker.frontend.connection import Connection
 from stoker.frontend.listeners import BACKLOG, tls_context
-from stoker.frontend.server import Connection, Site
+from stoker.frontend.site import Site
 
 #: What uvicorn may not decide for itself; also for tests that run without gunicorn.
 CONFIG: dict[str, Any] = {

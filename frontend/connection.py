@@ -15,9 +15,7 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import httptools
 from uvicorn.config import Config
@@ -25,91 +23,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
-from stoker.frontend.bodies import BodyBudget, may_be_form
+from stoker.frontend.bodies import may_be_form
 from stoker.frontend.body_receiver import BodyReceiver
-from stoker.frontend.dialect import Dialect
-from stoker.frontend.exchange import AsgiApp, Exchange, RequestHead, choose_request_id
-from stoker.frontend.express import TIMEOUT_HEADER, Express
-from stoker.frontend.limits import Limits
-from stoker.frontend.problems import (
-    JSON_TYPE,
-    BodyTooSlow,
-    MalformedHttp,
-    render_json,
-)
+from stoker.frontend.exchange import Exchange, RequestHead
+from stoker.frontend.problems import BodyTooSlow, MalformedHttp
+from stoker.frontend.request_ids import choose_request_id
+from stoker.frontend.site import Site
+from stoker.frontend.submission import TIMEOUT_HEADER
 from stoker.logs import get_logger
-from stoker.wire.arena import MIN_BODY_BYTES, Arena
+from stoker.wire.arena import MIN_BODY_BYTES
 
 log = get_logger("http")
 access = get_logger("access")
 
 #: " HTTP/1.1" and the blank before the target.
 _LINE_OVERHEAD: Final = 10
-#: The peer's answer to a large body has no body of its own, and no headers of ours.
-_TOO_LARGE: Final = (
-    b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: From here on it is worth looking for the end of the head before parsing.
 _SPLIT_BYTES: Final = 16 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(eq=False)
-class Site:
-    """What every connection of one listener shares.
-
-    Attributes:
-        express: The short way for predictions; None where there are none.
-        arena: Where large bodies of predictions go; None where there are none.
-        cors: Lower-case header name and its line, where the settings ask for it.
-        is_tls: Connections speak TLS.
-        logs_access: Whether the access log is on at all.
-    """
-
-    app: AsgiApp
-    dialect: Dialect
-    limits: Limits
-    budget: BodyBudget
-    express: Express | None = None
-    arena: Arena | None = None
-    cors: tuple[tuple[bytes, bytes], ...] = ()
-    is_tls: bool = False
-    logs_access: bool = False
-    connections: set[Connection] = field(default_factory=set)
-
-    def __post_init__(self) -> None:
-        self.fixed_head = self.dialect.fixed_head
-        self.fixed_names = self.dialect.fixed_names
-
-    def refusal(self, error: StokerError, request_id: str) -> bytes:
-        """A whole answer for a request that never reaches the application."""
-        if isinstance(error, RequestTooLarge):
-            return _TOO_LARGE
-        problem = self.dialect.problem(error)
-        body = render_json(self.dialect.error_document(problem))
-        retry = problem.retry_after_s
-        return b"".join(
-            (
-                b"HTTP/1.1 %d %b\r\n" % (problem.status, _PHRASES.get(problem.status, b"")),
-                b"content-type: %b\r\n" % JSON_TYPE.encode(),
-                b"x-request-id: %b\r\n" % request_id.encode(),
-                self.fixed_head,
-                b"" if retry is None else b"retry-after: %d\r\n" % retry,
-                *(line for _, line in self.cors),
-                b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body),
-                body,
-            )
-        )
-
-
-_PHRASES: Final = {
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    429: b"Too Many Requests",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-}
 
 
 class _Phase(enum.Enum):
@@ -317,32 +249,6 @@ class Connection(HttpToolsProtocol):
                 exchange.slot = arena.take(self._length)
         if self._expects_continue and version != "1.0" and self._in_hand is None:
             self.transport.write(_CONTINUE)
-
-    def scope_of(self, exchange: Exchange) -> dict[str, Any]:
-        """The ASGI scope of a request."""
-        raw_path, _, query = exchange.url.partition(b"?")
-        if not raw_path.startswith(b"/"):
-            raw_path, query = _split_absolute(exchange.url)
-        decoded = unquote_to_bytes(raw_path) if b"%" in raw_path else raw_path
-        path = decoded.decode("utf-8", "replace")
-        if path[-1:] == "/":
-            path = path.rstrip("/") or "/"
-        if not query.isascii():
-            query = query.decode("utf-8", "replace").encode()
-        return {
-            "type": "http",
-            "asgi": _ASGI,
-            "http_version": exchange.version,
-            "method": exchange.method.decode("ascii"),
-            "scheme": self.scheme,
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-            "root_path": "",
-            "headers": exchange.lower_headers,
-            "client": self.client,
-            "server": self.server,
-        }
 
     def on_body(self, body: bytes) -> None:
         exchange = self._reading
@@ -567,15 +473,3 @@ class Connection(HttpToolsProtocol):
             self._reading.close_after = True
         else:
             self.transport.close()
-
-
-_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
-
-
-def _split_absolute(url: bytes) -> tuple[bytes, bytes]:
-    """Path and query of `http://host/path`; anything else is a path nobody serves."""
-    try:
-        parsed = httptools.parse_url(url)
-    except httptools.HttpParserInvalidURLError:
-        return url, b""
-    return parsed.path or b"/", parsed.query or b""
