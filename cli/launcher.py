@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,10 +24,12 @@ from stoker.cli.child import WATCHDOG_S, Child
 from stoker.cli.listening import bound_addresses, wanted_addresses
 from stoker.cli.pid_file import PidFile, Running, find_running, start_ticks
 from stoker.cli.restarts import GiveUp
+from stoker.cli.signal_queue import SignalQueue
 from stoker.exit_codes import ExitCode, describe_exit
 from stoker.logs import get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
+from stoker.strays import reap_strays
 
 log = get_logger("launcher")
 
@@ -79,7 +80,7 @@ class Launcher:
             )
             return ExitCode.ALREADY_RUNNING
         try:
-            with _SignalQueue() as signals:
+            with SignalQueue(_SIGNALS) as signals:
                 return self._serve(signals)
         finally:
             for child in self._children.values():
@@ -89,7 +90,7 @@ class Launcher:
             self._pid_file.release()
             self._notifier.close()
 
-    def _serve(self, signals: _SignalQueue) -> ExitCode:
+    def _serve(self, signals: SignalQueue) -> ExitCode:
         self._selector.register(signals, selectors.EVENT_READ)
         for name, argv in self._argvs.items():
             child = Child(name, argv, self._environ, self._settings.runtime_dir)
@@ -115,7 +116,9 @@ class Launcher:
             for child in self._children.values():
                 if (status := child.reap_nowait()) is not None:
                     self._on_exit(child, status)
-            _reap_strangers({child.pid for child in self._children.values()})
+            if os.getpid() == 1:
+                # In a container, orphans of any kind become our children when they end.
+                reap_strays({child.pid for child in self._children.values()})
             self._check_deadlines()
             self._tell_watchdog()
 
@@ -284,59 +287,6 @@ class Launcher:
             except OSError as error:
                 # A full disk or a swept folder is no reason to stop serving.
                 log.error("pid file not written", reason=str(error))
-
-
-class _SignalQueue:
-    """Signals as bytes in a socket pair; the handlers themselves do nothing."""
-
-    def __init__(self) -> None:
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        self._old: dict[signal.Signals, object] = {}
-
-    def __enter__(self) -> _SignalQueue:
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        for number in _SIGNALS:
-            # nohup's wish stays.
-            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
-                continue
-            self._old[number] = signal.signal(number, _do_nothing)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.set_wakeup_fd(-1)
-        for number, old in self._old.items():
-            signal.signal(number, old)  # type: ignore[arg-type]
-        self._reader.close()
-        self._writer.close()
-
-    def fileno(self) -> int:
-        return self._reader.fileno()
-
-    def take(self) -> list[signal.Signals]:
-        try:
-            return [signal.Signals(number) for number in self._reader.recv(4096)]
-        except BlockingIOError:
-            return []
-
-
-def _do_nothing(*_: object) -> None:
-    """Being installed is enough: the interpreter writes the signal's number to the queue."""
-
-
-def _reap_strangers(ours: set[int | None]) -> None:
-    """As process 1 of a container, orphans of any kind become our children when they end."""
-    if os.getpid() != 1:
-        return
-    while True:
-        try:
-            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if ended is None or ended.si_pid in ours:
-            return  # one of ours is reaped in its own place, next turn
-        os.waitpid(ended.si_pid, 0)
 
 
 def _print_line(text: str) -> None:

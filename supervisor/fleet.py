@@ -22,6 +22,7 @@ from stoker.clock import Clock
 from stoker.errors import ProtocolError, ShuttingDown, SpawnFailed
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
 from stoker.supervisor.crews import Exit
 from stoker.supervisor.device_places import DevicePlaces
@@ -29,7 +30,7 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.ports import Context, WorkerPort
-from stoker.supervisor.processes import LocalLauncher, reap_strays
+from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_environment import (
@@ -127,9 +128,10 @@ class Fleet:
         self._port.flush()
 
     def reap_strays(self, now: float) -> None:
+        """Orphans of dead workers: as subreaper we inherit them."""
         if now >= self._strays_at:
             self._strays_at = now + STRAYS_S
-            reap_strays(self._launcher)
+            reap_strays({process.pid for process in self._launcher.list()})
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""

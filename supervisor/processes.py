@@ -318,26 +318,6 @@ def raise_descriptor_limit() -> None:
         log.debug("descriptor limit not raised", reason=str(error))
 
 
-def reap_strays(launcher: Launcher) -> None:
-    """Reap what workers left behind: as subreaper we inherit their orphans.
-
-    A dead worker itself is left to its pidfd; while it waits to be reaped
-    there, strays behind it wait for the next call.
-    """
-    ours = {process.pid for process in launcher.list()}
-    while True:
-        try:
-            seen = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return
-        if seen is None or seen.si_pid in ours:
-            return
-        try:
-            os.waitid(os.P_PID, seen.si_pid, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            return
-
-
 def _facts(running: _Running) -> dict[str, object]:
     process = running.process
     return {"worker": process.worker_id, "worker_pid": process.pid, "label": running.label}

@@ -1,0 +1,24 @@
+"""Orphans that became our children: who adopts must reap."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+
+def reap_strays(ours: Collection[int | None]) -> None:
+    """Reap children that ended, but for `ours`: those are reaped in their own place.
+
+    While one of ours waits for that, strays behind it wait for the next call.
+    """
+    while True:
+        try:
+            ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if ended is None or ended.si_pid in ours:
+            return
+        try:
+            os.waitid(os.P_PID, ended.si_pid, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            return
