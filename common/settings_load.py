@@ -10,55 +10,24 @@ flags is ours.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from stoker.addresses import MAX_UNIX_PATH_BYTES, parse_address
 from stoker.errors import SettingsError
 from stoker.settings import KNOWN, Effect, Known, Settings
+from stoker.settings_checks import check_together
+from stoker.settings_flags import split_flags
+from stoker.settings_names import nearest_name, unknown_setting
+from stoker.settings_origins import Origin
 from stoker.settings_values import parse_text, parse_value
 
 MAX_FILE_BYTES: Final = 1024 * 1024
-#: Room that a runtime folder must leave for the names of sockets in it.
-_SOCKET_NAME_BYTES: Final = 24
-
-_CONFIG_FLAGS: Final = ("--config", "--ts-config")
-#: The peer's flags that are not simply a key with dashes, and what they set.
-_PEER_FLAGS: Final = {
-    "--dt": "disable_token_authorization",
-    "--disable-token-auth": "disable_token_authorization",
-    "--ppath": "plugins_path",
-}
-#: The peer's flags about its own way of starting; nothing is left to do.
-_EMPTY_FLAGS: Final = ("--start", "--foreground", "--ncs", "--no-config-snapshots")
 #: Keys that the peer writes into its snapshot files beside the settings.
 _SNAPSHOT_KEYS: Final = ("tsConfigFile", "NUM_WORKERS", "version")
 #: Variables that are ours and not settings.
 _OWN_VARIABLES: Final = ("STOKER_CONFIG", "STOKER_WORKER_TOKEN")
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a value came from.
-
-    Attributes:
-        kind: "default", "derived", "file", "environment" or "flag".
-        file: The file's path; "" for other kinds.
-        line: Its line, counted from 1; 0 for other kinds.
-        text: The variable, the flag, or what it was derived from.
-    """
-
-    kind: str
-    file: str = ""
-    line: int = 0
-    text: str = ""
-
-    def __str__(self) -> str:
-        if self.kind == "file":
-            return f"{self.file}:{self.line}" if self.line else self.file
-        return f"{self.kind} {self.text}" if self.text else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +48,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
 def load_with_origins(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded:
     """As `load`, and where every value came from."""
     gathering = _Gathering(environ)
-    flags, config_flag = _split_flags(argv)
+    flags, config_flag = split_flags(argv)
     config_file = _find_file(config_flag, environ)
     if config_file is not None:
         gathering.take_file(config_file)
@@ -89,7 +58,7 @@ def load_with_origins(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded
         gathering.put(known, parse_text(known, text, shown), Origin("flag", text=shown))
     gathering.derive_folders()
     settings = Settings(**gathering.values)
-    _check_together(settings, gathering.origins)
+    check_together(settings, gathering.origins)
     return Loaded(settings, gathering.origins, gathering.all_notes(), config_file)
 
 
@@ -128,7 +97,7 @@ class _Gathering:
     def _take_entry(self, key: str, value: Any, origin: Origin) -> None:
         known = KNOWN.get(key)
         if known is None:
-            raise _unknown(key, KNOWN, str(origin))
+            raise unknown_setting(key, KNOWN, str(origin))
         self.put(known, parse_value(known, value, str(origin)), origin)
 
     def take_peer_environment(self) -> None:
@@ -153,7 +122,7 @@ class _Gathering:
                 continue
             if name in names:
                 self._take_variable(names[name], name)
-            elif near := _nearest(name, names, cutoff=0.85):
+            elif near := nearest_name(name, names, cutoff=0.85):
                 raise SettingsError(
                     f"environment: {name} is not a setting; did you mean {near}?",
                     setting=name,
@@ -237,88 +206,6 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _split_flags(argv: Sequence[str]) -> tuple[list[tuple[Known, str, str]], str | None]:
-    """Flags in order as (setting, text, flag as written), and the configuration file."""
-    by_flag = {known.flag: known for known in KNOWN.values()}
-    by_flag.update({flag: KNOWN[name] for flag, name in _PEER_FLAGS.items()})
-    found: list[tuple[Known, str, str]] = []
-    config: str | None = None
-    rest = list(argv)
-    while rest:
-        flag, has_value, value = rest.pop(0).partition("=")
-        if flag in _EMPTY_FLAGS and not has_value:
-            continue
-        if flag in _CONFIG_FLAGS:
-            config = value if has_value else _next_value(flag, rest)
-        elif flag == "--models":
-            # The peer's flag takes several words; its key of that name is another thing.
-            items = [value] if has_value else [_next_value(flag, rest)]
-            while rest and not rest[0].startswith("--"):
-                items.append(rest.pop(0))
-            found.append((KNOWN["load_models"], ",".join(items), flag))
-        elif (known := by_flag.get(flag)) is None:
-            raise _unknown(flag, [*by_flag, *_CONFIG_FLAGS], "command line")
-        elif has_value:
-            found.append((known, value, flag))
-        elif known.kind == "bool":
-            is_said = bool(rest) and rest[0].lower() in ("true", "false")
-            found.append((known, rest.pop(0) if is_said else "true", flag))
-        else:
-            found.append((known, _next_value(flag, rest), flag))
-    return found, config
-
-
-def _next_value(flag: str, rest: list[str]) -> str:
-    if not rest or rest[0].startswith("--"):
-        raise SettingsError(f"{flag} needs a value", setting=flag, source="command line")
-    return rest.pop(0)
-
-
-def _nearest(name: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-    import difflib
-
-    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
-
-
-def _unknown(name: str, names: Iterable[str], source: str) -> SettingsError:
-    near = _nearest(name, names)
-    hint = f"did you mean {near}?" if near else "`stoker config` lists all of them."
-    return SettingsError(f"{source}: {name} is not a setting; {hint}", setting=name, source=source)
-
-
-def _check_together(settings: Settings, origins: Mapping[str, Origin]) -> None:
-    """What only makes sense, or is only safe, in combination."""
-
-    def refuse(name: str, text: str) -> SettingsError:
-        return SettingsError(f"{origins[name]}: {text}", setting=name, source=str(origins[name]))
-
-    for listener in ("inference", "management", "metrics"):
-        name = f"{listener}_address"
-        address = parse_address(getattr(settings, name), listener)
-        if address.is_tls and not (settings.certificate_file and settings.private_key_file):
-            raise refuse(name, f"{name} is https: certificate_file and private_key_file are needed")
-        if listener == "management" and not (
-            address.is_local or settings.insecure_management or _is_guarded(settings)
-        ):
-            raise refuse(
-                name,
-                f"{name} {address} can be reached from other hosts without credentials; "
-                "use a loopback or unix address, or say insecure_management=true",
-            )
-    if not settings.disable_token_authorization and not _is_in_effect(
-        "disable_token_authorization"
-    ):
-        raise refuse(
-            "disable_token_authorization",
-            "token authorization is not built yet, and serving without it would be unsafe; "
-            "remove disable_token_authorization=false",
-        )
-    if len(os.fsencode(settings.runtime_dir)) + _SOCKET_NAME_BYTES > MAX_UNIX_PATH_BYTES:
-        raise refuse(
-            "runtime_dir", f"runtime_dir is too long for a socket's path: {settings.runtime_dir}"
-        )
-
-
 def check_folders(settings: Settings) -> None:
     """Folders that must be there before a server starts (9.1).
 
@@ -329,24 +216,3 @@ def check_folders(settings: Settings) -> None:
         folder: Path | None = getattr(settings, name)
         if folder is not None and not folder.is_dir():
             raise SettingsError(f"{KNOWN[name].flag} directory not found: {folder}", setting=name)
-
-
-def _is_in_effect(name: str) -> bool:
-    return KNOWN[name].about.effect is Effect.NOW
-
-
-def _is_guarded(settings: Settings) -> bool:
-    """Are callers of the management listener asked who they are?
-
-    Only what is really enforced counts, so these become true by themselves
-    once tokens and client certificates are built.
-    """
-    tokens = not settings.disable_token_authorization and _is_in_effect(
-        "disable_token_authorization"
-    )
-    certificates = (
-        parse_address(settings.management_address, "management").is_tls
-        and settings.client_ca_file is not None
-        and _is_in_effect("client_ca_file")
-    )
-    return tokens or certificates
