@@ -13,7 +13,7 @@ from typing import Any, Final
 from stoker.errors import ShuttingDown, StokerError, Unregistered
 from stoker.supervisor.actions import Action, Refuse
 from stoker.supervisor.crews import Crew, Devices, Exit
-from stoker.supervisor.jobs import Job
+from stoker.supervisor.jobs import Job, JobPool
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.registry import Registry
 from stoker.supervisor.served import Served
@@ -44,9 +44,9 @@ class Engine:
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
-        self._touched: dict[Pool, None] = {}
+        self._touched: dict[JobPool, None] = {}
         #: Pools with an incomplete batch that an idle worker should get later.
-        self._due: dict[Pool, None] = {}
+        self._due: dict[JobPool, None] = {}
         self._sequence = 0
         self._batch_id = 0
         self._worker_id = 0
@@ -192,7 +192,7 @@ class Engine:
         for pool in touched:
             self._dispatch(pool, now)
 
-    def _dispatch(self, pool: Pool, now: float) -> None:
+    def _dispatch(self, pool: JobPool, now: float) -> None:
         pool.dispatch(now)
         if pool.due_at is not None:
             self._due[pool] = None

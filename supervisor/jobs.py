@@ -14,12 +14,9 @@ a bug in us.  A job ends exactly once: the four ends have no way out.
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
-
-if TYPE_CHECKING:
-    from stoker.supervisor.pools import Pool
 
 #: As a plain int: `&` with a flag costs a microsecond, and every job pays it.
 DESCRIBE: Final = int(JobFlag.DESCRIBE)
@@ -71,6 +68,16 @@ class ImpossibleMove(AssertionError):
     """This should never happen; it is a bug in stoker."""
 
 
+class JobPool(Protocol):
+    """The pool a job is in, as the engine needs it who knows only the job; see `pools.py`."""
+
+    due_at: float | None
+
+    def cancel(self, job: Job) -> None: ...
+
+    def dispatch(self, now: float) -> None: ...
+
+
 class Job:
     """One request's unit of work.
 
@@ -119,7 +126,7 @@ class Job:
         self.is_suspect = False
         self.attempts = 0
         self.state = JobState.QUEUED
-        self.pool: Pool | None = None
+        self.pool: JobPool | None = None
         self.worker_id = -1
 
     @property
