@@ -16,12 +16,10 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,24 +29,16 @@ from urllib.parse import urlencode, urlsplit
 
 import psutil
 import pytest
+from facts import DEADLINE_S, wait_until
+from raw_http import RawHttp
 
 from stoker.archives.pack import Parts, pack
 
-DEADLINE_S = 20.0
 HANDLERS = Path(__file__).parent / "handlers"
 LISTENERS = ("inference", "management", "metrics")
 #: Locks stay: removing a file that another process may be about to lock is a race.
 STAYS_IN_RUNTIME_DIR = {"launcher.lock", "supervisor.lock"}
 _PR_SET_CHILD_SUBREAPER = 36
-
-
-def wait_until(fact: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
-    """Look for a fact until it is one, and return it; never a blind sleep."""
-    end = time.monotonic() + within_s
-    while not (found := fact()):
-        assert time.monotonic() < end, f"did not happen in time: {what}"
-        time.sleep(0.005)
-    return found
 
 
 # -- answers ---------------------------------------------------------------------------
@@ -82,62 +72,28 @@ class Answer:
         return str(self.json["status"])
 
 
-class RawConnection:
-    """A socket that speaks HTTP without any helpfulness."""
+class RawConnection(RawHttp):
+    """One that gives answers."""
 
     def __init__(self, address: str) -> None:
         where = urlsplit(address)
-        assert where.hostname is not None
-        assert where.port is not None
-        self.socket = socket.create_connection((where.hostname, where.port), DEADLINE_S)
-        self._buffer = b""
+        super().__init__((where.hostname, where.port))
 
     def __enter__(self) -> RawConnection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
-
-    def read_until(self, end: bytes) -> bytes:
-        while end not in self._buffer:
-            self._more()
-        found, _, self._buffer = self._buffer.partition(end)
-        return found + end
-
-    def read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            self._more()
-        found, self._buffer = self._buffer[:size], self._buffer[size:]
-        return found
+        self.close()
 
     def read_head(self) -> Answer:
-        status_line, *lines = self.read_until(b"\r\n\r\n").decode("latin-1").split("\r\n")[:-2]
+        status_line, headers = self.take_head()
         _, status, reason = status_line.split(" ", 2)
-        pairs = [line.partition(": ") for line in lines]
-        return Answer(int(status), reason, [(name, value) for name, _, value in pairs], b"")
+        return Answer(int(status), reason, headers, b"")
 
     def read_answer(self) -> Answer:
         answer = self.read_head()
         answer.body = self.read_exactly(int(answer.header("content-length") or 0))
         return answer
-
-    def read_chunk(self) -> bytes:
-        """b"" for the terminating chunk; EOFError if the connection ends without one."""
-        size = int(self.read_until(b"\r\n"), 16)
-        return self.read_exactly(size + 2)[:-2]
-
-    def is_ended(self) -> bool:
-        """The server has closed its side and said nothing more."""
-        return not self._buffer and self.socket.recv(1) == b""
-
-    def _more(self) -> None:
-        data = self.socket.recv(1 << 16)
-        if not data:
-            raise EOFError(f"the connection ended after {self._buffer!r}")
-        self._buffer += data
 
 
 class Gate:
@@ -709,11 +665,6 @@ def start_server(model_store: Path) -> Iterator[StartServer]:
     finally:
         for server in started:
             server.destroy()
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    return wait_until
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import shutil
 import socket
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ from typing import Any
 
 import pytest
 import zmq
+from facts import DEADLINE_S, wait_until
+from raw_http import RawHttp
 from uvicorn.config import Config
 
 from stoker.errors import StokerError
@@ -29,16 +30,6 @@ from stoker.settings import Settings
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
-
-DEADLINE_S = 10.0
-
-
-def wait_until(fact: Callable[[], bool], what: str) -> None:
-    """Look for a fact until it is one; never a blind sleep."""
-    end = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < end, f"did not happen in time: {what}"
-        time.sleep(0.002)
 
 
 @dataclass
@@ -196,17 +187,8 @@ class Answered:
         return json.loads(self.body)
 
 
-class Client:
-    """A raw socket that speaks HTTP without any helpfulness."""
-
-    def __init__(self, address: Any, family: int = socket.AF_INET) -> None:
-        self.socket = socket.socket(family, socket.SOCK_STREAM)
-        self.socket.settimeout(DEADLINE_S)
-        self.socket.connect(address)
-        self._buffer = b""
-
-    def send(self, data: bytes) -> None:
-        self.socket.sendall(data)
+class Client(RawHttp):
+    """One that asks and gives answers."""
 
     def request(
         self,
@@ -223,10 +205,7 @@ class Client:
         return self.read(has_body=method != "HEAD")
 
     def read(self, *, has_body: bool = True) -> Answered:
-        head = self.read_until(b"\r\n\r\n").decode("latin-1").rstrip("\r\n")
-        status_line, *lines = head.split("\r\n")
-        pairs = [line.partition(": ") for line in lines]
-        answered = Answered(status_line, [(name, value) for name, _, value in pairs], b"")
+        answered = Answered(*self.take_head(), b"")
         if not has_body or answered.status in (100, 204, 304):
             return answered
         if answered.header("transfer-encoding") == "chunked":
@@ -236,42 +215,6 @@ class Client:
         if answered.header("connection") == "close":
             answered.is_closed = self.read_rest() == b""
         return answered
-
-    def read_chunks(self) -> Iterator[bytes]:
-        while chunk := self.read_chunk():
-            yield chunk
-
-    def read_chunk(self) -> bytes:
-        """b"" for the terminating chunk; EOFError if the connection ends without one."""
-        size = int(self.read_until(b"\r\n"), 16)
-        return self.read_exactly(size + 2)[:-2]
-
-    def read_until(self, end: bytes) -> bytes:
-        while end not in self._buffer:
-            self._more()
-        found, _, self._buffer = self._buffer.partition(end)
-        return found + end
-
-    def read_exactly(self, size: int) -> bytes:
-        while len(self._buffer) < size:
-            self._more()
-        found, self._buffer = self._buffer[:size], self._buffer[size:]
-        return found
-
-    def read_rest(self) -> bytes:
-        with contextlib.suppress(EOFError):
-            while True:
-                self._more()
-        return self._buffer
-
-    def _more(self) -> None:
-        data = self.socket.recv(65536)
-        if not data:
-            raise EOFError(f"connection ended after {self._buffer!r}")
-        self._buffer += data
-
-    def close(self) -> None:
-        self.socket.close()
 
 
 class RunningFrontend:
@@ -396,11 +339,6 @@ def start_frontend(
     yield start
     for running in started:
         running.stop()
-
-
-@pytest.fixture
-def until() -> Callable[[Callable[[], bool], str], None]:
-    return wait_until
 
 
 @pytest.fixture

@@ -77,10 +77,14 @@ def start(folder: Path, until) -> Iterator[Callable[..., subprocess.Popen[str]]]
 
 
 def _ask(address: str, request: bytes) -> bytes:
-    host, _, port = address.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+    with socket.create_connection(_place(address), timeout=PATIENCE_S) as client:
         client.sendall(request)
         return client.recv(65536)
+
+
+def _place(address: str) -> tuple[str, int]:
+    host, _, port = address.removeprefix("http://").rpartition(":")
+    return host, int(port)
 
 
 def _addresses(folder: Path) -> Any:
@@ -134,13 +138,13 @@ def test_request_in_hand_is_answered_before_the_frontend_ends(
     supervisor.models["m"] = lambda job: []
     process = start()
     notify_socket.recv(4096)
-    host, _, port = _addresses(folder)["inference"].removeprefix("http://").rpartition(":")
+    place = _place(_addresses(folder)["inference"])
 
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+    with socket.create_connection(place, timeout=PATIENCE_S) as client:
         client.sendall(b"GET /predictions/m HTTP/1.1\r\nHost: t\r\n\r\n")
         until(lambda: bool(supervisor.jobs), "the job is with the supervisor")
         process.send_signal(signal.SIGTERM)
-        until(lambda: _refuses(host, int(port)), "no more connections are taken")
+        until(lambda: _refuses(place), "no more connections are taken")
         supervisor.send_later(supervisor.jobs[-1].final(b"done"))
         answer = client.recv(65536)
 
@@ -148,9 +152,9 @@ def test_request_in_hand_is_answered_before_the_frontend_ends(
     assert process.wait(PATIENCE_S) == 0
 
 
-def _refuses(host: str, port: int) -> bool:
+def _refuses(place: tuple[str, int]) -> bool:
     try:
-        with socket.create_connection((host, port), timeout=1):
+        with socket.create_connection(place, timeout=1):
             return False
     except OSError:
         return True
@@ -164,8 +168,8 @@ def test_quit_does_not_wait_for_requests_in_hand(start, folder, supervisor, noti
     supervisor.models["m"] = lambda job: []
     process = start()
     notify_socket.recv(4096)
-    host, _, port = _addresses(folder)["inference"].removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as client:
+    place = _place(_addresses(folder)["inference"])
+    with socket.create_connection(place, timeout=PATIENCE_S) as client:
         client.sendall(b"GET /predictions/m HTTP/1.1\r\nHost: t\r\n\r\n")
         until(lambda: bool(supervisor.jobs), "the job is with the supervisor")
         asked_at = time.monotonic()

@@ -9,12 +9,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from facts import wait_until
 
 from stoker.cli.pid_file import find_running
 from stoker.exit_codes import ExitCode
@@ -64,20 +64,13 @@ def any_ports() -> list[str]:
     ]
 
 
-def wait_until(fact: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def stoker(tmp_path) -> Iterator[Terminal]:
     terminal = Terminal(tmp_path)
     yield terminal
     if running := find_running(terminal.runtime_dir):
         os.kill(running.pid, signal.SIGTERM)
-        wait_until(lambda: find_running(terminal.runtime_dir) is None)
+        wait_until(lambda: find_running(terminal.runtime_dir) is None, "it has stopped")
 
 
 def test_start_status_and_stop_tell_one_story(stoker):

@@ -8,11 +8,11 @@ import selectors
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from facts import DEADLINE_S, wait_until
 
 from stoker.cli.pid_file import find_running, start_ticks
 from stoker.cli.restarts import GiveUp, Restart, Restarts
@@ -20,7 +20,6 @@ from stoker.exit_codes import ExitCode
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_S = 20.0
 
 # Plays a supervisor or a frontend: writes down what happens to it.  Files in
 # its folder say how it behaves.
@@ -127,13 +126,6 @@ class Server:
         """Exit status, standard output, standard error."""
         out, err = self.process.communicate(timeout=DEADLINE_S)
         return self.process.returncode, out.decode(), err.decode()
-
-
-def wait_until(fact: Callable[[], bool], explain: Callable[[], str]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not fact():
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.005)
 
 
 @pytest.fixture

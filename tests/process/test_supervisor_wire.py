@@ -19,6 +19,7 @@ import msgpack
 import psutil
 import pytest
 import zmq
+from facts import DEADLINE_S, wait_until
 
 from stoker.exit_codes import ExitCode
 from stoker.wire import codec, payloads
@@ -27,7 +28,6 @@ from stoker.wire.sockets import connect_dealer, frontend_address, worker_address
 
 pytestmark = pytest.mark.slow
 
-DEADLINE_S = 20.0
 
 # Says what it handles, and waits at a FIFO when the body names one.
 HANDLER = """
@@ -44,15 +44,6 @@ def handle(data, context):
                 gate.read()
     return [item["body"] for item in data]
 """
-
-
-def wait_until(fact: Callable[[], Any], what: str) -> Any:
-    """Look for a fact until it is one; never a blind sleep."""
-    end = time.monotonic() + DEADLINE_S
-    while not (found := fact()):
-        assert time.monotonic() < end, f"did not happen in time: {what}"
-        time.sleep(0.005)
-    return found
 
 
 class Peer:
