@@ -87,6 +87,8 @@ def workers(effort: Effort) -> list[Figures]:
 
 
 def _windows(target: Target, load: Scenario, effort: Effort) -> Figures:
-    return combine(
+    figures = combine(
         [drive(target, load, effort.seconds, effort.warmup_s) for _ in range(effort.repeats)]
     )
+    del figures["quantiles_ms"]
+    return figures

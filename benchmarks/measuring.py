@@ -30,6 +30,7 @@ MEDIANS = (
     "refusal_p50_ms",
     "refusal_p99_ms",
     "of_bare_loop",
+    "bare_cpu_us",
 )
 
 Figures = dict[str, Any]
@@ -167,7 +168,7 @@ def note_of(figures: Figures) -> str:
         for role, us in sorted(figures.get("cpu_us_by_role", {}).items())
         if us >= 0.5
     ]
-    if figures["mb_per_s"] > 10:
+    if figures["mb_per_s"] > 100:
         notes.append(f"{figures['mb_per_s']:.0f} MB/s, {figures.get('cpu_s_per_gb', 0):.2f} s/GB")
     if "of_bare_loop" in figures:
         notes.append(f"{figures['of_bare_loop']:.3f} of the bare loop")

@@ -49,8 +49,12 @@ class CpuSample:
 
 def role_of(process: psutil.Process) -> str:
     """Ours by title, a peer's by the name of its program."""
-    found = ROLE.search(" ".join(process.cmdline()))
-    return (found[1] or found[2]) if found else process.name()
+    command = process.cmdline()
+    if found := ROLE.search(" ".join(command)):
+        return found[1] or found[2]
+    # Who sets a title without saying who it is shows the cut path of its program.
+    name = process.name()
+    return os.path.basename(command[0]) if "/" in name and command else name
 
 
 def tree(root_pids: Iterable[int]) -> list[psutil.Process]:

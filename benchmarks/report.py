@@ -106,7 +106,7 @@ def cell_of(scenario: str, figures: Figures | None) -> str:
     if not figures or not figures["requests"]:
         return "-"
     if "of_bare_loop" in figures:
-        cell = f"{figures['of_bare_loop']:.2f} of the bare loop"
+        cell = f"{figures['of_bare_loop']:.2f} of the bare loop, {number(figures['cpu_us'])} us"
     elif "MiB" in scenario:
         cell = f"{number(figures['mb_per_s'])} MB/s, {figures['cpu_s_per_gb']:.2f} cpu-s/GB"
     else:

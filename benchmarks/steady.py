@@ -19,10 +19,9 @@ CONNECTIONS = (1, 4, 16, 64, 256, 1024)
 CURVE_S = 1.5
 
 
-def bare_loop(batch_size: int, seconds: float) -> float:
+def bare_loop(batch_size: int, seconds: float) -> Figures:
     arguments = [f"--batch-size={batch_size}", f"--seconds={seconds}"]
-    figures = call(HERE / "bare_loop.py", *arguments, timeout_s=60.0 + 2 * seconds)
-    return float(figures["pictures_per_s"])
+    return call(HERE / "bare_loop.py", *arguments, timeout_s=60.0 + 2 * seconds)
 
 
 def install(peers: Sequence[Peer], folder: Path) -> tuple[dict[str, Environment], dict[str, str]]:
@@ -91,17 +90,19 @@ def _round(
 ) -> None:
     say(f"\n{heading()}")
     for scenario in scenarios:
-        bare_rates: list[float] = []
+        bare: list[Figures] = []
         if scenario.bare_batch and all(scenario.model.name in t.models for t in targets):
-            bare_rates.append(bare_loop(scenario.bare_batch, effort.seconds / 2))
+            bare.append(bare_loop(scenario.bare_batch, effort.seconds / 2))
         runs = alternate(targets, scenario, effort)
-        if bare_rates:
+        if bare:
             # Before and after: the machine's speed moves.
-            bare_rates.append(bare_loop(scenario.bare_batch, effort.seconds / 2))
+            bare.append(bare_loop(scenario.bare_batch, effort.seconds / 2))
         for name, found in runs.items():
-            if bare_rates:
+            if bare:
                 for window in found:
-                    window["of_bare_loop"] = window["requests_per_s"] / statistics.mean(bare_rates)
+                    rate = statistics.mean(loop["pictures_per_s"] for loop in bare)
+                    window["of_bare_loop"] = window["requests_per_s"] / rate
+                    window["bare_cpu_us"] = statistics.mean(loop["cpu_us"] for loop in bare)
             windows.setdefault(scenario.name, {}).setdefault(name, []).extend(found)
             title = scenario.name if name == targets[0].name else f"  {name}"
             say(row_of(title, combine(found)))
@@ -114,5 +115,6 @@ def connection_curve(target: Target) -> list[Figures]:
     for connections in CONNECTIONS:
         load = Scenario(f"echo, {connections} connections", echo.model, connections)
         figures = combine([drive(target, load, CURVE_S, 0.5)])
+        del figures["quantiles_ms"]
         points.append({"connections": connections, **figures})
     return points
