@@ -315,6 +315,17 @@ class Crew:
         worker.signalled_at = now
         self._actions.append(Kill(worker.worker_id, reason))
 
+    def out_of_reach(self, worker: Worker, now: float) -> None:
+        """A message could not be delivered: almost always it is dead and we are about to hear.
+
+        It gets nothing more.  If it is not gone soon it is killed.
+        """
+        self._pool.retire(worker)
+        if worker.state is not WorkerState.DYING:
+            worker.move(WorkerEvent.KILL)
+            worker.was_aborted = True
+            worker.signalled_at = now
+
     def _abort(self, worker: Worker, reason: str, now: float) -> None:
         """SIGABRT first, so that the log shows where it hangs; SIGKILL a little later."""
         self._pool.retire(worker)
@@ -351,6 +362,7 @@ class Crew:
         if now - worker.signalled_at >= grace_s:
             worker.was_aborted = False
             worker.signalled_at = now
+            worker.why_killed = worker.why_killed or "out of reach"
             self._actions.append(Kill(worker.worker_id, worker.why_killed))
 
     # -- words ----------------------------------------------------------------

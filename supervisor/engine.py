@@ -262,6 +262,12 @@ class Engine:
         served.note("error", "worker broke the protocol", worker=worker.slot, reason=reason)
         served.crew.kill(worker, "broke the protocol", now)
 
+    def worker_out_of_reach(self, worker_id: int, now: float) -> None:
+        """A message could not be delivered to it."""
+        entry = self._workers.get(worker_id)
+        if entry is not None:
+            entry[0].crew.out_of_reach(entry[1], now)
+
     def worker_exited(self, worker_id: int, how: Exit, now: float) -> None:
         """The process is gone; also when it could not be started at all."""
         served, worker = self._workers.pop(worker_id)

@@ -111,6 +111,7 @@ class Fleet:
             guarded(self._take),
             end_turn,
             self._lose,
+            self._accuse,
         )
         #: What of the engine's actions is ours to carry out.
         self.performers: Final[dict[type, Callable[[Any], object]]] = {
@@ -233,6 +234,11 @@ class Fleet:
             self._port.ban(identity, str(error))
 
     def _lose(self, identity: bytes, reason: str) -> None:
+        worker_id = self._worker_of.get(identity)
+        if worker_id is not None:
+            self._engine.worker_out_of_reach(worker_id, self._clock.now())
+
+    def _accuse(self, identity: bytes, reason: str) -> None:
         worker_id = self._worker_of.get(identity)
         if worker_id is not None and self._engine.worker(worker_id) is not None:
             self._engine.worker_lied(worker_id, self._clock.now(), reason)

@@ -56,8 +56,9 @@ class Port(Generic[In]):
         decode: Frame to record; raises ProtocolError.
         on_message: Called with (identity, record).
         on_turn: Called after every burst of messages.
-        on_lost: Called with the identity of a peer that cannot be reached or
-            that sent a frame which is not ours.
+        on_lost: Called with the identity of a peer that cannot be reached.
+        on_liar: Called with the identity of a peer that sent a frame which is
+            not ours, and the reason.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Port(Generic[In]):
         on_message: Callable[[bytes, In], None],
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
+        on_liar: Callable[[bytes, str], None],
     ) -> None:
         self._address = address
         self._socket = sockets.bind_router(context, address)
@@ -76,6 +78,7 @@ class Port(Generic[In]):
         self._on_message = on_message
         self._on_turn = on_turn
         self._on_lost = on_lost
+        self._on_liar = on_liar
         self._banned: dict[bytes, None] = {}
         self._reader = SocketReader(loop, self._socket, self._drain)
 
@@ -133,12 +136,12 @@ class Port(Generic[In]):
         self._on_message(identity, message)
 
     def ban(self, identity: bytes, reason: str) -> None:
-        """Stop listening to a peer and report it lost."""
+        """Stop listening to a peer and report that it lies."""
         log.warning("peer dropped", reason=reason)
         self._banned[identity] = None
         while len(self._banned) > MAX_BANNED:
             del self._banned[next(iter(self._banned))]
-        self._on_lost(identity, reason)
+        self._on_liar(identity, reason)
 
 
 class FrontendPort(Port[FromFrontend]):
@@ -153,8 +156,16 @@ class FrontendPort(Port[FromFrontend]):
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
     ) -> None:
+        # Its clients are gone either way.
         super().__init__(
-            loop, context, address, codec.decode_from_frontend, on_message, on_turn, on_lost
+            loop,
+            context,
+            address,
+            codec.decode_from_frontend,
+            on_message,
+            on_turn,
+            on_lost,
+            on_lost,
         )
         self._answers: dict[bytes, list[bytes]] = {}
         self._refused: dict[bytes, list[RefusedJob]] = {}
@@ -191,9 +202,10 @@ class WorkerPort(Port[FromWorker]):
         on_message: Callable[[bytes, FromWorker], None],
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
+        on_liar: Callable[[bytes, str], None],
     ) -> None:
         super().__init__(
-            loop, context, address, codec.decode_from_worker, on_message, on_turn, on_lost
+            loop, context, address, codec.decode_from_worker, on_message, on_turn, on_lost, on_liar
         )
         self._work: dict[bytes, list[WorkBatch]] = {}
 

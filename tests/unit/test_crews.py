@@ -579,3 +579,35 @@ def test_a_scale_does_not_wait_out_a_back_off(stage):
     stage.scale(key, 1)
 
     assert len(stage.alive(key)) == 1
+
+
+def test_a_worker_out_of_reach_is_not_accused_and_its_jobs_are_kept(stage):
+    """
+    The message met a dead worker before its exit was noticed; that is no lie of its.
+    """
+    key = stage.serve(max_attempts=2)
+    job_id = stage.submit()
+    (worker_id,) = stage.alive(key)
+
+    stage.engine.worker_out_of_reach(worker_id, stage.now)
+    stage.end_turn()
+    stage.exit(worker_id, "SIGKILL", is_oom=True)
+    (successor,) = stage.alive(key)
+    stage.load(successor)
+
+    assert stage.notes("worker broke the protocol") == []
+    assert [note["likely"] for note in stage.notes("worker lost")] == ["out of memory"]
+    assert stage.sent(successor) == [[job_id]]
+
+
+def test_a_worker_out_of_reach_that_lives_on_is_killed(stage):
+    """
+    It would hold its jobs for ever.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+
+    stage.engine.worker_out_of_reach(worker_id, stage.now)
+    stage.advance(2.0 + 2 * SWEEP_S)
+
+    assert stage.signals(worker_id) == ["Kill"]
