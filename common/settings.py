@@ -172,7 +172,7 @@ class Settings:
         minimum=0,
     )
     request_deadline_s: float = setting(
-        300.0, "After this time nobody wants an answer any more.", unit="s", minimum=0.001
+        300.0, "How long a request may wait for a worker to take it up.", unit="s", minimum=0.001
     )
     default_synchronous: bool = setting(
         False, "Make registration wait for its workers unless the request says otherwise."

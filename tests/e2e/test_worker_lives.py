@@ -520,3 +520,23 @@ def test_two_servers_do_not_share_a_runtime_directory(start_server):
     assert code == 75
     assert "already running" in said
     assert server.is_answering()
+
+
+def test_a_handler_may_take_longer_than_a_request_may_wait(start_server, until):
+    """
+    request_deadline_s bounds the wait for a worker; response_timeout bounds the handler.
+    """
+    server = start_server("--request-deadline-s", "0.3")
+    server.register("m", "does:handle")
+    gate = server.gate("slow")
+    in_hand = ask_later(server, gate="slow")
+    gate.wait_reached()
+    ahead = ask_later(server, do="ok")
+    until(lambda: pending(server) == 1, "the second is sent ahead")
+
+    waits = ask_later(server, do="ok")
+
+    assert waits.answer().status == 408
+    gate.let_go()
+    assert in_hand.answer().status == 200
+    assert ahead.answer().status == 200
