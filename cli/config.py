@@ -14,7 +14,7 @@ from typing import Any, Final
 from stoker.cli.parsers import Subparsers
 from stoker.exit_codes import ExitCode
 from stoker.settings import KNOWN, Known
-from stoker.settings_load import Loaded, load_with_origins
+from stoker.settings.load import Loaded, load_with_origins
 
 _HIDDEN: Final = "********"
 

@@ -14,7 +14,7 @@ from stoker.cli.log_files import Follower, last_lines, model_logs, server_log
 from stoker.cli.parsers import Subparsers
 from stoker.errors import InvalidParameter
 from stoker.exit_codes import ExitCode
-from stoker.settings_load import load
+from stoker.settings.load import load
 
 FOLLOW_INTERVAL_S: Final = 0.25
 

@@ -11,7 +11,7 @@ from stoker.cli.parsers import Subparsers, settings_help
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.settings import Settings
-from stoker.settings_load import check_folders, load
+from stoker.settings.load import check_folders, load
 
 
 def add_parser(commands: Subparsers) -> None:

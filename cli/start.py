@@ -21,7 +21,7 @@ from stoker.cli.progress import Progress
 from stoker.cli.serve import command, make_folders
 from stoker.exit_codes import ExitCode, describe_exit
 from stoker.settings import MIB, Settings
-from stoker.settings_load import check_folders, load
+from stoker.settings.load import check_folders, load
 
 #: The log of an earlier run is put aside when it is larger.
 MAX_LOG_BYTES: Final = 10 * MIB

@@ -13,7 +13,7 @@ from stoker.cli.management import ManagementError, list_models
 from stoker.cli.parsers import Subparsers
 from stoker.cli.pid_file import Running, find_running
 from stoker.exit_codes import ExitCode
-from stoker.settings_load import load
+from stoker.settings.load import load
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -15,7 +15,7 @@ from stoker.cli.parsers import Subparsers
 from stoker.cli.pid_file import find_running, start_ticks
 from stoker.cli.progress import Progress
 from stoker.exit_codes import ExitCode
-from stoker.settings_load import load
+from stoker.settings.load import load
 
 
 def add_parser(commands: Subparsers) -> None:

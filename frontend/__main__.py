@@ -20,7 +20,6 @@ from typing import Any, Final
 from gunicorn.app.base import BaseApplication
 from setproctitle import setproctitle
 
-from stoker import settings_load
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
@@ -38,6 +37,7 @@ from stoker.frontend.serving import FrontendWorker
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
+from stoker.settings import load as settings_load
 from stoker.wire.arena import arena_folder, remove_arenas
 from stoker.wire.link import Link, new_frontend_id
 from stoker.wire.sockets import frontend_address, prepare_folder

@@ -13,7 +13,7 @@ from stoker import logs
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
-from stoker.settings_load import load_with_origins
+from stoker.settings.load import load_with_origins
 from stoker.supervisor.loop import Supervisor
 from stoker.wire.sockets import FolderInUse
 

@@ -63,7 +63,7 @@ import os, sys
 from pathlib import Path
 from stoker import logs
 from stoker.cli import child, launcher
-from stoker.settings_load import load
+from stoker.settings.load import load
 
 folder, script, watchdog_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 child.WATCHDOG_S = watchdog_s

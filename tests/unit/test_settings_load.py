@@ -8,7 +8,7 @@ import pytest
 
 from stoker.errors import SettingsError
 from stoker.settings import Settings
-from stoker.settings_load import check_folders, load, load_with_origins
+from stoker.settings.load import check_folders, load, load_with_origins
 
 
 @pytest.fixture(autouse=True)

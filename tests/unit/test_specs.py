@@ -9,7 +9,7 @@ import pytest
 from stoker.archives.model_config import ModelConfig
 from stoker.archives.resolve import ResolvedArchive
 from stoker.errors import InvalidParameter
-from stoker.settings_load import load
+from stoker.settings.load import load
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device

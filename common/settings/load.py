@@ -17,11 +17,11 @@ from typing import Any, Final
 
 from stoker.errors import SettingsError
 from stoker.settings import KNOWN, Effect, Known, Settings
-from stoker.settings_checks import check_together
-from stoker.settings_flags import split_flags
-from stoker.settings_names import nearest_name, unknown_setting
-from stoker.settings_origins import Origin
-from stoker.settings_values import parse_text, parse_value
+from stoker.settings.checks import check_together
+from stoker.settings.flags import split_flags
+from stoker.settings.names import nearest_name, unknown_setting
+from stoker.settings.origins import Origin
+from stoker.settings.values import parse_text, parse_value
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 #: Keys that the peer writes into its snapshot files beside the settings.
@@ -78,7 +78,7 @@ class _Gathering:
     def take_file(self, path: Path) -> None:
         content = _read(path)
         if path.suffix.lower() == ".toml":
-            from stoker.settings_toml import read_toml
+            from stoker.settings.toml import read_toml
 
             for key, value, line in read_toml(content, str(path)):
                 self._take_entry(key, value, Origin("file", str(path), line))

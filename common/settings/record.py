@@ -2,7 +2,7 @@
 
 Names are TorchServe's keys wherever the peer has one (contracts/torchserve.md
 9.3), so a `config.properties` can be read as it is.  How a record comes to be
-(defaults < file < environment < flags) is `settings_load.py`'s noun.
+(defaults < file < environment < flags) is `load.py`'s noun.
 
 Durations are seconds and sizes are bytes unless a unit says otherwise.
 """
@@ -11,73 +11,10 @@ Durations are seconds and sizes are bytes unless a unit says otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from enum import Enum
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
 
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
-GIB: Final = 1024 * MIB
-
-
-class Effect(Enum):
-    """What setting a key does in this release."""
-
-    NOW = "in effect"
-    LATER = "not yet in effect"
-    NONE = "understood but without effect"
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What is known about one setting beside its type and default.
-
-    Attributes:
-        doc: One sentence for `stoker serve --help` and `stoker config`.
-        is_peer_key: TorchServe has the same key.
-        unit: "s", "min", "ms" or "bytes"; "" for plain values.
-        choices: The only texts allowed; empty means any.
-        is_pattern: The value, or each item of it, is a regular expression.
-        is_secret: Never printed.
-        peer_env: The peer's environment variable; "" when it has none.
-    """
-
-    doc: str
-    is_peer_key: bool = False
-    unit: str = ""
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[str, ...] = ()
-    is_pattern: bool = False
-    is_secret: bool = False
-    effect: Effect = Effect.NOW
-    peer_env: str = ""
-
-
-def setting(default: Any, doc: str, **about: Any) -> Any:
-    """A field that stoker alone has."""
-    if isinstance(default, (list, dict, set)):
-        raise TypeError("settings are immutable; use a tuple")
-    known = About(doc, **about)
-    return field(default=default, repr=not known.is_secret, metadata={"about": known})
-
-
-def peer(default: Any, doc: str, **about: Any) -> Any:
-    """A field under TorchServe's own key."""
-    return setting(default, doc, is_peer_key=True, **about)
-
-
-def later(default: Any, doc: str, **about: Any) -> Any:
-    """A peer's key whose feature is still to come: known, checked, reported."""
-    return peer(default, doc, effect=Effect.LATER, **about)
-
-
-def moot(default: Any, doc: str, **about: Any) -> Any:
-    """A peer's key that cannot mean anything here: accepted and reported."""
-    return peer(default, doc, effect=Effect.NONE, **about)
+from stoker.settings.about import GIB, KIB, MIB, Effect, later, moot, peer, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,41 +240,3 @@ class Settings:
     log_config: str = moot("", "log4j2 file; see log_level and log_format.", peer_env="-")
     cpp_log_config: str = moot("", "Logging of the C++ backend.", peer_env="-")
     model_server_home: str = moot("", "Folder of the peer's installation.")
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """One setting as the loader sees it; `kind` is the annotation's text."""
-
-    name: str
-    kind: str
-    default: Any
-    about: About
-
-    @property
-    def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
-
-    @property
-    def env(self) -> str:
-        return "STOKER_" + self.name.upper()
-
-    @property
-    def peer_env(self) -> str | None:
-        """The peer's variable, where the peer lets the environment decide (9.3, column N)."""
-        if not self.about.is_peer_key or self.about.peer_env == "-":
-            return None
-        return "TS_" + (self.about.peer_env or self.name.upper())
-
-
-def _known() -> Mapping[str, Known]:
-    found = {}
-    for item in fields(Settings):
-        assert isinstance(item.type, str)
-        assert item.default is not MISSING
-        found[item.name] = Known(item.name, item.type, item.default, item.metadata["about"])
-    return MappingProxyType(found)
-
-
-#: Every setting by name, in the order of the record.
-KNOWN: Final[Mapping[str, Known]] = _known()

@@ -10,7 +10,7 @@ from typing import Final
 
 from stoker.errors import SettingsError
 from stoker.settings import KNOWN, Known
-from stoker.settings_names import unknown_setting
+from stoker.settings.names import unknown_setting
 
 _CONFIG_FLAGS: Final = ("--config", "--ts-config")
 #: The peer's flags that are not simply a key with dashes, and what they set.

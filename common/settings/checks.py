@@ -9,7 +9,7 @@ from typing import Final
 from stoker.addresses import MAX_UNIX_PATH_BYTES, parse_address
 from stoker.errors import SettingsError
 from stoker.settings import KNOWN, Effect, Settings
-from stoker.settings_origins import Origin
+from stoker.settings.origins import Origin
 
 #: Room that a runtime folder must leave for the names of sockets in it.
 _SOCKET_NAME_BYTES: Final = 24
