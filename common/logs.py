@@ -4,8 +4,8 @@
 
 An event is a sentence without numbers, then facts as keys.  Lines go to
 standard error, one write each; standard output belongs to what tools wait
-for.  structlog is imported with the first line that is really written, so a
-process that says nothing does not pay for it.
+for.  Only what this needs is here: a logging library costs a process several
+megabytes and a tenth of a second of its start.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from stoker.settings import Settings
-
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+    from stoker.settings import Settings
 
 MAX_VALUE_CHARACTERS: Final = 4096
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
@@ -31,40 +29,49 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _PLAIN: Final = re.compile(r"[\w.,:;/@%+*?!()\[\]{}<>|~^&$#-]+", re.ASCII)
 
-Render = Callable[[str, "EventDict"], str]
+#: Level, room, event and facts -> text.
+Render = Callable[[str, str, str, dict[str, Any]], str]
 
 
-class _Logger:
-    """Stands in for structlog's logger until something is logged.
+class Logger:
+    """What one room says; suppressed levels cost a call and a comparison.
 
-    Methods found once are kept in the instance, so a call that the level
-    suppresses costs one empty function.
+    `exc_info` is the one fact with a meaning of its own: an exception, or True
+    for the one being handled, whose traceback follows the line.
     """
+
+    __slots__ = ("_room",)
 
     def __init__(self, room: str) -> None:
         self._room = room
 
-    def __getattr__(self, name: str) -> Any:
-        import structlog
+    def debug(self, event: str, /, **facts: Any) -> None:
+        if _output.level <= 10:
+            _output.write("debug", self._room, event, facts)
 
-        if not structlog.is_configured():
-            configure(Settings(), process="")
-        method = getattr(structlog.get_logger(room=self._room).bind(), name)
-        self.__dict__[name] = method
-        return method
+    def info(self, event: str, /, **facts: Any) -> None:
+        if _output.level <= 20:
+            _output.write("info", self._room, event, facts)
 
-    def forget(self) -> None:
-        """Look methods up again: the configuration has changed."""
-        self.__dict__ = {"_room": self._room}
+    def warning(self, event: str, /, **facts: Any) -> None:
+        if _output.level <= 30:
+            _output.write("warning", self._room, event, facts)
+
+    def error(self, event: str, /, **facts: Any) -> None:
+        if _output.level <= 40:
+            _output.write("error", self._room, event, facts)
+
+    def critical(self, event: str, /, **facts: Any) -> None:
+        _output.write("critical", self._room, event, facts)
+
+    def exception(self, event: str, /, **facts: Any) -> None:
+        """An error, with the traceback of the exception being handled."""
+        self.error(event, **{"exc_info": True, **facts})
 
 
-_loggers: Final[dict[str, _Logger]] = {}
-
-
-def get_logger(room: str) -> FilteringBoundLogger:
+def get_logger(room: str) -> Logger:
     """The logger of a room; `room` is the noun that speaks, like "dispatch" or "http"."""
-    logger: Any = _loggers.setdefault(room, _Logger(room))
-    return logger  # type: ignore[no-any-return]
+    return Logger(room)
 
 
 def configure(settings: Settings, process: str, *, fd: int = 2) -> None:
@@ -75,8 +82,6 @@ def configure(settings: Settings, process: str, *, fd: int = 2) -> None:
             every line, since the three share a terminal.
         fd: Where lines go.
     """
-    import structlog
-
     level = _LEVELS[settings.log_level]
     is_journal = _is_journal(fd)
     render = (
@@ -84,62 +89,18 @@ def configure(settings: Settings, process: str, *, fd: int = 2) -> None:
         if settings.log_format == "json"
         else _text_renderer(process, has_time=not is_journal)
     )
-    structlog.configure(
-        processors=[_Finish(render, has_priority=is_journal)],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: _Lines(fd),
-        cache_logger_on_first_use=False,
-    )
-    for logger in _loggers.values():
-        logger.forget()
+    _output.set(level, render, fd, has_priority=is_journal)
     _bridge_standard_logging(level)
 
 
-class _Lines:
-    """Writes finished lines; a reader that went away must not stop a server."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def msg(self, line: str) -> None:
-        rest = memoryview(line.encode("utf-8", "backslashreplace"))
-        try:
-            while rest:
-                rest = rest[os.write(self._fd, rest) :]
-        except OSError:
-            return
-
-    debug = info = warning = error = critical = msg
-
-
-class _Finish:
-    """The one structlog processor: an event becomes a line, or several with a traceback."""
-
-    def __init__(self, render: Render, *, has_priority: bool) -> None:
-        self._render = render
-        self._has_priority = has_priority
-
-    def __call__(self, _logger: WrappedLogger, method: str, event: EventDict) -> str:
-        level = "error" if method == "exception" else method
-        if trace := _traceback(event.pop("exc_info", None)):
-            event["exception"] = trace
-        text = self._render(level, event)
-        if self._has_priority:
-            prefix = f"<{_PRIORITIES.get(level, 6)}>"
-            text = "\n".join(prefix + line for line in text.split("\n"))
-        return text + "\n"
-
-
 def _text_renderer(process: str, *, has_time: bool) -> Render:
-    def render(level: str, event: EventDict) -> str:
-        room = event.pop("room", "")
-        sentence = event.pop("event", "")
-        trace = event.pop("exception", None)
+    def render(level: str, room: str, event: str, facts: dict[str, Any]) -> str:
+        trace = facts.pop("exception", None)
         parts = [_now()] if has_time else []
         parts.append(level.ljust(7))
         parts.append("/".join(name for name in (process, room) if name) + ":")
-        parts.append(_quoted(str(sentence), is_sentence=True))
-        parts += [f"{key}={_shown(value)}" for key, value in event.items()]
+        parts.append(_quoted(str(event), is_sentence=True))
+        parts += [f"{key}={_shown(value)}" for key, value in facts.items()]
         text = " ".join(parts)
         if trace:
             # Indented, so that no line of it can pass for an event.
@@ -152,12 +113,46 @@ def _text_renderer(process: str, *, has_time: bool) -> Render:
 
 
 def _json_renderer(process: str) -> Render:
-    def render(level: str, event: EventDict) -> str:
-        head = {"timestamp": _now(), "level": level, "process": process, "pid": os.getpid()}
-        line = {**head, **{key: _json_value(value) for key, value in event.items()}}
+    def render(level: str, room: str, event: str, facts: dict[str, Any]) -> str:
+        line = {
+            "timestamp": _now(),
+            "level": level,
+            "process": process,
+            "pid": os.getpid(),
+            "room": room,
+            "event": str(event),
+            **{key: _json_value(value) for key, value in facts.items()},
+        }
         return json.dumps(line, default=str, ensure_ascii=False)
 
     return render
+
+
+class _Output:
+    """Where this process's lines go and how they look."""
+
+    def __init__(self) -> None:
+        self.set(_LEVELS["info"], _text_renderer("", has_time=True), 2, has_priority=False)
+
+    def set(self, level: int, render: Render, fd: int, *, has_priority: bool) -> None:
+        self.level = level
+        self._render = render
+        self._fd = fd
+        self._has_priority = has_priority
+
+    def write(self, level: str, room: str, event: str, facts: dict[str, Any]) -> None:
+        if trace := _traceback(facts.pop("exc_info", None)):
+            facts["exception"] = trace
+        text = self._render(level, room, event, facts)
+        if self._has_priority:
+            prefix = f"<{_PRIORITIES[level]}>"
+            text = "\n".join(prefix + line for line in text.split("\n"))
+        rest = memoryview((text + "\n").encode("utf-8", "backslashreplace"))
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError:
+            return  # a reader that went away must not stop a server
 
 
 def _now() -> str:
@@ -212,14 +207,20 @@ def _is_journal(fd: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
+_output: Final = _Output()
+
+
 class _Bridge(logging.Handler):
     """Takes what libraries say through the standard library's logging."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
         try:
-            say = getattr(get_logger(record.name), level if level in _LEVELS else "info")
-            say(record.getMessage(), **({"exc_info": record.exc_info} if record.exc_info else {}))
+            if level not in _LEVELS:
+                level = "info"
+            if _output.level <= _LEVELS[level]:
+                facts = {"exc_info": record.exc_info} if record.exc_info else {}
+                _output.write(level, record.name, record.getMessage(), facts)
         except Exception:  # a broken log call in a library is not our failure
             self.handleError(record)
 
