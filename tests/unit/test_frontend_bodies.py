@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stoker import errors
 from stoker.frontend.bodies import BodyBudget, read_parameters
-from stoker.frontend.dialects.torchserve_problems import torchserve_problems
+from stoker.frontend.dialects.torchserve.problems import torchserve_problems
 from stoker.frontend.limits import Limits
 from stoker.frontend.problems import solve
 

@@ -10,8 +10,25 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.routes import Operation, Reply, Values
+
 #: States in which a worker has its handler loaded and takes requests.
 _READY_STATES: Final = frozenset(("ready", "busy"))
+
+
+def describe_operation() -> Operation:
+    return Operation("describe", _read, _write, QUICK_S)
+
+
+def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
+    version = path.get("model_version")
+    is_all = version == "all"
+    return {"model": path["model_name"], "version": None if is_all else version, "all": is_all}
+
+
+def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+    return Reply(200, [describe_version(record) for record in outcome["versions"]])
 
 
 def describe_version(record: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,8 @@
+"""The TorchServe API, as clients of TorchServe 0.12 know it.
+
+Milliseconds and `-1` become seconds and None here, at the door.
+"""
+
+from stoker.frontend.dialects.torchserve.dialect import TorchServe
+
+__all__ = ["TorchServe"]

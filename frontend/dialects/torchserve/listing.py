@@ -1,0 +1,39 @@
+"""Listing models, page by page: contracts/torchserve.md 3.8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.routes import Operation, Parameter, Reply, Values
+
+_MAX_PAGE: Final = 100
+_PARAMETERS: Final = (
+    Parameter("limit", "integer", "Most entries, up to 100.", default=_MAX_PAGE),
+    Parameter("next_page_token", "integer", "Where the previous page ended.", default=0),
+)
+
+
+def list_operation() -> Operation:
+    return Operation("list", _read, _write, QUICK_S, _PARAMETERS)
+
+
+def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
+    limit = values["limit"]
+    return {
+        "limit": limit if 0 <= limit <= _MAX_PAGE else _MAX_PAGE,
+        "offset": max(0, values["next_page_token"]),
+    }
+
+
+def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+    document: dict[str, Any] = {}
+    after = arguments["offset"] + arguments["limit"]
+    # Also when the page ends exactly at the last model: the peer's rule (3.8).
+    if after <= outcome["total"]:
+        document["nextPageToken"] = str(after)
+    document["models"] = [
+        {"modelName": model["model"], "modelUrl": model["url"]} for model in outcome["models"]
+    ]
+    return Reply(200, document)
