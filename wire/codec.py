@@ -137,6 +137,13 @@ def _encode_refused(message: f.Refused) -> list[Any]:
     return fields
 
 
+def _encode_full(message: f.Full) -> list[Any]:
+    fields: list[Any] = [Kind.FULL.value]
+    for queue in message.queues:
+        fields += queue
+    return fields
+
+
 def _encode_work(message: f.Work) -> list[Any]:
     fields: list[Any] = [Kind.WORK.value]
     for batch_id, jobs in message.batches:
@@ -174,6 +181,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.Answers: _spread(Kind.ANSWERS),
     f.Refused: _encode_refused,
     f.Result: _row(Kind.RESULT),
+    f.Full: _encode_full,
     f.Load: _row(Kind.LOAD),
     f.Work: _encode_work,
     f.Drop: _spread(Kind.DROP),
@@ -253,6 +261,23 @@ def _decode_refused(fields: list[Any]) -> f.Refused:
     )
 
 
+def _decode_full(fields: list[Any]) -> f.Full:
+    if (len(fields) - 1) % 5:
+        raise ProtocolError("wrong number of fields")
+    return f.Full(
+        [
+            f.FullQueue(
+                _check(fields[i], str),
+                _check(fields[i + 1], str),
+                _check(fields[i + 2], bool),
+                _check(fields[i + 3], float),
+                _check(fields[i + 4], int),
+            )
+            for i in range(1, len(fields), 5)
+        ]
+    )
+
+
 def _decode_work(fields: list[Any]) -> f.Work:
     batches = []
     at, end = 1, len(fields)
@@ -319,6 +344,7 @@ _TO_FRONTEND: Final[dict[int, Callable[[list[Any]], f.ToFrontend]]] = {
     Kind.WELCOME: lambda x: _fixed(x, f.Welcome, int, bytes),
     Kind.REFUSED: _decode_refused,
     Kind.RESULT: lambda x: _fixed(x, f.Result, int, _OPTIONAL_STR, str, dict),
+    Kind.FULL: _decode_full,
 }
 _TO_WORKER: Final[dict[int, Callable[[list[Any]], f.ToWorker]]] = {
     Kind.WORK: _decode_work,

@@ -15,6 +15,7 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         ANSWERS        | [answer frame]*          opaque to the supervisor
         REFUSED        | [job_id | code | message | details{}]*
         RESULT         | call_id | code? | message | value{} or details{}
+        FULL           | [model | version | is_default | place_every_s | retry_after_s]*
 
     supervisor -> worker
         LOAD           | spec{}
@@ -61,6 +62,7 @@ class Kind(enum.IntEnum):
     ANSWERS = 17
     REFUSED = 18
     RESULT = 19
+    FULL = 20
 
     LOAD = 32
     WORK = 33
@@ -150,6 +152,26 @@ class Result(NamedTuple):
     value: dict[str, Any]
 
 
+class FullQueue(NamedTuple):
+    """A version's queue has just taken its last job; nobody answers this.
+
+    Attributes:
+        is_default: Jobs that name no version go there, too.
+        place_every_s: About how often a place becomes free; 0.0 if that is not known.
+        retry_after_s: When somebody who was refused may find room.
+    """
+
+    model: str
+    version: str
+    is_default: bool
+    place_every_s: float
+    retry_after_s: int
+
+
+class Full(NamedTuple):
+    queues: list[FullQueue]
+
+
 # -- supervisor -> worker -----------------------------------------------------
 
 
@@ -229,7 +251,7 @@ class Replies(NamedTuple):
 
 
 FromFrontend = FrontendHello | Submit | Cancel | Call
-ToFrontend = Welcome | Answers | Refused | Result
+ToFrontend = Welcome | Answers | Refused | Result | Full
 ToWorker = Load | Work | Drop | Leave
 FromWorker = WorkerHello | Loaded | LoadFailed | Replies
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

@@ -133,6 +133,8 @@ class Link:
         self._clock = clock or MonotonicClock()
         self._max_pending = max_pending
         self.frontend_id = frontend_id or new_frontend_id()
+        #: Called for every queue that is said to be full.
+        self.on_full: Callable[[frames.FullQueue], None] | None = None
         self._suffixes = b""
         self._suffix_at = 0
         self._pending: dict[bytes, Pending] = {}
@@ -360,6 +362,10 @@ class Link:
         elif isinstance(message, frames.Refused):
             for job in message.jobs:
                 self._end(job.job_id, from_wire(job.code, job.message, job.details))
+        elif isinstance(message, frames.Full):
+            if self.on_full is not None:
+                for queue in message.queues:
+                    self.on_full(queue)
         elif isinstance(message, frames.Result):
             future = self._calls.pop(message.call_id, None)
             if future is None or future.done():

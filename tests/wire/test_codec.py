@@ -50,6 +50,7 @@ submitted = st.builds(
 batches = st.builds(f.WorkBatch, numbers, many(st.builds(f.WorkJob, job_ids, blobs), least=1))
 groups = many(st.builds(f.Group, frontend_ids, blobs))
 replies = many(st.builds(f.Reply, numbers, st.booleans(), many(job_ids), groups))
+full_queues = st.builds(f.FullQueue, texts, texts, st.booleans(), instants, numbers)
 MESSAGES: dict[str, st.SearchStrategy[Any]] = {
     "from frontend": st.one_of(
         st.builds(f.FrontendHello, numbers, numbers),
@@ -62,6 +63,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         st.builds(f.Answers, many(blobs)),
         st.builds(f.Refused, many(st.builds(f.RefusedJob, job_ids, texts, texts, maps))),
         st.builds(f.Result, numbers, st.none() | texts, texts, maps),
+        st.builds(f.Full, many(full_queues)),
     ),
     "to worker": st.one_of(
         st.builds(f.Load, maps),
