@@ -58,7 +58,7 @@ def command(module: str, argv: Sequence[str]) -> list[str]:
 
 def make_folders(settings: Settings) -> None:
     """The runtime folder, closed to others; it holds the sockets and the pid file."""
-    from stoker.wire.sockets import prepare_folder
+    from stoker.wire.runtime_dir import prepare_folder
 
     try:
         prepare_folder(settings.runtime_dir)

@@ -40,7 +40,7 @@ from stoker.settings import Settings
 from stoker.settings import load as settings_load
 from stoker.wire.arena import arena_folder, remove_arenas
 from stoker.wire.link import Link, new_frontend_id
-from stoker.wire.sockets import frontend_address, prepare_folder
+from stoker.wire.runtime_dir import frontend_address, prepare_folder
 
 TITLE: Final = "stoker: frontend"
 #: Where tools and tests read the ports that the kernel chose.

@@ -15,7 +15,7 @@ from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
 from stoker.settings.load import load_with_origins
 from stoker.supervisor.loop import Supervisor
-from stoker.wire.sockets import FolderInUse
+from stoker.wire.runtime_dir import FolderInUse
 
 log = get_logger("supervisor")
 

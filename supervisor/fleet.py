@@ -43,7 +43,7 @@ from stoker.supervisor.worker_environment import (
 from stoker.supervisor.worker_output import WorkerOutput
 from stoker.wire import frames as f
 from stoker.wire.loading import LoadSpec
-from stoker.wire.sockets import worker_address
+from stoker.wire.runtime_dir import worker_address
 
 log = get_logger("supervisor")
 

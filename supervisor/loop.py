@@ -34,7 +34,7 @@ from stoker.supervisor.ports import FrontendPort, open_context
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
 from stoker.wire import frames as f
-from stoker.wire.sockets import FolderLock, frontend_address, prepare_folder
+from stoker.wire.runtime_dir import FolderLock, frontend_address, prepare_folder
 
 log = get_logger("supervisor")
 

@@ -37,7 +37,7 @@ from typing import Final, NamedTuple
 
 from stoker.errors import Cancelled, ProtocolError, SettingsError
 from stoker.wire.frames import FRONTEND_ID_BYTES
-from stoker.wire.sockets import prepare_folder
+from stoker.wire.runtime_dir import prepare_folder
 
 #: Bodies below this travel inline.
 MIN_BODY_BYTES: Final = 64 << 10

@@ -25,7 +25,7 @@ from process_tree import sample_cpu
 from stoker.errors import StokerError
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer
-from stoker.wire.sockets import frontend_address
+from stoker.wire.runtime_dir import frontend_address
 
 DEADLINE_S = 60.0
 

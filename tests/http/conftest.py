@@ -30,6 +30,7 @@ from stoker.settings import Settings
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.runtime_dir import frontend_address
 
 
 @dataclass
@@ -228,7 +229,7 @@ class RunningFrontend:
             for listener, bound in zip(listeners, self.sockets, strict=True)
             for role in listener.roles
         }
-        link = Link(sockets.frontend_address(settings.runtime_dir))
+        link = Link(frontend_address(settings.runtime_dir))
         self.frontend = Frontend(settings, listeners, link, limits)
         config = Config(self.frontend, log_config=None, **CONFIG)
         config.timeout_graceful_shutdown = 5
@@ -282,7 +283,7 @@ def short_folder() -> Iterator[Path]:
 def supervisor_of_module(short_folder: Path) -> Iterator[FakeSupervisor]:
     folder = short_folder / os.urandom(4).hex()
     folder.mkdir(mode=0o700)
-    supervisor = FakeSupervisor(sockets.frontend_address(folder))
+    supervisor = FakeSupervisor(frontend_address(folder))
     yield supervisor
     supervisor.close()
 

@@ -24,7 +24,8 @@ from facts import DEADLINE_S, wait_until
 from stoker.exit_codes import ExitCode
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
-from stoker.wire.sockets import connect_dealer, frontend_address, worker_address
+from stoker.wire.runtime_dir import frontend_address, worker_address
+from stoker.wire.sockets import connect_dealer
 
 pytestmark = pytest.mark.slow
 
