@@ -8,8 +8,10 @@ from typing import Final
 
 from stoker.addresses import MAX_UNIX_PATH_BYTES, parse_address
 from stoker.errors import SettingsError
-from stoker.settings import KNOWN, Effect, Settings
+from stoker.settings.about import Effect
+from stoker.settings.known import KNOWN
 from stoker.settings.origins import Origin
+from stoker.settings.record import Settings
 
 #: Room that a runtime folder must leave for the names of sockets in it.
 _SOCKET_NAME_BYTES: Final = 24
@@ -24,6 +26,8 @@ def check_together(settings: Settings, origins: Mapping[str, Origin]) -> None:
     for listener in ("inference", "management", "metrics"):
         name = f"{listener}_address"
         address = parse_address(getattr(settings, name), listener)
+        if address.is_unix and not settings.use_native_io:
+            raise refuse("use_native_io", "unix domain socket requires use_native_io set to true.")
         if address.is_tls and not (settings.certificate_file and settings.private_key_file):
             raise refuse(name, f"{name} is https: certificate_file and private_key_file are needed")
         if listener == "management" and not (

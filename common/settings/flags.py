@@ -6,13 +6,15 @@ Source: contracts/torchserve.md 9.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from stoker.errors import SettingsError
-from stoker.settings import KNOWN, Known
+from stoker.settings.known import KNOWN, Known
 from stoker.settings.names import unknown_setting
 
-_CONFIG_FLAGS: Final = ("--config", "--ts-config")
+CONFIG: Final = "--config"
+PEER_CONFIG: Final = "--ts-config"
 #: The peer's flags that are not simply a key with dashes, and what they set.
 _PEER_FLAGS: Final = {
     "--dt": "disable_token_authorization",
@@ -23,35 +25,51 @@ _PEER_FLAGS: Final = {
 _EMPTY_FLAGS: Final = ("--start", "--foreground", "--ncs", "--no-config-snapshots")
 
 
-def split_flags(argv: Sequence[str]) -> tuple[list[tuple[Known, str, str]], str | None]:
-    """Flags in order as (setting, text, flag as written), and the configuration file."""
+@dataclass(slots=True)
+class Flags:
+    """What a command line says.
+
+    Attributes:
+        values: In order, as (setting, text, flag as written).
+        config: The file of `--config`.
+        peer_config: The file of `--ts-config`, which TS_CONFIG_FILE beats.
+    """
+
+    values: list[tuple[Known, str, str]] = field(default_factory=list)
+    config: str | None = None
+    peer_config: str | None = None
+
+
+def split_flags(argv: Sequence[str]) -> Flags:
+    """Raises SettingsError for a flag that is no setting, or one without its value."""
     by_flag = {known.flag: known for known in KNOWN.values()}
     by_flag.update({flag: KNOWN[name] for flag, name in _PEER_FLAGS.items()})
-    found: list[tuple[Known, str, str]] = []
-    config: str | None = None
+    found = Flags()
     rest = list(argv)
     while rest:
         flag, has_value, value = rest.pop(0).partition("=")
         if flag in _EMPTY_FLAGS and not has_value:
             continue
-        if flag in _CONFIG_FLAGS:
-            config = value if has_value else _next_value(flag, rest)
+        if flag == CONFIG:
+            found.config = value if has_value else _next_value(flag, rest)
+        elif flag == PEER_CONFIG:
+            found.peer_config = value if has_value else _next_value(flag, rest)
         elif flag == "--models":
             # The peer's flag takes several words; its key of that name is another thing.
             items = [value] if has_value else [_next_value(flag, rest)]
             while rest and not rest[0].startswith("--"):
                 items.append(rest.pop(0))
-            found.append((KNOWN["load_models"], ",".join(items), flag))
+            found.values.append((KNOWN["load_models"], ",".join(items), flag))
         elif (known := by_flag.get(flag)) is None:
-            raise unknown_setting(flag, [*by_flag, *_CONFIG_FLAGS], "command line")
+            raise unknown_setting(flag, [*by_flag, CONFIG, PEER_CONFIG], "command line")
         elif has_value:
-            found.append((known, value, flag))
+            found.values.append((known, value, flag))
         elif known.kind == "bool":
             is_said = bool(rest) and rest[0].lower() in ("true", "false")
-            found.append((known, rest.pop(0) if is_said else "true", flag))
+            found.values.append((known, rest.pop(0) if is_said else "true", flag))
         else:
-            found.append((known, _next_value(flag, rest), flag))
-    return found, config
+            found.values.append((known, _next_value(flag, rest), flag))
+    return found
 
 
 def _next_value(flag: str, rest: list[str]) -> str:

@@ -58,7 +58,7 @@ class Settings:
     load_models: tuple[str, ...] = peer(
         (), "Models to register at start: `all`, or [name=]location items."
     )
-    models: str = later("", "JSON with per-model worker counts and timeouts.", peer_env="-")
+    models: str = peer("", "JSON with per-model worker counts and timeouts.", peer_env="-")
     model_snapshot: str = later("", "JSON written by the peer's snapshots.", peer_env="-")
     allowed_urls: tuple[str, ...] = peer(
         (), "Regular expressions; a remote archive must match one of them.", is_pattern=True
@@ -173,9 +173,18 @@ class Settings:
         "text", "Lines for people, or one JSON object per line.", choices=("text", "json")
     )
 
+    log_config: Path | None = peer(
+        None, "A log4j2 file to take log_level and log_format from.", peer_env="-"
+    )
+
     # How settings are read (9.2)
     enable_envvars_config: bool = peer(
-        False, "Let TS_ variables override the file (file only).", peer_env="-"
+        False, "Let TS_ variables override everything (file only).", peer_env="-"
+    )
+    lenient_config: bool = setting(
+        False,
+        "Name unknown keys and odd booleans of config.properties and go on, as TorchServe "
+        "does, instead of refusing the start.",
     )
 
     # Known, with a later release
@@ -237,6 +246,5 @@ class Settings:
     io_ratio: int = moot(50, "Share of time for input and output.", peer_env="-")
     vmargs: str = moot("", "Options of the virtual machine.", peer_env="-")
     plugins_path: str = moot("", "Java class path of plugins.", peer_env="-")
-    log_config: str = moot("", "log4j2 file; see log_level and log_format.", peer_env="-")
     cpp_log_config: str = moot("", "Logging of the C++ backend.", peer_env="-")
     model_server_home: str = moot("", "Folder of the peer's installation.")

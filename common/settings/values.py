@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from stoker.addresses import parse_address
 from stoker.errors import SettingsError
-from stoker.settings import GIB, KIB, MIB, Known
+from stoker.settings.about import GIB, KIB, MIB
+from stoker.settings.known import Known
+from stoker.settings.models_json import read_models
 
 _SIZE: Final = re.compile(r"([0-9]+)\s*(KiB|MiB|GiB)", re.IGNORECASE)
 _FACTORS: Final = {"kib": KIB, "mib": MIB, "gib": GIB}
@@ -38,6 +40,20 @@ def parse_text(known: Known, text: str, source: str) -> Any:
         raise _refuse(known, source, f"must be {_wanted(known)}, not {_shown(known, text)}")
     _check(known, value, source)
     return value
+
+
+def parse_as_peer(known: Known, text: str, source: str) -> tuple[Any, str]:
+    """As `parse_text`, but what the peer reads in its own way is read so; also a note of it.
+
+    For the peer every text but `true` is false, and a metrics mode that it
+    does not know is `log` (9.3).
+    """
+    text = text.strip()
+    if known.kind == "bool" and text.lower() not in ("true", "false"):
+        return False, f"{source}: {known.name}={text[:40]!r} is read as false, as TorchServe does"
+    if known.name == "metrics_mode" and text not in known.about.choices:
+        return "log", f"{source}: {known.name}={text[:40]!r} is read as log, as TorchServe does"
+    return parse_text(known, text, source), ""
 
 
 def parse_value(known: Known, value: Any, source: str) -> Any:
@@ -126,7 +142,12 @@ def _check(known: Known, value: Any, source: str) -> None:
             parse_address(value, known.name.partition("_")[0])
         except SettingsError as error:
             raise _refuse(known, source, error.message, names_itself=True) from None
-    if known.name in ("models", "model_snapshot") and value:
+    if known.name == "models":
+        try:
+            read_models(value)
+        except SettingsError as error:
+            raise _refuse(known, source, error.message, names_itself=True) from None
+    if known.name == "model_snapshot" and value:
         try:
             json.loads(value)
         except ValueError as error:
