@@ -34,7 +34,7 @@ from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.descriptions import Describer
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
-from stoker.supervisor.specs import build_spec, initial_workers
+from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
 from stoker.supervisor.statistics import statistics
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
@@ -198,12 +198,15 @@ class Control:
             log.warning("archive has a flaw", model=archive.model, flaw=warning)
         try:
             spec = build_spec(archive, arguments, self._settings, self._places, is_startup)
+            if is_startup:
+                min_workers, max_workers = startup_workers(archive, self._settings, self._places)
+            else:
+                min_workers, max_workers = initial_workers(archive, arguments, self._settings)
             self._engine.register(spec)
         except BaseException:
             self._archives.release(archive)
             raise
         self._held[spec] = archive
-        min_workers, max_workers = initial_workers(archive, arguments, self._settings)
         value: dict[str, Any] = {
             "model": spec.model,
             "version": spec.version,
@@ -230,8 +233,7 @@ class Control:
         Raises:
             SettingsError: `load_models=all` without a model store.
         """
-        workers = self._settings.default_workers_per_model or max(1, len(self._places.devices))
-        arguments = Arguments({"initial_workers": workers})
+        arguments = Arguments({})
         for model in self._archives.startup_models():
             request = ArchiveRequest(
                 url=model.url,

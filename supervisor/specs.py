@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from typing import Final
 
+from stoker.archives.manifest import parse_runtime
 from stoker.archives.model_config import ModelConfig
 from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import InvalidParameter
+from stoker.errors import InvalidParameter, ManifestInvalid
 from stoker.settings import Settings
+from stoker.settings.models_json import read_models
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.placement import usable_device_ids
+from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.versions import VersionSpec
 
 DEFAULT_BATCH_SIZE: Final = 1
@@ -24,6 +27,13 @@ DEFAULT_BATCH_DELAY_S: Final = 0.1
 MAX_BATCH_SIZE: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
+#: Keys of model-config.yaml whose handlers would answer wrongly without what they ask for.
+_NOT_BUILT: Final = {
+    "continuousBatching": "continuous_batching",
+    "sequenceBatching": "sequence_batching",
+    "asyncCommunication": "async_communication",
+    "useVenv": "use_venv",
+}
 
 
 def build_spec(
@@ -33,9 +43,22 @@ def build_spec(
     places: DevicePlaces,
     is_startup: bool,
 ) -> VersionSpec:
-    """Raises InvalidParameter for a batch size beyond reason."""
+    """Merge everything that is said about one version.
+
+    Raises:
+        InvalidParameter: A batch size beyond reason.
+        ManifestInvalid: The archive asks for what this release does not have.
+        RuntimeInvalid: From the `models` setting.
+    """
     config = archive.config or NO_CONFIG
-    batch_size = arguments.optional("batch_size", int) or config.batch_size or DEFAULT_BATCH_SIZE
+    _check_is_built(config, archive.url)
+    override = read_models(settings.models).of(archive.model, archive.version)
+    batch_size = (
+        arguments.optional("batch_size", int)
+        or config.batch_size
+        or override.batch_size
+        or DEFAULT_BATCH_SIZE
+    )
     if not 1 <= batch_size <= MAX_BATCH_SIZE:
         raise InvalidParameter(
             f"Parameter batch_size must lie between 1 and {MAX_BATCH_SIZE}.",
@@ -43,7 +66,7 @@ def build_spec(
         )
     delay_s = arguments.seconds("max_batch_delay_s")
     if delay_s is None:
-        delay_s = config.max_batch_delay_s or DEFAULT_BATCH_DELAY_S
+        delay_s = config.max_batch_delay_s or override.max_batch_delay_s or DEFAULT_BATCH_DELAY_S
     has_gpus = bool(places.devices)
     device_type = "gpu" if has_gpus and config.device_type != "cpu" else "cpu"
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
@@ -53,9 +76,11 @@ def build_spec(
         batch=BatchPolicy(batch_size, delay_s),
         queue_capacity=config.job_queue_size or settings.job_queue_size,
         response_timeout_s=config.response_timeout_s
+        or override.response_timeout_s
         or arguments.seconds("response_timeout_s")
         or settings.default_response_timeout,
         startup_timeout_s=config.startup_timeout_s
+        or override.startup_timeout_s
         or arguments.seconds("startup_timeout_s")
         or settings.default_startup_timeout,
         max_retry_s=config.max_retry_timeout_s,
@@ -74,7 +99,10 @@ def build_spec(
             "limit_max_image_pixels": settings.limit_max_image_pixels,
             "max_response_bytes": settings.max_response_size,
         },
-        shown={"url": archive.url, "runtime": archive.runtime},
+        shown={
+            "url": archive.url,
+            "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
+        },
     )
 
 
@@ -83,23 +111,61 @@ def is_not_idempotent(archive: ResolvedArchive) -> bool:
     return archive.config_raw.get("idempotent") is False
 
 
+def _check_is_built(config: ModelConfig, url: str) -> None:
+    asked = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
+    if asked:
+        raise ManifestInvalid(
+            f"model-config.yaml asks for {', '.join(asked)}, which this release does not have.",
+            url=url,
+        )
+
+
 def initial_workers(
     archive: ResolvedArchive, arguments: Arguments, settings: Settings
 ) -> tuple[int, int]:
-    """(min, max) workers to begin with: model-config.yaml when it asks for more, else the request.
+    """(min, max) workers of a registration: the archive's own if it has both, else the request's.
 
     Raises:
-        InvalidParameter: More than a host can mean.
+        InvalidParameter, ManifestInvalid: More than a host can mean.
     """
+    if bounds := _archives_bounds(archive):
+        return bounds
     asked = arguments.optional("initial_workers", int)
     count = max(0, settings.default_workers_per_model if asked is None else asked)
-    config = archive.config or NO_CONFIG
-    low, high = config.min_workers or 0, config.max_workers or 0
-    if low > 0 and high >= low > count:
-        return low, high
     if count > MAX_WORKERS:
         raise InvalidParameter(
             f"Parameter initial_workers must be at most {MAX_WORKERS}.",
             parameter="initial_workers",
         )
     return count, count
+
+
+def startup_workers(
+    archive: ResolvedArchive, settings: Settings, places: DevicePlaces
+) -> tuple[int, int]:
+    """(min, max) workers of a model loaded when the server starts (3.4, 8.9).
+
+    The archive's own if it has both, else the `models` setting, each of the
+    two by itself, else `default_workers_per_model`, else one per GPU or, without GPUs, per
+    processor.
+
+    Raises:
+        ManifestInvalid: More than a host can mean.
+    """
+    if bounds := _archives_bounds(archive):
+        return bounds
+    default = settings.default_workers_per_model or len(places.devices) or usable_processors()
+    override = read_models(settings.models).of(archive.model, archive.version)
+    low = min(override.min_workers or default, MAX_WORKERS)
+    high = min(override.max_workers or default, MAX_WORKERS)
+    # The peer lets them cross; whoever names one of the two means that one.
+    return (low, max(low, high)) if override.min_workers else (min(low, high), high)
+
+
+def _archives_bounds(archive: ResolvedArchive) -> tuple[int, int] | None:
+    bounds = (archive.config or NO_CONFIG).worker_bounds()
+    if bounds is not None and bounds[1] > MAX_WORKERS:
+        raise ManifestInvalid(
+            f"model-config.yaml asks for more than {MAX_WORKERS} workers.", url=archive.url
+        )
+    return bounds

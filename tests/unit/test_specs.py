@@ -8,12 +8,13 @@ import pytest
 
 from stoker.archives.model_config import ModelConfig
 from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import InvalidParameter
+from stoker.errors import InvalidParameter, ManifestInvalid
 from stoker.settings.load import load
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
-from stoker.supervisor.specs import build_spec, initial_workers
+from stoker.supervisor.processors import usable_processors
+from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
 from stoker.supervisor.versions import VersionSpec
 
 SETTINGS = load(["--default-response-timeout", "77", "--job-queue-size", "55"], {})
@@ -54,24 +55,104 @@ def test_a_stated_timeout_of_the_file_beats_the_request() -> None:
     assert spec_of().response_timeout_s == 77
 
 
-def test_workers_come_from_the_file_only_when_it_asks_for_more() -> None:
+def archive_of(config: ModelConfig | None = None, model: str = "m") -> ResolvedArchive:
+    return ResolvedArchive(
+        model=model, version="1.0", handler="h", runtime="python", url="m.mar", config=config
+    )
+
+
+def test_the_archives_worker_counts_beat_the_request() -> None:
     """
-    minWorkers > 0 and maxWorkers >= minWorkers > initial_workers (3.4).
+    model-config.yaml wins when it has both and they make sense (3.4, checklist 18).
     """
 
     def workers(config: ModelConfig | None, **arguments: Any) -> tuple[int, int]:
-        archive = ResolvedArchive(
-            model="m", version="1.0", handler="h", runtime="python", url="", config=config
-        )
-        return initial_workers(archive, Arguments(arguments), SETTINGS)
+        return initial_workers(archive_of(config), Arguments(arguments), SETTINGS)
 
     both = ModelConfig(min_workers=2, max_workers=4)
     assert workers(both) == (2, 4)
-    assert workers(both, initial_workers=2) == (2, 2)
-    assert workers(ModelConfig(min_workers=3, max_workers=2)) == (0, 0)
+    assert workers(both, initial_workers=3) == (2, 4)
+    assert workers(ModelConfig(min_workers=3, max_workers=2), initial_workers=1) == (1, 1)
+    assert workers(ModelConfig(min_workers=3), initial_workers=1) == (1, 1)
     assert workers(None, initial_workers=5) == (5, 5)
-    with pytest.raises(InvalidParameter):
-        workers(None, initial_workers=100_000)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments"),
+    [(None, {"initial_workers": 100_000}), (ModelConfig(min_workers=1, max_workers=100_000), {})],
+)
+def test_more_workers_than_a_host_can_mean_are_refused(
+    config: ModelConfig | None, arguments: dict[str, Any]
+) -> None:
+    """
+    Neither a client nor an archive may fork the host to death.
+    """
+    with pytest.raises((InvalidParameter, ManifestInvalid)):
+        initial_workers(archive_of(config), Arguments(arguments), SETTINGS)
+
+
+def test_workers_at_start_come_from_file_then_models_then_the_host() -> None:
+    """
+    Section 3.4: model-config.yaml > `models`, each number by itself > the default of 8.9.
+    """
+    models = '{"m": {"1.0": {"minWorkers": 2}}, "n": {"1.0": {"maxWorkers": 1}}}'
+    settings = load([], {"STOKER_MODELS": models})
+    plenty = load(["--default-workers-per-model", "3"], {"STOKER_MODELS": models})
+
+    def workers(settings: Any, model: str, config: ModelConfig | None = None) -> tuple[int, int]:
+        return startup_workers(archive_of(config, model), settings, DevicePlaces(TWO_GPUS))
+
+    assert workers(settings, "m", ModelConfig(min_workers=5, max_workers=6)) == (5, 6)
+    assert workers(settings, "m") == (2, 2)
+    assert workers(plenty, "m") == (2, 3)
+    assert workers(plenty, "n") == (1, 1)
+    assert workers(plenty, "o") == (3, 3)
+    assert workers(settings, "o") == (2, 2)
+    assert startup_workers(archive_of(), settings, DevicePlaces(())) == (usable_processors(),) * 2
+
+
+def test_the_models_setting_stands_between_file_and_default() -> None:
+    """
+    Section 3.4: below the file and, for batches, the request; above the request for timeouts.
+    """
+    entry = (
+        '{"m": {"1.0": {"batchSize": 3, "maxBatchDelay": 70, "responseTimeout": 8, '
+        '"startupTimeout": 9, "runtimeType": "PYTHON3"}}}'
+    )
+    settings = load([], {"STOKER_MODELS": entry})
+
+    def spec(config: ModelConfig | None = None, **arguments: Any) -> VersionSpec:
+        return build_spec(
+            archive_of(config), Arguments(arguments), settings, DevicePlaces(()), False
+        )
+
+    plain = spec(response_timeout_s=300, startup_timeout_s=300)
+    assert (plain.batch.max_size, plain.batch.delay_s) == (3, 0.07)
+    assert (plain.response_timeout_s, plain.startup_timeout_s) == (8, 9)
+    assert plain.shown["runtime"] == "python3"
+    assert spec(batch_size=5).batch.max_size == 5
+    stated = spec(ModelConfig(batch_size=6, max_batch_delay_s=0.2, response_timeout_s=7))
+    assert (stated.batch.max_size, stated.batch.delay_s) == (6, 0.2)
+    assert (stated.response_timeout_s, stated.startup_timeout_s) == (7, 9)
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        (ModelConfig(continuous_batching=True), "continuousBatching"),
+        (ModelConfig(sequence_batching=True), "sequenceBatching"),
+        (ModelConfig(async_communication=True), "asyncCommunication"),
+        (ModelConfig(use_venv=True), "useVenv"),
+    ],
+)
+def test_what_is_not_built_refuses_the_archive_that_needs_it(
+    config: ModelConfig, named: str
+) -> None:
+    """
+    Its handler would load, and answer wrongly.
+    """
+    with pytest.raises(ManifestInvalid, match=f"asks for {named}, which this release"):
+        spec_of(config)
 
 
 def test_devices_count_only_where_there_are_some() -> None:
