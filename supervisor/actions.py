@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from stoker.errors import StokerError
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.versions import VersionSpec
+from stoker.wire.frames import FullQueue
 
 
 class Spawn(NamedTuple):
@@ -73,6 +74,12 @@ class Refuse(NamedTuple):
     error: StokerError
 
 
+class Announce(NamedTuple):
+    """Tell every frontend that a queue is full."""
+
+    queue: FullQueue
+
+
 class Resolve(NamedTuple):
     """Answer a management call that waited."""
 
@@ -104,6 +111,7 @@ Action = (
     | Kill
     | Forward
     | Refuse
+    | Announce
     | Resolve
     | Release
     | Note

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stoker.errors import ShuttingDown, StokerError, Unregistered
+from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered
+from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Refuse
 from stoker.supervisor.crews import Crew, Devices, Exit
 from stoker.supervisor.jobs import Job, JobPool
@@ -33,14 +34,19 @@ class Engine:
         devices: Where new workers go.
         first_slot: `initial_worker_port`; slots are numbered from here and
             never twice.
+        payload_bytes: `max_body_memory_bytes`, of which payloads that travel
+            inline are counted here.
     """
 
-    def __init__(self, devices: Devices, first_slot: int = 9000) -> None:
+    def __init__(
+        self, devices: Devices, first_slot: int = 9000, payload_bytes: int = 1 << 30
+    ) -> None:
         self.registry: Registry[Served] = Registry()
         self.is_stopping = False
         self._devices = devices
         self._actions: list[Action] = []
         self._jobs: dict[bytes, Job] = {}
+        self._budget = Budget(payload_bytes)
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
@@ -92,7 +98,7 @@ class Engine:
         """Raises VersionExists, ShuttingDown."""
         if self.is_stopping:
             raise ShuttingDown("The server is stopping.")
-        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id)
+        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id, self._budget)
         crew = Crew(spec, pool, self._actions, self, self._devices)
         served = Served(spec, pool, crew, self._actions)
         self.registry.add(spec.key, served)
@@ -172,8 +178,14 @@ class Engine:
             pool = served.pool
             if not served.crew.has_hope:
                 raise pool.no_worker()
-            if not pool.queue.has_room:
-                raise pool.queue_full()
+            queue = pool.queue
+            room = queue.room
+            if room <= 0:
+                raise pool.queue_full(now)
+            if not self._budget.take(len(payload), pool.payload_bytes):
+                raise TooManyRequests(
+                    "Too many requests are in memory; try again later.", model=model
+                )
         except StokerError as error:
             if "version" in error.details and version is None:
                 error.details["version"] = None
@@ -185,6 +197,12 @@ class Engine:
         self._sequence += 1
         pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
         self._touched[pool] = None
+        if room == 1:
+            if not pool.is_announced:
+                is_default = self.registry.default_version(model) == pool.version
+                pool.announce_full(now, is_default=is_default)
+        elif pool.is_announced and room * 2 > queue.capacity:
+            pool.is_announced = False
 
     def dispatch(self, now: float) -> None:
         """Send what should go, after a burst of submits."""

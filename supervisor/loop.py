@@ -51,7 +51,9 @@ class Supervisor:
         self._notifier = Notifier(os.environ)
         self._incarnation = secrets.token_bytes(8)
         self._places = DevicePlaces(discover(settings.number_of_gpu, os.environ))
-        self.engine = Engine(self._places, settings.initial_worker_port)
+        self.engine = Engine(
+            self._places, settings.initial_worker_port, settings.max_body_memory_bytes
+        )
         self._frontends: dict[bytes, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -121,6 +123,7 @@ class Supervisor:
             **self._fleet.performers,
             a.Forward: lambda action: self._frontend_port.answer(*action),
             a.Refuse: self._refuse,
+            a.Announce: self._announce,
             a.Resolve: lambda action: self._control.resolve(action.call, action.outcome),
             a.Release: self._release,
             a.Note: lambda action: getattr(log, action.level)(action.event, **action.facts),
@@ -222,6 +225,10 @@ class Supervisor:
             job_id[: f.FRONTEND_ID_BYTES],
             f.RefusedJob(job_id, error.code, error.message, error.details),
         )
+
+    def _announce(self, action: a.Announce) -> None:
+        for identity in list(self._frontends):
+            self._frontend_port.send(identity, f.Full([action.queue]))
 
     def _release(self, action: a.Release) -> None:
         self._fleet.release(action.spec)

@@ -17,15 +17,17 @@ from stoker.errors import (
     QueueFull,
     StokerError,
 )
-from stoker.supervisor.actions import Action, Forward, Refuse, SendBatch, SendDrop
+from stoker.shares import Budget
+from stoker.supervisor.actions import Action, Announce, Forward, Refuse, SendBatch, SendDrop
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
 from stoker.supervisor.dispatch import choose_busy
 from stoker.supervisor.jobs import Job, JobEvent, JobState
+from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.quarantine import Loss, is_tried_again
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
-from stoker.wire.frames import Reply
+from stoker.wire.frames import FullQueue, Reply
 
 
 class Pool:
@@ -36,6 +38,7 @@ class Pool:
             that a re-sent id is recognised and a cancel finds its job.
         actions: Where decisions are put.
         next_batch_id: Batch ids grow over the whole supervisor.
+        budget: What the payloads of all pools may take.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Pool:
         jobs: dict[bytes, Job],
         actions: list[Action],
         next_batch_id: Callable[[], int],
+        budget: Budget,
     ) -> None:
         self.model = spec.model
         self.version = spec.version
@@ -52,6 +56,11 @@ class Pool:
         self.workers: dict[int, Worker] = {}
         #: When an idle worker should get the incomplete batch that is queued.
         self.due_at: float | None = None
+        #: Bytes of the payloads of its jobs that have not ended.
+        self.payload_bytes = 0
+        #: The frontends know that the queue was full; not much has moved since.
+        self.is_announced = False
+        self._budget = budget
         self._idle: dict[int, Worker] = {}
         self._jobs = jobs
         self._actions = actions
@@ -63,8 +72,9 @@ class Pool:
     # -- jobs -----------------------------------------------------------------
 
     def submit(self, job: Job) -> None:
-        """Queue a job; the caller has seen that there is room."""
+        """Queue a job; the caller has seen that there is room, and taken it in the budget."""
         job.pool = self
+        self.payload_bytes += len(job.payload)
         self._jobs[job.job_id] = job
         self.queue.put(job)
 
@@ -215,13 +225,28 @@ class Pool:
 
     # -- ends -----------------------------------------------------------------
 
-    def queue_full(self) -> QueueFull:
+    def announce_full(self, now: float, *, is_default: bool) -> None:
+        """Once, until the queue has been half empty again."""
+        self.is_announced = True
+        every_s, retry_after_s = self._pace(now)
+        self._actions.append(
+            Announce(FullQueue(self.model, self.version, is_default, every_s, retry_after_s))
+        )
+
+    def queue_full(self, now: float) -> QueueFull:
+        every_s, retry_after_s = self._pace(now)
         return QueueFull(
             f"The queue of model {self.model} is full; try again later.",
             model=self.model,
             version=self.version,
             capacity=self.queue.capacity,
+            place_every_s=every_s,
+            retry_after_s=retry_after_s,
         )
+
+    def _pace(self, now: float) -> tuple[float, int]:
+        every_s = place_every_s(self.workers.values(), self.policy.max_size, now)
+        return every_s, retry_after_s(self.queue.pending, every_s)
 
     def no_worker(self) -> NoWorker:
         return NoWorker(
@@ -234,6 +259,9 @@ class Pool:
         # The payload stays: the batch with it may be sent only at the end of the turn.
         job.move(event)
         self._jobs.pop(job.job_id, None)
+        size = len(job.payload)
+        self.payload_bytes -= size
+        self._budget.give_back(size)
         self._suspects -= job.is_suspect
 
     def _fail(self, job: Job, error: StokerError) -> None:

@@ -41,8 +41,9 @@ class JobQueue:
         return len(self._jobs) + self.ahead
 
     @property
-    def has_room(self) -> bool:
-        return len(self._jobs) + self.ahead < self.capacity
+    def room(self) -> int:
+        """Jobs that may still come; not above 0 when it is full."""
+        return self.capacity - len(self._jobs) - self.ahead
 
     def put(self, job: Job) -> None:
         self._jobs[job.job_id] = job

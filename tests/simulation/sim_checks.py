@@ -77,6 +77,8 @@ class Judge:
                 self._judge_refusal(action)
             elif kind is a.Resolve:
                 self._judge_outcome(action)
+            elif kind is a.Announce:
+                self._judge_announcement(action)
             elif kind is a.Spawn:
                 check(action.worker_id not in self._spawned, "a worker id is new", action)
                 self._spawned.add(action.worker_id)
@@ -151,6 +153,17 @@ class Judge:
         ended = self._world.jobs.pop(job_id, None)
         check(ended is not None, "a job ends once", error.code, job_id)
         self._world.counts[f"refused: {error.code}"] += 1
+
+    def _judge_announcement(self, action: a.Announce) -> None:
+        model, version, is_default = action.queue[:3]
+        served = self._find(VersionKey(model, version))
+        check(served is not None, "a full queue is one that is there", action)
+        assert served is not None
+        room = served.pool.queue.room
+        check(room <= 0, "a queue said to be full has no room", room, action)
+        default = self._world.engine.registry.default_version(model)
+        check(is_default == (default == version), "the default version is told", default)
+        self._world.counts["announced full"] += 1
 
     def _judge_word(self, action: Any) -> None:
         """Load, drop, leave, abort, kill: only to a worker that is there, in a sensible order."""
@@ -273,6 +286,9 @@ class Judge:
         if world.events % 16 == 0:
             for served in self._all():
                 self._look_at_queue(served)
+            held = sum(len(job.payload) for job in world.jobs.values())
+            counted = sum(served.pool.payload_bytes for served in self._all())
+            check(held == counted == engine._budget.taken, "payloads are counted", held, counted)
 
     def look_at_dispatch(self) -> None:
         """At the end of a turn nobody waits for nothing."""

@@ -109,7 +109,7 @@ def plant_lost_batches(monkeypatch):
 
 
 def plant_unbounded_queue(monkeypatch):
-    monkeypatch.setattr(queues.JobQueue, "has_room", property(lambda self: True))
+    monkeypatch.setattr(queues.JobQueue, "room", property(lambda self: 2))
 
 
 def plant_double_end(monkeypatch):

@@ -8,9 +8,9 @@ import pytest
 
 from stoker.errors import DefaultVersionInUse, ModelNotFound, ShuttingDown, VersionExists
 from stoker.supervisor import actions as a
-from stoker.supervisor.engine import SWEEP_S
+from stoker.supervisor.engine import SWEEP_S, Engine
 from stoker.supervisor.jobs import ImpossibleMove
-from stoker.supervisor.versions import Failure, VersionState
+from stoker.supervisor.versions import Failure, VersionKey, VersionState
 from stoker.wire.frames import JobFlag, Reply
 
 # -- found by review: each of these was wrong once ------------------------------
@@ -111,6 +111,70 @@ def test_a_full_queue_says_the_version_only_if_it_was_asked_for(stage, asked, to
         error.details["version"],
         error.details["capacity"],
     )
+
+
+def test_a_full_queue_is_announced_once_until_it_has_been_half_empty(stage):
+    """
+    Frontends go by it; a message per request that finds no room would be as dear
+    as the refusals it spares.
+    """
+    key = stage.serve(queue_capacity=4)
+    (worker_id,) = stage.alive(key)
+    for _ in range(5):
+        stage.submit()
+    stage.now += 2.0
+    stage.submit()
+    stage.answer(worker_id)
+    stage.submit()
+
+    (told,) = stage.took(a.Announce)
+    assert told.queue[:3] == ("echo", "1.0", True)
+
+    for _ in range(3):
+        stage.answer(worker_id)
+    for _ in range(3):
+        stage.submit()
+    assert len(stage.took(a.Announce)) == 2
+
+
+def test_a_refusal_says_when_to_come_again(stage):
+    """
+    From what the workers have taken so far: 4 jobs of 3 s wait, so half of
+    them are gone after 6 s.
+    """
+    key = stage.serve(queue_capacity=4)
+    (worker_id,) = stage.alive(key)
+    for _ in range(2):
+        stage.submit()
+        stage.now += 3.0
+        stage.answer(worker_id)
+    for _ in range(5):
+        stage.submit()
+
+    error = stage.refusal(stage.submit())
+
+    assert (error.details["place_every_s"], error.details["retry_after_s"]) == (3.0, 6)
+
+
+def test_payloads_beyond_the_budget_are_refused_and_no_model_takes_all_of_it(stage):
+    """
+    The supervisor's memory is bounded whatever the frontends send, and a model
+    with a long queue of large bodies leaves room for another one's.
+    """
+    stage.engine = Engine(stage.places, payload_bytes=800)
+    for model in ("echo", "other"):
+        stage.register(model)
+        stage.scale(VersionKey(model, "1.0"), 1)
+    submitted = [stage.submit() for _ in range(100)]
+    refused = [job_id for job_id in submitted if job_id in stage.refused]
+
+    assert {stage.refused[job_id] for job_id in refused} == {"too_many_requests"}
+    assert 600 < stage.engine._budget.taken < 750
+    assert stage.submit("other") not in stage.refused
+
+    for job_id in submitted:
+        stage.cancel(job_id)
+    assert stage.engine._budget.taken < 50
 
 
 def test_expired_jobs_do_not_make_a_batch_look_full(stage):
