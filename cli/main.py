@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from stoker.cli import config, logs, serve, start, status, stop, version
+from stoker.cli import config, logs, serve, start, status, stop, torchserve, version
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 
-_COMMANDS: Final = (serve, start, stop, status, logs, config, version)
+_COMMANDS: Final = (serve, start, stop, status, logs, config, torchserve, version)
 _DESCRIPTION: Final = "A model server for people who run their own machines."
 _EPILOG: Final = """\
 Every command takes every setting as a flag: --inference-address http://127.0.0.1:8080,
@@ -43,9 +43,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the `stoker` script; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [torchserve.NAME]:
+        # The peer's grammar, messages and exit codes, none of ours.
+        return torchserve.main(words[1:])
     parser = build_parser()
     try:
-        options, settings_argv = parser.parse_known_args(argv)
+        options, settings_argv = parser.parse_known_args(words)
     except SystemExit as error:
         # argparse says 2; the rest of stoker says 64 for a bad command line.
         return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE

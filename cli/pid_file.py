@@ -89,7 +89,7 @@ def find_running(folder: Path) -> Running | None:
             running = Running.from_json(json.loads(file.read(MAX_FILE_BYTES)))
     except (OSError, ValueError):
         return None
-    if start_ticks(running.pid) != running.start_ticks or not _is_stoker(running.pid):
+    if start_ticks(running.pid) != running.start_ticks or not is_stoker(running.pid):
         return None
     return running
 
@@ -107,7 +107,8 @@ def start_ticks(pid: int) -> int | None:
     return int(after_name[19])
 
 
-def _is_stoker(pid: int) -> bool:
+def is_stoker(pid: int) -> bool:
+    """Does the command line say that this process is one of ours?"""
     try:
         return b"stoker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

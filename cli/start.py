@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import selectors
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from stoker.cli.background import spawn, wait_ready
 from stoker.cli.launcher import STARTED_LINE
 from stoker.cli.log_files import last_lines, server_log
 from stoker.cli.notify_socket import NotifySocket
 from stoker.cli.parsers import Subparsers
 from stoker.cli.pid_file import find_running
-from stoker.cli.progress import Progress
-from stoker.cli.serve import command, make_folders
+from stoker.cli.serve import make_folders
 from stoker.exit_codes import ExitCode, describe_exit
 from stoker.settings import MIB, Settings
 from stoker.settings.load import check_folders, load
@@ -57,7 +55,8 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
         print(f"stoker: {log} cannot be written: {error.strerror}", file=sys.stderr)
         return ExitCode.NO_PERMISSION
     with NotifySocket(settings.runtime_dir / f"start-{os.getpid()}.sock") as notify:
-        process = _spawn(settings_argv, log, notify)
+        with log.open("ab") as output:
+            process = spawn(settings_argv, os.environ, notify, output)
         # The two processes start one after the other.
         try:
             code = _wait_ready(process, notify, 2 * settings.start_timeout_s)
@@ -82,50 +81,22 @@ def _prepare_log(log: Path) -> int:
         return file.tell()
 
 
-def _spawn(
-    settings_argv: Sequence[str], log: Path, notify: NotifySocket
-) -> subprocess.Popen[bytes]:
-    environ = {**os.environ, "NOTIFY_SOCKET": str(notify.path)}
-    environ.pop("WATCHDOG_USEC", None)
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command("stoker.cli", ["serve", *settings_argv]),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environ,
-            start_new_session=True,
-        )
-
-
 def _wait_ready(
     process: subprocess.Popen[bytes], notify: NotifySocket, timeout_s: float
 ) -> ExitCode:
-    deadline = time.monotonic() + timeout_s
-    ended = os.pidfd_open(process.pid)
-    try:
-        with Progress("starting") as progress, selectors.DefaultSelector() as selector:
-            selector.register(notify, selectors.EVENT_READ)
-            selector.register(ended, selectors.EVENT_READ)
-            while (left_s := deadline - time.monotonic()) > 0:
-                selector.select(min(left_s, progress.interval_s))
-                if any(message.get("READY") == "1" for message in notify.receive_nowait()):
-                    return ExitCode.OK
-                if (status := process.poll()) is not None:
-                    print(f"stoker did not start: exit {describe_exit(status)}", file=sys.stderr)
-                    return _as_exit_code(status)
-                progress.tick()
-    finally:
-        os.close(ended)
-    print(f"stoker did not become ready within {timeout_s:g} s, stopping it", file=sys.stderr)
-    process.terminate()
-    return ExitCode.UNAVAILABLE
+    status = wait_ready(process, notify, timeout_s)
+    if status is None:
+        print(f"stoker did not become ready within {timeout_s:g} s, stopping it", file=sys.stderr)
+        process.terminate()
+        return ExitCode.UNAVAILABLE
+    if status:
+        print(f"stoker did not start: exit {describe_exit(status)}", file=sys.stderr)
+    return _as_exit_code(status)
 
 
 def _as_exit_code(status: int) -> ExitCode:
-    """A start that ended at once is a failure even when the server says OK."""
     try:
-        return ExitCode(status) or ExitCode.FAILURE
+        return ExitCode(status)
     except ValueError:
         return ExitCode.FAILURE
 

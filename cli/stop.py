@@ -57,21 +57,21 @@ def _stop(handle: int, *, is_hurried: bool, timeout_s: float) -> ExitCode:
     try:
         signal.pidfd_send_signal(handle, signal.SIGTERM)
         if is_hurried:
-            _wait_gone(handle, 0.2)  # two equal signals at once would count as one
+            wait_gone(handle, 0.2)  # two equal signals at once would count as one
             signal.pidfd_send_signal(handle, signal.SIGTERM)
     except ProcessLookupError:
         pass
     except PermissionError:
         print("stoker runs as another user; stop it as that user.", file=sys.stderr)
         return ExitCode.NO_PERMISSION
-    if _wait_gone(handle, timeout_s):
+    if wait_gone(handle, timeout_s):
         print("stoker has stopped.")
         return ExitCode.OK
     print(f"stoker did not stop within {timeout_s:g} s; see `stoker status`.", file=sys.stderr)
     return ExitCode.UNAVAILABLE
 
 
-def _wait_gone(handle: int, timeout_s: float) -> bool:
+def wait_gone(handle: int, timeout_s: float) -> bool:
     """True once the process has ended: its handle becomes readable."""
     deadline = time.monotonic() + timeout_s
     with Progress("stopping") as progress, selectors.DefaultSelector() as selector:
