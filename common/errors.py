@@ -151,6 +151,13 @@ class UnregisterTimeout(StokerError):
     code = "unregister_timeout"
 
 
+class StateNotWritten(StokerError):
+    """The change could not be made durable, so it was not made.  details: reason."""
+
+    code = "state_not_written"
+    retryable = True
+
+
 # -- jobs --------------------------------------------------------------------
 
 

@@ -94,15 +94,44 @@ class Engine:
 
     # -- models ---------------------------------------------------------------
 
-    def register(self, spec: VersionSpec) -> None:
-        """Raises VersionExists, ShuttingDown."""
+    def check_new(self, key: VersionKey) -> None:
+        """Whether `register` would take it.  Raises VersionExists, ShuttingDown."""
         if self.is_stopping:
             raise ShuttingDown("The server is stopping.")
-        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id, self._budget)
-        crew = Crew(spec, pool, self._actions, self, self._devices)
-        served = Served(spec, pool, crew, self._actions)
+        self.registry.check_free(key)
+
+    def register(self, spec: VersionSpec) -> None:
+        """Raises VersionExists, ShuttingDown."""
+        self.check_new(spec.key)
+        served = self._serve(spec)
         self.registry.add(spec.key, served)
         served.note("info", "model registered")
+
+    def replace(self, spec: VersionSpec) -> None:
+        """Serve another spec in the place of a version that has no workers.
+
+        Raises:
+            ModelNotFound, VersionNotFound, ShuttingDown.
+        """
+        if self.is_stopping:
+            raise ShuttingDown("The server is stopping.")
+        known = self.registry.find(*spec.key)
+        assert not known.crew.slots
+        known.pool.flush(known.pool.no_worker)
+        self.registry.replace(spec.key, self._serve(spec))
+
+    def fail(self, key: VersionKey, failure: Failure, min_workers: int, max_workers: int) -> None:
+        """A version without workers cannot run; so many are wanted of it."""
+        self.registry.find(*key).fail(failure, min_workers, max_workers)
+
+    def withdraw(self, key: VersionKey, now: float) -> None:
+        """Take a version away that should not have come, whatever is the default."""
+        self._remove(self.registry.find(*key), now, None)
+
+    def _serve(self, spec: VersionSpec) -> Served:
+        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id, self._budget)
+        crew = Crew(spec, pool, self._actions, self, self._devices)
+        return Served(spec, pool, crew, self._actions)
 
     def scale(
         self,

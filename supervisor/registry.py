@@ -30,20 +30,29 @@ class Registry(Generic[V]):
     def names(self) -> list[str]:
         return sorted(self._models)
 
-    def add(self, key: VersionKey, value: V) -> None:
+    def check_free(self, key: VersionKey) -> None:
         """Raises VersionExists."""
-        versions = self._models.get(key.model)
-        if versions is not None and key.version in versions:
+        if key.version in self._models.get(key.model, ()):
             raise VersionExists(
                 f"Model version {key.version} is already registered for model {key.model}",
                 model=key.model,
                 version=key.version,
             )
+
+    def add(self, key: VersionKey, value: V) -> None:
+        """Raises VersionExists."""
+        self.check_free(key)
+        versions = self._models.get(key.model)
         if versions is None:
             self._models[key.model] = {key.version: value}
             self._defaults[key.model] = key.version
         else:
             versions[key.version] = value
+
+    def replace(self, key: VersionKey, value: V) -> None:
+        """Put another value in a version's place.  Raises ModelNotFound, VersionNotFound."""
+        self.find(*key)
+        self._models[key.model][key.version] = value
 
     def find(self, model: str, version: str | None = None) -> V:
         """The named version, or the default one.

@@ -15,7 +15,7 @@ from stoker.supervisor.actions import Action, Note, Release
 from stoker.supervisor.crews import RETIRED, Crew
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.scaling import wanted_workers
-from stoker.supervisor.versions import VersionEvent, VersionSpec, VersionState, move
+from stoker.supervisor.versions import Failure, VersionEvent, VersionSpec, VersionState, move
 from stoker.supervisor.waiting import Waiter, Waiters
 
 RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
@@ -45,6 +45,14 @@ class Served:
         wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
         self.note("info", "model scales", workers=wanted)
         crew.set_size(wanted, drain_s, now)
+
+    def fail(self, failure: Failure, min_workers: int, max_workers: int) -> None:
+        """It cannot even be tried: its archive is not there."""
+        crew = self.crew
+        crew.min_workers, crew.max_workers = min_workers, max_workers
+        crew.failure = failure
+        self._move(VersionEvent.FAIL)
+        self.note("error", "model cannot be loaded", reason=failure.message)
 
     def leave(self, error: StokerError, removal: Waiter | None, now: float) -> None:
         """Let the workers finish what they hold and go; `error` is for who waited for them."""

@@ -1,8 +1,9 @@
 """One version of a model: what it should be, and how far it is.
 
     REGISTERED --scale--> SCALING <--scale / lost--> STEADY
-         \\                  |  \\----fail----> FAILED --scale--> SCALING
-          \\---drain---------+--------drain-----> DRAINING --gone--> GONE
+       |  \\                |  \\----fail----> FAILED --scale--> SCALING
+       |   \\---drain-------+--------drain-----> DRAINING --gone--> GONE
+       \\------fail (no archive)------------> FAILED
 
 Source: design section 4; contracts/torchserve.md 3.3 and 3.6 for what describe shows.
 """
@@ -42,7 +43,7 @@ class VersionEvent(enum.Enum):
 _S, _E = VersionState, VersionEvent
 
 VERSION_MOVES: Final[dict[VersionState, dict[VersionEvent, VersionState]]] = {
-    _S.REGISTERED: {_E.SCALE: _S.SCALING, _E.DRAIN: _S.DRAINING},
+    _S.REGISTERED: {_E.SCALE: _S.SCALING, _E.FAIL: _S.FAILED, _E.DRAIN: _S.DRAINING},
     _S.SCALING: {
         _E.SCALE: _S.SCALING,
         _E.SETTLED: _S.STEADY,

@@ -155,6 +155,7 @@ S, E = VersionState, VersionEvent
 #: Written out a second time on purpose: the table is the promise.
 EXPECTED = {
     (S.REGISTERED, E.SCALE): S.SCALING,
+    (S.REGISTERED, E.FAIL): S.FAILED,
     (S.REGISTERED, E.DRAIN): S.DRAINING,
     (S.SCALING, E.SCALE): S.SCALING,
     (S.SCALING, E.SETTLED): S.STEADY,
