@@ -50,6 +50,9 @@ def new_frontend_id() -> bytes:
     return bytes([os.urandom(1)[0] | 1]) + os.urandom(frames.FRONTEND_ID_BYTES - 1)
 
 
+OnEnd = Callable[[Answer | StokerError], None]
+
+
 class Pending:
     """One submitted job, as its waiter sees it.
 
@@ -57,10 +60,22 @@ class Pending:
     submitting and every answer goes to that callback.
     """
 
-    __slots__ = ("_answers", "_callback", "_link", "_waiter", "deadline", "has_ended", "job_id")
+    __slots__ = (
+        "_answers",
+        "_callback",
+        "_link",
+        "_on_end",
+        "_waiter",
+        "deadline",
+        "has_ended",
+        "job_id",
+    )
 
-    def __init__(self, link: Link, job_id: bytes, deadline: float) -> None:
+    def __init__(
+        self, link: Link, job_id: bytes, deadline: float, on_end: OnEnd | None = None
+    ) -> None:
         self.job_id = job_id
+        self._on_end = on_end
         #: Infinite once the first piece of a stream is there: that is wanted.
         self.deadline = deadline
         self.has_ended = False
@@ -100,6 +115,8 @@ class Pending:
 
     def put(self, answer: Answer | StokerError, *, is_last: bool) -> None:
         self.has_ended = is_last
+        if is_last and self._on_end is not None:
+            self._on_end(answer)
         callback = self._callback
         if callback is not None:
             if is_last:
@@ -131,7 +148,7 @@ class Link:
     ) -> None:
         self._address = address
         self._clock = clock or MonotonicClock()
-        self._max_pending = max_pending
+        self.max_pending = max_pending
         self.frontend_id = frontend_id or new_frontend_id()
         #: Called for every queue that is said to be full.
         self.on_full: Callable[[frames.FullQueue], None] | None = None
@@ -178,6 +195,11 @@ class Link:
         return self._incarnation is not None
 
     @property
+    def incarnation(self) -> bytes | None:
+        """Of the supervisor that welcomed us; None without one."""
+        return self._incarnation
+
+    @property
     def pending_count(self) -> int:
         return len(self._pending)
 
@@ -208,12 +230,14 @@ class Link:
         payload: bytes,
         *,
         ends_in_hand: bool = True,
+        on_end: OnEnd | None = None,
     ) -> Pending:
         """Queue one job for the next message to the supervisor.
 
         Args:
             ends_in_hand: The deadline holds for a job that a worker has taken
                 up, too; else only `response_timeout` bounds it from then on.
+            on_end: Called once with whatever ends the job, before its waiter hears.
 
         Raises:
             SupervisorUnavailable: No supervisor has welcomed us.
@@ -221,12 +245,12 @@ class Link:
         """
         if self._incarnation is None:
             raise SupervisorUnavailable("The supervisor is being restarted; try again.")
-        if len(self._pending) >= self._max_pending:
+        if len(self._pending) >= self.max_pending:
             raise TooManyRequests(
-                "Too many requests are waiting; try again later.", limit=self._max_pending
+                "Too many requests are waiting; try again later.", limit=self.max_pending
             )
         job_id = self.frontend_id + self._next_suffix()
-        pending = Pending(self, job_id, deadline if ends_in_hand else math.inf)
+        pending = Pending(self, job_id, deadline if ends_in_hand else math.inf, on_end)
         self._pending[job_id] = pending
         self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
         self._outbox_bytes += len(payload)

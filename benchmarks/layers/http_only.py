@@ -46,7 +46,8 @@ class InstantLink(Link):
 
     def submit(self, *about: Any, **further: Any) -> Pending:
         job_id = self.frontend_id + next(_COUNTER).to_bytes(8, "big")
-        pending = Pending(self, job_id, time.monotonic() + DEADLINE_S)
+        deadline = time.monotonic() + DEADLINE_S
+        pending = Pending(self, job_id, deadline, further.get("on_end"))
         answer = Answer(job_id, AnswerKind.FINAL, 200, "OK", None, [], ANSWER_BYTES)
         asyncio.get_running_loop().call_soon(lambda: pending.put(answer, is_last=True))
         return pending
