@@ -24,16 +24,18 @@ from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
 from stoker.frontend.gunicorn_log import GunicornLog
+from stoker.frontend.keyring import Keyring, KeysBusy, open_keyring
 from stoker.frontend.listeners import (
     BACKLOG,
     BindFailed,
     Listener,
+    Role,
     addresses_by_role,
     open_socket,
     plan_listeners,
-    tls_context,
 )
 from stoker.frontend.serving import FrontendWorker
+from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
@@ -63,11 +65,15 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         listeners: Sequence[Listener],
         sockets: Sequence[socket.socket],
         notifier: Notifier,
+        keyring: Keyring | None,
+        tls: TlsMaterial | None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._sockets = sockets
         self._notifier = notifier
+        self._keyring = keyring
+        self._tls = tls
         self._arenas = arena_folder(settings.runtime_dir)
         self._frontend_id = b""
         super().__init__()
@@ -90,6 +96,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             # A hook of the master's: what follows `run` is reached by every
             # process that was forked, too.
             "on_exit": self._clear,
+            "on_reload": self._renew_tls,
         }
         for name, value in wanted.items():
             self.cfg.set(name, value)
@@ -103,7 +110,15 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             frontend_id=self._frontend_id,
         )
         on_turn = self._notifier.watchdog if self._notifier.watchdog_interval_s else None
-        return Frontend(settings, self._listeners, link, on_welcome=self._announce, on_turn=on_turn)
+        return Frontend(
+            settings,
+            self._listeners,
+            link,
+            on_welcome=self._announce,
+            on_turn=on_turn,
+            keyring=self._keyring,
+            tls=self._tls,
+        )
 
     def _announce(self) -> None:
         # The listeners are open and the supervisor has answered: only now is
@@ -119,8 +134,21 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         """However it ended: killed, it could not clear up itself."""
         remove_arenas(self._arenas, worker.frontend_id)
 
+    def _renew_tls(self, arbiter: Any) -> None:
+        """After SIGHUP, before new processes take over from the old ones."""
+        if self._tls is None:
+            return
+        try:
+            self._tls = read_material(self._settings)
+        except SettingsError as error:
+            log.error("certificates were not renewed; the old ones stay", error=error.message)
+        else:
+            log.info("certificates read again")
+
     def _clear(self, arbiter: Any) -> None:
         remove_addresses(self._settings.runtime_dir)
+        if self._keyring is not None:
+            self._keyring.hide(self._settings.runtime_dir)
         remove_arenas(self._arenas)
 
 
@@ -135,12 +163,12 @@ def count_processes(wanted: int) -> int:
     return wanted or max(1, (os.cpu_count() or 1) // _PROCESSORS_PER_PROCESS)
 
 
-def bind_all(listeners: Sequence[Listener]) -> list[socket.socket]:
+def bind_all(listeners: Sequence[Listener], unix_mode: int) -> list[socket.socket]:
     """All or nothing.  Raises BindFailed."""
     sockets: list[socket.socket] = []
     try:
         for listener in listeners:
-            sockets.append(open_socket(listener.address))
+            sockets.append(open_socket(listener.address, unix_mode))
     except BindFailed:
         for bound in sockets:
             bound.close()
@@ -162,6 +190,19 @@ def remove_addresses(folder: Path) -> None:
     (folder / ADDRESSES_FILE).unlink(missing_ok=True)
 
 
+def warn_of_exposure(settings: Settings, listeners: Sequence[Listener]) -> None:
+    """What other hosts can reach, and how little stands before it."""
+    asks = not settings.disable_token_authorization
+    for listener in listeners:
+        address = listener.address
+        if address.is_local or listener.roles == (Role.METRICS,):
+            continue
+        if asks and not address.is_tls:
+            log.warning("tokens travel in clear text to this listener", address=str(address))
+        elif not asks and not (settings.client_ca_file and Role.MANAGEMENT in listener.roles):
+            log.warning("other hosts may call this without a token", address=str(address))
+
+
 def allow_many_connections() -> None:
     """Every connection is a file; take as many as the hard limit grants."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -175,15 +216,21 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         configure(settings, process="frontend")
         prepare_folder(settings.runtime_dir)
         listeners = plan_listeners(settings)
-        if any(listener.address.is_tls for listener in listeners):
-            tls_context(settings)  # a bad certificate stops the start, not a process
-        sockets = bind_all(listeners)
+        is_tls = any(listener.address.is_tls for listener in listeners)
+        tls = read_material(settings) if is_tls else None
+        sockets = bind_all(listeners, int(settings.unix_socket_mode, 8))
+        # Only now: a second server that finds the addresses taken must not touch the keys.
+        keyring = open_keyring(settings)
     except BindFailed as error:
         log.error(error.message, reason=error.details["reason"])
         return ExitCode.ADDRESS_IN_USE
+    except KeysBusy as error:
+        log.error(error.message)
+        return ExitCode.FAILURE
     except (SettingsError, OSError) as error:
         log.error("invalid configuration", error=str(error))
         return ExitCode.CONFIG
+    warn_of_exposure(settings, listeners)
     # Of a life that was killed as a whole.  Not the supervisor's to do: it may
     # start anew while frontends live.
     remove_arenas(arena_folder(settings.runtime_dir))
@@ -195,7 +242,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     gc.freeze()
     # gunicorn would say READY as soon as it has sockets: too early.
     os.environ.pop("NOTIFY_SOCKET", None)
-    FrontendApplication(settings, listeners, sockets, notifier).run()
+    FrontendApplication(settings, listeners, sockets, notifier, keyring, tls).run()
     return ExitCode.OK
 
 

@@ -24,8 +24,12 @@ from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.exchange import header_line
 from stoker.frontend.express import Express
+from stoker.frontend.guard import Guard, HttpsOnly, open_paths
+from stoker.frontend.guarded import GuardedSubmission, guarded
+from stoker.frontend.key_renewal import KeyRenewals
+from stoker.frontend.keyring import Keyring
 from stoker.frontend.limits import Limits
-from stoker.frontend.listeners import Listener
+from stoker.frontend.listeners import Listener, Role
 from stoker.frontend.management import Management
 from stoker.frontend.metrics import Metrics
 from stoker.frontend.openapi import ApiDescription
@@ -35,12 +39,14 @@ from stoker.frontend.request_ids import restart_request_ids
 from stoker.frontend.routes import (
     ALL_METHODS,
     Description,
+    KeyRenewal,
     Operation,
     Prediction,
     Route,
 )
 from stoker.frontend.site import Site
 from stoker.frontend.submission import Submission
+from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.wire.arena import Arena, arena_folder
@@ -66,6 +72,8 @@ class Frontend:
     Args:
         on_welcome: Called once, when the supervisor first answers.
         on_turn: Called about once a second, as proof that the loop turns.
+        keyring: What callers must show; None asks nobody for anything.
+        tls: For https listeners; read from the settings' files if not given.
     """
 
     def __init__(
@@ -77,6 +85,8 @@ class Frontend:
         clock: Clock | None = None,
         on_welcome: Callable[[], None] | None = None,
         on_turn: Callable[[], object] | None = None,
+        keyring: Keyring | None = None,
+        tls: TlsMaterial | None = None,
     ) -> None:
         restart_request_ids()
         self.settings = settings
@@ -85,6 +95,8 @@ class Frontend:
         self._clock = clock or MonotonicClock()
         self._on_welcome = on_welcome
         self._on_turn = on_turn
+        self._keyring = keyring
+        self._tls = tls
         self._budget = BodyBudget(self.limits.body_memory_bytes)
         self._arena = Arena(
             arena_folder(settings.runtime_dir), link.frontend_id, settings.arena_max_bytes
@@ -142,8 +154,10 @@ class Frontend:
             if self._on_turn is not None:
                 self._on_turn()
             self._arena.sweep()
+            if self._keyring is not None:
+                self._keyring.refresh()
             now = loop.time()
-            for site in self.sites:
+            for site in [*self.sites, *filter(None, (site.plain for site in self.sites))]:
                 for connection in list(site.connections):
                     try:
                         connection.sweep(now)
@@ -162,44 +176,75 @@ class Frontend:
             (b"access-control-allow-methods", settings.cors_allowed_methods),
             (b"access-control-allow-headers", settings.cors_allowed_headers),
         )
-        express = self._express(listener, dialect)
+        guard = self._guard(listener, dialect)
+        express = self._express(listener, dialect, guard)
         return Site(
-            app=self._application(listener, dialect),
+            app=self._application(listener, dialect, guard),
             express=express,
+            guard=guard,
             arena=None if express is None else self._arena,
             dialect=dialect,
             limits=self.limits,
             budget=self._budget,
             cors=tuple((name, header_line(name, text.encode())) for name, text in cors if text),
-            is_tls=listener.address.is_tls,
+            **self._encryption(listener, dialect),
             logs_access=settings.log_level == "debug",
         )
 
-    def _application(self, listener: Listener, dialect: Dialect) -> FalconApp:
+    def _encryption(self, listener: Listener, dialect: Dialect) -> dict[str, Any]:
+        """What an https listener has, and what it tells those who speak plain HTTP."""
+        if not listener.address.is_tls:
+            return {}
+        if self._tls is None:
+            self._tls = read_material(self.settings)
+        context = self._tls.context(asks_clients=Role.MANAGEMENT in listener.roles)
+        app: FalconApp = App()
+        plain = Site(app, dialect, self.limits, self._budget, guard=HttpsOnly())
+        return {"tls": context, "plain": plain}
+
+    def _guard(self, listener: Listener, dialect: Dialect) -> Guard | None:
+        if self._keyring is None or not {Role.INFERENCE, Role.MANAGEMENT} & {*listener.roles}:
+            return None
+        rows = [row for role in listener.roles for row in dialect.routes(role)]
+        opened = open_paths(rows, health_needs_token=self.settings.health_needs_token)
+        return Guard(self._keyring, listener.roles, opened)
+
+    def _application(self, listener: Listener, dialect: Dialect, guard: Guard | None) -> FalconApp:
         app: FalconApp = App()
         # A prediction has the content type that its handler set, or none (2.6).
         app.resp_options.default_media_type = None  # type: ignore[assignment]
         install_error_handlers(app, dialect)
-        routes = _merge([route for role in listener.roles for route in dialect.routes(role)])
+        rows = [(role, route) for role in listener.roles for route in dialect.routes(role)]
+        routes = _merge([route for _, route in rows])
         by_path: dict[str, dict[str, Responder]] = {}
         for route in routes:
             responder = self._responder(route, dialect, routes)
+            if guard is not None and guard.is_shared:
+                same = (route.path, route.methods)
+                roles = [role for role, row in rows if (row.path, row.methods) == same]
+                if route.path.encode() not in guard.open_paths:
+                    responder = guarded(responder, guard, roles)
             methods = by_path.setdefault(route.path, {})
             methods.update(dict.fromkeys(route.methods, responder))
         for path, methods in by_path.items():
             app.add_route(path, _resource(methods))
         return app
 
-    def _submission(self, dialect: Dialect, kind: Prediction) -> Submission:
-        return Submission(self.link, dialect, self.limits, self._clock, kind)
+    def _submission(
+        self, dialect: Dialect, kind: Prediction, guard: Guard | None = None
+    ) -> Submission:
+        about = (self.link, dialect, self.limits, self._clock, kind)
+        if guard is not None and guard.is_shared:
+            return GuardedSubmission(guard, *about)
+        return Submission(*about)
 
-    def _express(self, listener: Listener, dialect: Dialect) -> Express | None:
+    def _express(self, listener: Listener, dialect: Dialect, guard: Guard | None) -> Express | None:
         """The short way for routes like `/predictions/{model_name}`."""
         submissions: dict[bytes, Submission] = {}
         for route in (route for role in listener.roles for route in dialect.routes(role)):
             _, first, *others = route.path.split("/")
             if isinstance(route.serves, Prediction) and others[:1] == ["{model_name}"]:
-                submissions[first.encode()] = self._submission(dialect, route.serves)
+                submissions[first.encode()] = self._submission(dialect, route.serves, guard)
         return Express(submissions, dialect) if submissions else None
 
     def _responder(self, route: Route, dialect: Dialect, routes: Sequence[Route]) -> Responder:
@@ -210,6 +255,9 @@ class Frontend:
             return Management(self.link, dialect, serves).answer
         if isinstance(serves, Description):
             return ApiDescription(self.link, dialect, routes, serves).answer
+        if isinstance(serves, KeyRenewal):
+            assert self._keyring is not None
+            return KeyRenewals(self._keyring, dialect).answer
         return Metrics(self.link, dialect).answer
 
 

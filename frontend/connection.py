@@ -220,6 +220,9 @@ class Connection(HttpToolsProtocol):
             self._stop_parsing(MalformedHttp())
         if self._length is not None and self._length > limits.body_bytes:
             self._stop_parsing(RequestTooLarge())
+        guard = self.site.guard
+        if guard is not None and (refused := guard.refusal(self._url, self._lower_headers)):
+            self._stop_parsing(refused)
         version = parser.get_http_version()
         exchange = Exchange(
             self,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import enum
 import os
 import socket
-import ssl
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,10 +72,17 @@ def plan_listeners(settings: Settings) -> list[Listener]:
     return planned
 
 
-def open_socket(address: Address) -> socket.socket:
-    """Bind and listen.  Raises BindFailed with the peer's text."""
+def open_socket(address: Address, unix_mode: int = 0o600) -> socket.socket:
+    """Bind and listen.
+
+    Args:
+        unix_mode: Of a Unix socket's file: who may write may connect.
+
+    Raises:
+        BindFailed: With the peer's text.
+    """
     try:
-        return _open_unix(address.path) if address.is_unix else _open_tcp(address)
+        return _open_unix(address.path, unix_mode) if address.is_unix else _open_tcp(address)
     except OSError as error:
         raise BindFailed(
             f"Failed to bind to address: {address}",
@@ -104,11 +110,17 @@ def _open_tcp(address: Address) -> socket.socket:
     return opened
 
 
-def _open_unix(path: str) -> socket.socket:
+def _open_unix(path: str, mode: int) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _clear_stale(path)
-        opened.bind(path)
+        # For the socket's file there is no moment when others may connect to it.
+        mask = os.umask(0o177)
+        try:
+            opened.bind(path)
+        finally:
+            os.umask(mask)
+        os.chmod(path, mode)
         opened.listen(BACKLOG)
     except OSError:
         opened.close()
@@ -146,12 +158,3 @@ def addresses_by_role(
         for role in listener.roles:
             found[role.value] = str(actual_address(listener, bound))
     return found
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext:
-    """TLS for https listeners, from the PEM pair."""
-    assert settings.certificate_file is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.certificate_file, settings.private_key_file)
-    return context

@@ -40,6 +40,24 @@ class MalformedHttp(StokerError):
     code = "malformed_http"
 
 
+class TokenRefused(StokerError):
+    """The key for this listener is missing, wrong or expired."""
+
+    code = "token_refused"
+
+
+class KeyRenewalRefused(StokerError):
+    """The API key is missing or wrong, or no such key is renewed."""
+
+    code = "key_renewal_refused"
+
+
+class HttpsRequired(StokerError):
+    """Plain HTTP on an https listener."""
+
+    code = "https_required"
+
+
 class BodyTooSlow(StokerError):
     """The body did not arrive in time."""
 
@@ -51,6 +69,8 @@ class ProblemRow:
     """How a dialect tells one error.
 
     Attributes:
+        kind: The type that clients match on; "" where the answer is no error
+            document but a plain status.
         text: `str.format` template over details and arguments, or a function
             of them; None repeats the error's own message.
         retry_after_s: Sent as Retry-After.

@@ -92,12 +92,17 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyRenewal:
+    """The token API: whoever shows the API key has another key replaced."""
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One row.  Rows without an `operation_id` are served but not described."""
 
     methods: tuple[str, ...]
     path: str
-    serves: Operation | Prediction | Description | Statistics
+    serves: Operation | Prediction | Description | Statistics | KeyRenewal
     operation_id: str = ""
     summary: str = ""
     is_deprecated: bool = False

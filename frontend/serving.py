@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-import ssl
 import sys
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 from gunicorn.arbiter import Arbiter
@@ -20,8 +20,9 @@ from uvicorn_worker import UvicornWorker
 
 from stoker.frontend.app import Frontend
 from stoker.frontend.connection import Connection
-from stoker.frontend.listeners import BACKLOG, tls_context
+from stoker.frontend.listeners import BACKLOG
 from stoker.frontend.site import Site
+from stoker.frontend.tls_acceptor import TlsAcceptor
 
 #: What uvicorn may not decide for itself; also for tests that run without gunicorn.
 CONFIG: dict[str, Any] = {
@@ -49,26 +50,24 @@ class FrontendServer(Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        loop = asyncio.get_running_loop()
         self.servers = []
         for site, bound in zip(self._frontend.sites, sockets, strict=True):
-            tls = tls_context(self._frontend.settings) if site.is_tls else None
-            self.servers.append(await self._listen(loop, site, bound, tls))
+            # An acceptor is closed and awaited as a server is, and nothing else.
+            self.servers.append(cast(asyncio.Server, await self._listen(site, bound)))
         self.started = True
 
-    async def _listen(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        site: Site,
-        bound: socket.socket,
-        tls: ssl.SSLContext | None,
-    ) -> asyncio.Server:
-        def connect() -> asyncio.Protocol:
-            return Connection(self.config, self.server_state, {}, site)
-
+    async def _listen(self, site: Site, bound: socket.socket) -> asyncio.Server | TlsAcceptor:
+        loop = asyncio.get_running_loop()
+        if site.tls is not None:
+            most = site.limits.connections
+            plain = self._connect(site.plain or site)
+            return TlsAcceptor(bound, site.tls, self._connect(site), plain, most)
         if bound.family == socket.AF_UNIX:
-            return await loop.create_unix_server(connect, sock=bound, backlog=BACKLOG)
-        return await loop.create_server(connect, sock=bound, ssl=tls, backlog=BACKLOG)
+            return await loop.create_unix_server(self._connect(site), sock=bound, backlog=BACKLOG)
+        return await loop.create_server(self._connect(site), sock=bound, backlog=BACKLOG)
+
+    def _connect(self, site: Site) -> Callable[[], asyncio.Protocol]:
+        return lambda: Connection(self.config, self.server_state, {}, site)
 
 
 class FrontendWorker(UvicornWorker):  # type: ignore[misc]

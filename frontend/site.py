@@ -6,6 +6,7 @@ Source: contracts/torchserve.md 1.3 and 1.6.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -14,6 +15,7 @@ from stoker.frontend.asgi import AsgiApp
 from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.express import Express
+from stoker.frontend.guard import Guard, HttpsOnly
 from stoker.frontend.limits import Limits
 from stoker.frontend.problems import JSON_TYPE, render_json
 from stoker.wire.arena import Arena
@@ -24,6 +26,7 @@ _TOO_LARGE: Final = (
 )
 _PHRASES: Final = {
     400: b"Bad Request",
+    403: b"Forbidden",
     408: b"Request Timeout",
     429: b"Too Many Requests",
     500: b"Internal Server Error",
@@ -45,9 +48,11 @@ class Site:
 
     Attributes:
         express: The short way for predictions; None where there are none.
+        guard: Looks at every head; None where everybody may come in.
         arena: Where large bodies of predictions go; None where there are none.
         cors: Lower-case header name and its line, where the settings ask for it.
-        is_tls: Connections speak TLS.
+        tls: What connections speak; None for plain HTTP.
+        plain: For those who speak plain HTTP here all the same.
         logs_access: Whether the access log is on at all.
     """
 
@@ -56,13 +61,16 @@ class Site:
     limits: Limits
     budget: BodyBudget
     express: Express | None = None
+    guard: Guard | HttpsOnly | None = None
     arena: Arena | None = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
-    is_tls: bool = False
+    tls: ssl.SSLContext | None = None
+    plain: Site | None = None
     logs_access: bool = False
     connections: set[Swept] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.is_tls = self.tls is not None
         self.fixed_head = self.dialect.fixed_head
         self.fixed_names = self.dialect.fixed_names
 

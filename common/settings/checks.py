@@ -6,10 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from stoker.addresses import MAX_UNIX_PATH_BYTES, parse_address
+from stoker.addresses import MAX_UNIX_PATH_BYTES, Address, parse_address
 from stoker.errors import SettingsError
-from stoker.settings.about import Effect
-from stoker.settings.known import KNOWN
 from stoker.settings.origins import Origin
 from stoker.settings.record import Settings
 
@@ -28,46 +26,33 @@ def check_together(settings: Settings, origins: Mapping[str, Origin]) -> None:
         address = parse_address(getattr(settings, name), listener)
         if address.is_unix and not settings.use_native_io:
             raise refuse("use_native_io", "unix domain socket requires use_native_io set to true.")
-        if address.is_tls and not (settings.certificate_file and settings.private_key_file):
+        if address.is_tls and _has_half_a_pair(settings):
             raise refuse(name, f"{name} is https: certificate_file and private_key_file are needed")
-        if listener == "management" and not (
-            address.is_local or settings.insecure_management or _is_guarded(settings)
-        ):
+        if listener != "management" or settings.insecure_management:
+            continue
+        if not (address.is_local or _is_guarded(settings, address)):
             raise refuse(
                 name,
                 f"{name} {address} can be reached from other hosts without credentials; "
-                "use a loopback or unix address, or say insecure_management=true",
+                "use a loopback or unix address, ask callers for tokens "
+                "(disable_token_authorization=false) or for certificates (https and "
+                "client_ca_file), or say insecure_management=true",
             )
-    if not settings.disable_token_authorization and not _is_in_effect(
-        "disable_token_authorization"
-    ):
-        raise refuse(
-            "disable_token_authorization",
-            "token authorization is not built yet, and serving without it would be unsafe; "
-            "remove disable_token_authorization=false",
-        )
+        if settings.client_ca_file and not address.is_tls:
+            raise refuse("client_ca_file", f"client_ca_file needs an https {name}, not {address}")
     if len(os.fsencode(settings.runtime_dir)) + _SOCKET_NAME_BYTES > MAX_UNIX_PATH_BYTES:
         raise refuse(
             "runtime_dir", f"runtime_dir is too long for a socket's path: {settings.runtime_dir}"
         )
 
 
-def _is_in_effect(name: str) -> bool:
-    return KNOWN[name].about.effect is Effect.NOW
+def _has_half_a_pair(settings: Settings) -> bool:
+    """Not with a key store; and with nothing at all a certificate is made (1.1)."""
+    pair = (settings.certificate_file, settings.private_key_file)
+    return settings.keystore is None and any(pair) and not all(pair)
 
 
-def _is_guarded(settings: Settings) -> bool:
-    """Are callers of the management listener asked who they are?
-
-    Only what is really enforced counts, so these become true by themselves
-    once tokens and client certificates are built.
-    """
-    tokens = not settings.disable_token_authorization and _is_in_effect(
-        "disable_token_authorization"
-    )
-    certificates = (
-        parse_address(settings.management_address, "management").is_tls
-        and settings.client_ca_file is not None
-        and _is_in_effect("client_ca_file")
-    )
-    return tokens or certificates
+def _is_guarded(settings: Settings, management: Address) -> bool:
+    """Are callers of the management listener asked who they are?"""
+    asks_for_certificates = management.is_tls and settings.client_ca_file is not None
+    return asks_for_certificates or not settings.disable_token_authorization

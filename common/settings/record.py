@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from stoker.settings.about import GIB, KIB, MIB, Effect, later, moot, peer, setting
+from stoker.settings.about import GIB, KIB, MIB, later, moot, peer, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,25 +32,33 @@ class Settings:
     private_key_file: Path | None = peer(None, "PEM private key for https listeners.")
     certificate_file: Path | None = peer(None, "PEM certificate chain for https listeners.")
     client_ca_file: Path | None = setting(
-        None, "PEM authorities whose client certificates may manage.", effect=Effect.LATER
+        None, "PEM authorities; callers of an https management listener need their certificate."
     )
-    keystore: Path | None = later(None, "Key store file for https listeners.")
-    keystore_pass: str = later("changeit", "Password of the key store.", is_secret=True)
-    keystore_type: str = later("PKCS12", "Format of the key store.")
+    keystore: Path | None = peer(None, "PKCS12 file with key and certificates for https.")
+    keystore_pass: str = peer("changeit", "Password of the key store.", is_secret=True)
+    keystore_type: str = peer("PKCS12", "Format of the key store.")
+    unix_socket_mode: str = setting(
+        "0600", "Who may connect to unix: listeners.", choices=("0600", "0660", "0666")
+    )
     cors_allowed_origin: str = peer("", "Value of access-control-allow-origin.")
     cors_allowed_methods: str = peer("", "Value of access-control-allow-methods.")
     cors_allowed_headers: str = peer("", "Value of access-control-allow-headers.")
 
     # Who may call what (3.10, 3.11)
     enable_model_api: bool = peer(True, "Allow registering and unregistering over HTTP.")
-    disable_token_authorization: bool = later(True, "Do not ask callers for tokens.")
-    token_expiration_min: float = later(
+    disable_token_authorization: bool = peer(True, "Do not ask callers for tokens.")
+    token_expiration_min: float = peer(
         60.0,
         "How long a token is valid.",
         unit="min",
         minimum=0,
+        maximum=100 * 366 * 24 * 60,
         peer_env="TOKEN_EXPIRATION_TIME_MIN",
     )
+    key_file: Path | None = setting(
+        None, "File of the tokens; default key_file.json in the working directory."
+    )
+    health_needs_token: bool = setting(True, "Ask for a token on /ping and its like, too.")
 
     # Models and their archives (3, 6)
     model_store: Path | None = peer(None, "Folder of archives that may be registered by name.")

@@ -23,6 +23,7 @@ from uvicorn.config import Config
 
 from stoker.errors import StokerError
 from stoker.frontend.app import Frontend
+from stoker.frontend.keyring import open_keyring
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import CONFIG, FrontendServer
@@ -223,14 +224,16 @@ class RunningFrontend:
 
     def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
         listeners = plan_listeners(settings)
-        self.sockets = [open_socket(listener.address) for listener in listeners]
+        mode = int(settings.unix_socket_mode, 8)
+        self.sockets = [open_socket(listener.address, mode) for listener in listeners]
         self.ports = {
             role.value: bound.getsockname()
             for listener, bound in zip(listeners, self.sockets, strict=True)
             for role in listener.roles
         }
         link = Link(frontend_address(settings.runtime_dir))
-        self.frontend = Frontend(settings, listeners, link, limits)
+        keyring = open_keyring(settings)
+        self.frontend = Frontend(settings, listeners, link, limits, keyring=keyring)
         config = Config(self.frontend, log_config=None, **CONFIG)
         config.timeout_graceful_shutdown = 5
         self.server = FrontendServer(config, self.frontend)

@@ -311,22 +311,43 @@ def test_management_for_other_hosts_needs_credentials_or_a_word(flags):
     assert load([*argv, "--insecure-management"], {}).insecure_management
 
 
-def test_asking_for_tokens_that_do_not_exist_yet_refuses():
+@pytest.mark.parametrize(
+    ("address", "flags"),
+    [
+        ("http://0.0.0.0:8081", ["--disable-token-authorization=false"]),
+        ("http://models.example:8081", ["--disable-token-authorization=false"]),
+        ("https://[::]:8081", ["--client-ca-file", "/ca.pem"]),
+        ("http://127.0.0.2:8081", []),
+        ("http://[::1]:8081", []),
+        ("unix:/run/management.sock", []),
+    ],
+)
+def test_protected_management_may_be_reached_from_anywhere(address, flags):
     """
-    Serving without what was asked for would be worse than not serving.
+    Tokens, client certificates, or nobody outside: each is enough.
     """
-    assert "token authorization is not built yet" in refusal(
-        ["--disable-token-authorization=false"]
+    assert load(["--management-address", address, *flags], {}).management_address == address
+
+
+def test_an_authority_for_clients_needs_tls_on_the_management_listener():
+    """
+    Whoever asks for certificates must not get a listener that never sees one.
+    """
+    assert "client_ca_file needs an https management_address" in refusal(
+        ["--client-ca-file", "/ca.pem"]
     )
 
 
-def test_https_needs_its_key_and_certificate():
+@pytest.mark.parametrize("half", ["certificate", "private_key"])
+def test_https_needs_its_key_and_certificate(half):
     """
-    Found at start, not at the first connection.
+    Found at start, not at the first connection; a key store needs neither.
     """
     argv = ["--inference-address", "https://127.0.0.1:8443"]
+    one = "--certificate-file" if half == "certificate" else "--private-key-file"
 
-    assert "certificate_file and private_key_file are needed" in refusal(argv)
+    assert "certificate_file and private_key_file are needed" in refusal([*argv, one, "x"])
+    assert load([*argv, one, "x", "--keystore", "k"], {})
     assert load([*argv, "--certificate-file", "c", "--private-key-file", "k"], {})
 
 

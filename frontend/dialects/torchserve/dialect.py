@@ -37,6 +37,8 @@ class TorchServe(Dialect):
         return torchserve_problems(self.settings.queue_full_status)
 
     def error_document(self, problem: Problem) -> Any:
+        if not problem.kind:
+            return {"status": problem.message}
         document: dict[str, Any] = {"code": problem.status, "type": problem.kind}
         if problem.message:
             document["message"] = problem.message

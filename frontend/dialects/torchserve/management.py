@@ -1,4 +1,8 @@
-"""The management listener's rows: contracts/torchserve.md section 3."""
+"""The management listener's rows: contracts/torchserve.md section 3.
+
+What the settings switch off has no row, so it is neither served (405 where the
+path has other methods, else 404) nor described.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +17,20 @@ from stoker.frontend.dialects.torchserve.versions import (
     set_default_operation,
     unregister_operation,
 )
-from stoker.frontend.routes import Description, Operation, Route
+from stoker.frontend.routes import ALL_METHODS, Description, KeyRenewal, Operation, Route
 from stoker.settings import Settings
 
 _MODEL: Final = "/models/{model_name}"
 _VERSION: Final = "/models/{model_name}/{model_version}"
+#: What `enable_model_api` is about (3.11).
+_MODEL_API: Final = ("register", "unregister")
+_TOKEN: Final = Route(ALL_METHODS, "/token", KeyRenewal())
 
 
 def management_routes(settings: Settings) -> tuple[Route, ...]:
     register, listing = register_operation(settings), list_operation()
     describe, scale = describe_operation(), scale_operation()
-    unregister, set_default = unregister_operation(settings), set_default_operation()
+    unregister, set_default = unregister_operation(), set_default_operation()
     of_model = Description(of_model=True, title="RESTful Management API for: {model_name}")
     rows: tuple[tuple[str, str, Operation, str, str], ...] = (
         ("GET", "/models", listing, "listModels", "List registered models."),
@@ -44,6 +51,11 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
     )
     return (
         *description_routes(is_described=True),
-        *(Route((method,), path, verb, name, say) for method, path, verb, name, say in rows),
+        *(
+            Route((method,), path, verb, name, say)
+            for method, path, verb, name, say in rows
+            if settings.enable_model_api or verb.verb not in _MODEL_API
+        ),
         Route(("OPTIONS",), _MODEL, of_model),
+        *(() if settings.disable_token_authorization else (_TOKEN,)),
     )

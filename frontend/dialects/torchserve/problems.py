@@ -11,6 +11,7 @@ from typing import Any, Final
 from stoker.frontend.problems import ProblemRow as Row
 
 _BAD_REQUEST: Final = "BadRequestException"
+_INVALID_KEY: Final = "InvalidKeyException"
 _INTERNAL: Final = "InternalServerException"
 _MODEL_NOT_FOUND: Final = "ModelNotFoundException"
 _UNAVAILABLE: Final = "ServiceUnavailableException"
@@ -47,6 +48,20 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
             "Requested resource is not found, please refer to API document.",
         ),
         "method_not_allowed": Row(405, "MethodNotAllowedException", _NOT_ALLOWED),
+        "token_refused": Row(
+            400,
+            _INVALID_KEY,
+            "Token Authorization failed. "
+            "Token either incorrect, expired, or not provided correctly",
+        ),
+        "key_renewal_refused": Row(
+            400,
+            _INVALID_KEY,
+            "Token Authentication failed. "
+            "Token either incorrect, expired, or not provided correctly",
+        ),
+        "https_required": Row(403, "", "This TorchServe instance only accepts HTTPS requests"),
+        "keys_busy": Row(503, _UNAVAILABLE, retry_after_s=_RETRY_SOON_S),
         "invalid_parameter": Row(400, _BAD_REQUEST),
         "invalid_body": Row(400, _BAD_REQUEST),
         "request_too_large": Row(413, _BAD_REQUEST),

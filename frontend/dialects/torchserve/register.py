@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from stoker.errors import InvalidParameter
-from stoker.frontend.dialects.torchserve.model_api import check_model_api
 from stoker.frontend.dialects.torchserve.replies import PARTIAL, PATIENT_S, SCHEDULED, status
 from stoker.frontend.routes import Operation, Parameter, Reply, Values
 from stoker.names import check_model_name, check_version
@@ -14,11 +13,7 @@ from stoker.settings import Settings
 
 
 def register_operation(settings: Settings) -> Operation:
-    def read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
-        check_model_api(settings)
-        return _read(values)
-
-    return Operation("register", read, _write, PATIENT_S, _parameters(settings), takes_json=True)
+    return Operation("register", _read, _write, PATIENT_S, _parameters(settings), takes_json=True)
 
 
 def _parameters(settings: Settings) -> tuple[Parameter, ...]:
@@ -48,7 +43,7 @@ def _parameters(settings: Settings) -> tuple[Parameter, ...]:
     )
 
 
-def _read(values: Values) -> dict[str, Any]:
+def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     model, version = values["model_name"] or None, values["model_version"] or None
     handler = values["handler"] or None
     # No archive at all is ours: the handler comes from PYTHONPATH.

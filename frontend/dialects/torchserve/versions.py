@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from stoker.frontend.dialects.torchserve.model_api import check_model_api
 from stoker.frontend.dialects.torchserve.replies import (
     PATIENT_S,
     QUICK_S,
     read_subject,
     status,
 )
-from stoker.frontend.routes import Operation, Reply, Values
-from stoker.settings import Settings
+from stoker.frontend.routes import Operation, Reply
 
 
-def unregister_operation(settings: Settings) -> Operation:
-    def read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
-        check_model_api(settings)
-        return read_subject(values, path)
-
-    return Operation("unregister", read, _write_unregister, PATIENT_S)
+def unregister_operation() -> Operation:
+    return Operation("unregister", read_subject, _write_unregister, PATIENT_S)
 
 
 def set_default_operation() -> Operation:
