@@ -2,7 +2,8 @@
 
 For a terminal, a container, a test; under systemd the two units do this.  One
 thread, one `select`: signal handlers only queue a byte, children speak through
-one notify socket each, and every wait has a deadline.
+one notify socket each, and every wait has a deadline.  Both programs are
+imported here and run in forks (`program.py`), so that a restart is immediate.
 
     both start -> supervisor ready, frontend ready -> "Model server started."
     SIGTERM or SIGINT -> frontend drains and ends -> supervisor ends -> exit
@@ -17,12 +18,13 @@ import selectors
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from stoker.cli.child import WATCHDOG_S, Child
 from stoker.cli.listening import bound_addresses, wanted_addresses
 from stoker.cli.pid_file import PidFile, Running, find_running, start_ticks
+from stoker.cli.program import Program
 from stoker.cli.restarts import GiveUp
 from stoker.cli.signal_queue import SignalQueue
 from stoker.exit_codes import ExitCode, describe_exit
@@ -45,20 +47,20 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Launcher:
-    """Runs two commands as one server; `run` returns when both are gone."""
+    """Runs two programs as one server; `run` returns when both are gone."""
 
     def __init__(
         self,
         settings: Settings,
-        supervisor_argv: Sequence[str],
-        frontend_argv: Sequence[str],
+        supervisor: Program,
+        frontend: Program,
         environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._notifier = Notifier(environ)
         self._pid_file = PidFile(settings.runtime_dir)
-        self._argvs = {"supervisor": supervisor_argv, "frontend": frontend_argv}
+        self._programs = {"supervisor": supervisor, "frontend": frontend}
         self._children: dict[str, Child] = {}
         self._selector = selectors.DefaultSelector()
         self._is_announced = False
@@ -92,12 +94,12 @@ class Launcher:
 
     def _serve(self, signals: SignalQueue) -> ExitCode:
         self._selector.register(signals, selectors.EVENT_READ)
-        for name, argv in self._argvs.items():
-            child = Child(name, argv, self._environ, self._settings.runtime_dir)
+        for name, program in self._programs.items():
+            child = Child(name, program, self._environ, self._settings.runtime_dir)
             self._children[name] = child
             self._selector.register(child.notify, selectors.EVENT_READ)
-        # Both at once: the frontend imports while the supervisor does, opens its
-        # listeners, and takes the first request when the supervisor welcomes it.
+        # Both at once: the supervisor gets ready while we import the frontend, which
+        # takes the first request when the supervisor welcomes it.
         for child in self._children.values():
             child.start_at = time.monotonic()
         while True:
@@ -155,7 +157,9 @@ class Launcher:
             self._on_stopped(child, status)
             return
         now = time.monotonic()
-        decision = child.restarts.after_death(status, was_ever_ready=child.was_ever_ready, now=now)
+        decision = child.restarts.after_death(
+            status, was_ready=child.was_ready, was_ever_ready=child.was_ever_ready, now=now
+        )
         if isinstance(decision, GiveUp):
             log.error(
                 "process ended, giving up",
@@ -227,6 +231,11 @@ class Launcher:
                 log.error("process not started", process_name=child.name, reason=str(error))
                 child.start_at = None
                 self._stop(ExitCode.SYSTEM)
+                return
+            except Exception:
+                log.exception("program not imported", process_name=child.name)
+                child.start_at = None
+                self._stop(ExitCode.FAILURE)
                 return
             log.info("process started", process_name=child.name, child=child.pid)
 

@@ -13,10 +13,14 @@ from typing import Final
 
 from stoker.exit_codes import FINAL, ExitCode
 
-MAX_DEATHS: Final = 5
+#: So many starts in a row that came to nothing, within the window, end the server.
+MAX_FAILED_STARTS: Final = 5
 WINDOW_S: Final = 10.0
-FIRST_DELAY_S: Final = 0.1
+#: Before the second restart within the window; the first is immediate.
+SECOND_DELAY_S: Final = 0.1
 MAX_DELAY_S: Final = 5.0
+#: Deaths remembered: as many as it takes to reach the longest delay.
+_MAX_DEATHS: Final = 8
 #: gunicorn's own codes for a process that cannot boot and an application that cannot load.
 _GUNICORN_BOOT_FAILURES: Final = frozenset({3, 4})
 
@@ -40,13 +44,20 @@ class GiveUp:
 class Restarts:
     """The recent deaths of one process."""
 
-    _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_DEATHS))
+    _deaths: deque[float] = field(default_factory=lambda: deque(maxlen=_MAX_DEATHS))
+    _failed_starts: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_FAILED_STARTS))
 
-    def after_death(self, status: int, *, was_ever_ready: bool, now: float) -> Restart | GiveUp:
+    def after_death(
+        self, status: int, *, was_ready: bool, was_ever_ready: bool, now: float
+    ) -> Restart | GiveUp:
         """What to do about a process that ended unasked.
+
+        One that works between its deaths is slowed, not given up: each of its
+        lives serves requests, and whoever kills it may stop doing so.
 
         Args:
             status: As `subprocess` gives it; negative is a signal.
+            was_ready: This process had become ready.
             was_ever_ready: Some process in this role has worked before, so
                 a taken port is a left-over that goes away, not a mistake.
         """
@@ -57,9 +68,20 @@ class Restarts:
             return GiveUp(ExitCode.FAILURE, "address in use")
         if status in FINAL and status != ExitCode.ADDRESS_IN_USE:
             return GiveUp(ExitCode(status), "would fail again")
-        while self._deaths and now - self._deaths[0] > WINDOW_S:
-            self._deaths.popleft()
-        self._deaths.append(now)
-        if len(self._deaths) >= MAX_DEATHS:
-            return GiveUp(ExitCode.KEEPS_DYING, "dies again and again")
-        return Restart(min(FIRST_DELAY_S * 2 ** (len(self._deaths) - 1), MAX_DELAY_S))
+        if was_ready:
+            self._failed_starts.clear()
+        else:
+            _note(self._failed_starts, now)
+            if len(self._failed_starts) == MAX_FAILED_STARTS:
+                return GiveUp(ExitCode.KEEPS_DYING, "dies again and again")
+        _note(self._deaths, now)
+        recent = len(self._deaths)
+        if recent == 1:
+            return Restart(0.0)
+        return Restart(min(SECOND_DELAY_S * 2.0 ** (recent - 2), MAX_DELAY_S))
+
+
+def _note(instants: deque[float], now: float) -> None:
+    while instants and now - instants[0] > WINDOW_S:
+        instants.popleft()
+    instants.append(now)

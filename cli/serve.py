@@ -33,7 +33,9 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
 
     from stoker import logs
     from stoker.cli.launcher import Launcher
+    from stoker.cli.program import Program
 
+    leave_unsafe_path()
     settings = load(settings_argv, os.environ)
     check_folders(settings)
     make_folders(settings)
@@ -41,8 +43,8 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     setproctitle("stoker: launcher")
     return Launcher(
         settings,
-        command("stoker.supervisor", settings_argv),
-        command("stoker.frontend", settings_argv),
+        Program("stoker.supervisor.__main__", settings_argv),
+        Program("stoker.frontend.__main__", settings_argv),
         os.environ,
     ).run()
 
@@ -54,6 +56,12 @@ def command(module: str, argv: Sequence[str]) -> list[str]:
     there must not become ours, nor ours hide it.
     """
     return [sys.executable, "-P", "-m", module, *argv]
+
+
+def leave_unsafe_path() -> None:
+    """What `-P` is for, where the interpreter was started without it."""
+    if not sys.flags.safe_path:
+        del sys.path[0]
 
 
 def make_folders(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Mapping, Sequence
 
 import setproctitle
 import uvloop
@@ -20,10 +21,10 @@ from stoker.wire.runtime_dir import FolderInUse
 log = get_logger("supervisor")
 
 
-def main() -> int:
+def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Exit codes: see `stoker.exit_codes`."""
     try:
-        loaded = load_with_origins(sys.argv[1:], os.environ)
+        loaded = load_with_origins(argv, environ)
     except SettingsError as error:
         sys.stderr.write(f"{error.message}\n")
         return ExitCode.CONFIG
@@ -50,4 +51,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:], dict(os.environ)))

@@ -26,53 +26,62 @@ pytestmark = pytest.mark.slow
 CHILD = """
 import os, signal, sys
 from pathlib import Path
+from setproctitle import setproctitle
 from stoker.notify import Notifier
 
-name, folder = sys.argv[1], Path(sys.argv[2])
+def main(argv, environ):
+    name, folder = argv[0], Path(argv[1])
+    setproctitle(f"stoker_child.py {name}")
 
-def note(what):
-    with open(folder / "events", "a") as file:
-        file.write(f"{name} {what} {os.getpid()}\\n")
+    def note(what):
+        with open(folder / "events", "a") as file:
+            file.write(f"{name} {what} {os.getpid()}\\n")
 
-signals = {signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
-if (folder / f"{name}.exit").exists():
-    print("Failed to bind to address: http://127.0.0.1:8080", file=sys.stderr)
-    note("failed")
-    sys.exit(int((folder / f"{name}.exit").read_text()))
-signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-note("started")
-if not (folder / f"{name}.mute").exists():
-    Notifier(os.environ).ready("here I am")
-if (folder / f"{name}.hangs").exists():
-    (folder / f"{name}.hangs").unlink()
-    Notifier(os.environ).watchdog()
-    signals.remove(signal.SIGABRT)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGABRT})
-while True:
-    number = signal.sigwait(signals)
-    note(signal.Signals(number).name)
-    if number == signal.SIGTERM and not (folder / f"{name}.stubborn").exists():
-        sys.exit(0)
-    if number == signal.SIGQUIT:
-        sys.exit(0)
+    signals = {signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGABRT}
+    if (folder / f"{name}.exit").exists():
+        print("Failed to bind to address: http://127.0.0.1:8080", file=sys.stderr)
+        note("failed")
+        return int((folder / f"{name}.exit").read_text())
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    note("started")
+    notifier = Notifier(environ)
+    if not (folder / f"{name}.mute").exists():
+        notifier.ready("here I am")
+    hangs = (folder / f"{name}.hangs").exists()
+    if hangs:
+        (folder / f"{name}.hangs").unlink()
+        signals.remove(signal.SIGABRT)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGABRT})
+    while True:
+        caught = signal.sigtimedwait(signals, notifier.watchdog_interval_s / 2)
+        if caught is None:
+            hangs or notifier.watchdog()
+            continue
+        number = caught.si_signo
+        note(signal.Signals(number).name)
+        if number == signal.SIGTERM and not (folder / f"{name}.stubborn").exists():
+            return 0
+        if number == signal.SIGQUIT:
+            sys.exit(0)
 """
 
-# What `stoker serve` does, with other commands.
+# What `stoker serve` does, with other programs.
 LAUNCHER = """
 import os, sys
 from pathlib import Path
 from stoker import logs
 from stoker.cli import child, launcher
+from stoker.cli.program import Program
 from stoker.settings.load import load
 
-folder, script, watchdog_s = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+folder, watchdog_s = Path(sys.argv[1]), float(sys.argv[2])
 child.WATCHDOG_S = watchdog_s
-settings = load(sys.argv[4:], os.environ)
+launcher.ABORT_GRACE_S = min(launcher.ABORT_GRACE_S, watchdog_s)
+sys.path.append(str(folder))
+settings = load(sys.argv[3:], os.environ)
 logs.configure(settings, "launcher")
-commands = [
-    [sys.executable, "-P", script, name, str(folder)] for name in ("supervisor", "frontend")
-]
-sys.exit(launcher.Launcher(settings, *commands, os.environ).run())
+programs = [Program("stoker_child", [name, str(folder)]) for name in ("supervisor", "frontend")]
+sys.exit(launcher.Launcher(settings, *programs, os.environ).run())
 """
 
 
@@ -87,8 +96,8 @@ class Server:
         (folder / "stoker_launcher.py").write_text(LAUNCHER)
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-P", str(folder / "stoker_launcher.py"), str(folder)),
-                *(str(folder / "stoker_child.py"), str(watchdog_s)),
+                *(sys.executable, "-P", str(folder / "stoker_launcher.py")),
+                *(str(folder), str(watchdog_s)),
                 *("--runtime-dir", str(self.runtime_dir), "--drain-timeout-s", "5", *flags),
             ],
             stdin=subprocess.DEVNULL,
@@ -374,6 +383,26 @@ def test_a_child_that_stops_its_watchdog_is_aborted_and_replaced(serve, tmp_path
     assert "exit=SIGABRT" in err
 
 
+@pytest.mark.parametrize("name", ["supervisor", "frontend"])
+def test_a_stopped_child_is_killed_and_replaced(serve, name):
+    """
+    It neither answers nor ends by itself, and SIGABRT does not reach it.
+    """
+    server = serve(watchdog_s=0.5)
+    server.wait_started()
+    stopped = server.pid_of(name)
+
+    os.kill(stopped, signal.SIGSTOP)
+    server.wait_until(lambda: server.events().count(f"{name} started") == 2)
+    server.process.send_signal(signal.SIGTERM)
+    code, _, err = server.wait_exit()
+
+    assert code == 0
+    assert "process hangs, aborted" in err
+    assert "exit=SIGKILL" in err
+    assert not is_ours(stopped)
+
+
 def test_the_pid_file_names_every_process_and_is_true(serve):
     """
     `stoker stop` sends signals by it; a wrong number would hit a stranger.
@@ -437,25 +466,51 @@ def test_systemd_hears_ready_and_stopping(tmp_path, monkeypatch, serve):
     assert server.wait_exit()[0] == 0
 
 
-def test_back_off_doubles_and_forgets_after_a_quiet_while():
+def test_back_off_begins_at_nothing_doubles_and_forgets_after_a_quiet_while():
     """
-    One crash is repaired in a tenth of a second; a storm is slowed, then ended.
+    One crash is repaired at once; a storm is slowed.
+    """
+    storm, quiet = Restarts(), Restarts()
+
+    delays = [served(storm, now=i * 0.5) for i in range(9)]
+    slow = [served(quiet, now=i * 20.0) for i in range(50)]
+
+    assert [0.0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0] == [pytest.approx(d) for d in delays]
+    assert {0.0} == set(slow)
+
+
+def served(restarts: Restarts, *, now: float) -> float:
+    """The delay after the death of a process that had worked."""
+    decision = restarts.after_death(-9, was_ready=True, was_ever_ready=True, now=now)
+    assert isinstance(decision, Restart)
+    return decision.delay_s
+
+
+def test_a_process_that_works_between_its_deaths_is_never_given_up():
+    """
+    Whoever kills it may stop doing so; a server that ends for it answers nobody.
     """
     restarts = Restarts()
 
-    decisions = [restarts.after_death(1, was_ever_ready=True, now=i * 1.0) for i in range(5)]
-    later = Restarts()
-    slow = [later.after_death(1, was_ever_ready=True, now=i * 20.0) for i in range(50)]
+    for i in range(4):
+        restarts.after_death(1, was_ready=False, was_ever_ready=True, now=i * 0.1)
+    for i in range(100):
+        served(restarts, now=1.0 + i)
+    failed = [
+        restarts.after_death(1, was_ready=False, was_ever_ready=True, now=102.0 + i * 0.1)
+        for i in range(5)
+    ]
 
-    assert [Restart(0.1), Restart(0.2), Restart(0.4), Restart(0.8)] == decisions[:4]
-    assert GiveUp(ExitCode.KEEPS_DYING, "dies again and again") == decisions[4]
-    assert {Restart(0.1)} == set(slow)
+    assert all(isinstance(decision, Restart) for decision in failed[:4])
+    assert GiveUp(ExitCode.KEEPS_DYING, "dies again and again") == failed[4]
 
 
 def test_a_taken_port_after_a_crash_is_waited_for():
     """
     Left-over processes of the frontend that died may hold the port for a moment.
     """
-    decision = Restarts().after_death(ExitCode.ADDRESS_IN_USE, was_ever_ready=True, now=0.0)
+    decision = Restarts().after_death(
+        ExitCode.ADDRESS_IN_USE, was_ready=False, was_ever_ready=True, now=0.0
+    )
 
-    assert Restart(0.1) == decision
+    assert Restart(0.0) == decision
