@@ -15,9 +15,22 @@ class DevicePlaces:
         self._state = placement.empty(len(devices))
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None:
-        request = placement.Request(worker_id, spec.key, spec.device_type != "cpu", spec.device_ids)
+        is_gpu = spec.device_type != "cpu"
+        span = max(1, spec.parallel_level)
+        request = placement.Request(worker_id, spec.key, is_gpu, spec.device_ids, span)
         placed, self._state = placement.place(self._state, request)
         return placed.device
+
+    def of_worker(self, worker_id: int) -> tuple[Device, ...]:
+        """All devices of a placed worker; () on the CPU."""
+        placed = self._state.placed.get(worker_id)
+        return () if placed is None else tuple(self.devices[index] for index in placed.devices)
+
+    def most_workers(self, spec: VersionSpec) -> int | None:
+        """How many workers there are devices for, where each takes some alone; None: any number."""
+        if spec.parallel_level < 1 or spec.device_type == "cpu":
+            return None
+        return len(placement.groups(spec.device_ids, len(self.devices), spec.parallel_level))
 
     def release(self, worker_id: int) -> None:
         self._state = placement.release(self._state, worker_id)

@@ -3,7 +3,8 @@
 Pure: state in, decision and state out.  Two kinds of ring decide:
 
     everybody     one slot per device; workers of versions without device ids
-    one version   one slot per entry of its device ids, in that order
+    one version   one slot per entry of its device ids, in that order; or, if its
+                  workers span several devices, one slot per group of neighbours
 
 A worker gets the slot with the fewest workers of its ring; among equals, the
 next after the one used last.  So a fresh server counts 0, 1, 2, ... like the
@@ -23,8 +24,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 VersionKey = tuple[str, str]
-#: A version and its device ids: one that comes back with other ids gets another ring.
-RingKey = tuple[VersionKey, tuple[int, ...]]
+#: A version, its device ids and its span: one that comes back with others gets another ring.
+RingKey = tuple[VersionKey, tuple[int, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,21 +59,28 @@ class Request(NamedTuple):
     Attributes:
         is_gpu: The version may use GPUs (`deviceType` is not `cpu`).
         device_ids: The version's own list; () for any device.
+        span: How many devices one worker takes (`parallelLevel`).
     """
 
     worker_id: int
     version: VersionKey
     is_gpu: bool = True
     device_ids: tuple[int, ...] = ()
+    span: int = 1
 
 
 class Placement(NamedTuple):
-    """`device` is an index into the server's devices; None is the CPU."""
+    """`devices` are indices into the server's devices; () is the CPU."""
 
-    device: int | None
+    devices: tuple[int, ...] = ()
     #: Where it was counted besides `everybody`: a version's own ring and the slot in it.
     ring: RingKey | None = None
     slot: int = 0
+
+    @property
+    def device(self) -> int | None:
+        """The first, or only, device."""
+        return self.devices[0] if self.devices else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,32 +101,42 @@ def usable_device_ids(device_ids: Iterable[int], devices: int) -> tuple[int, ...
     return ids if all(0 <= device < devices for device in ids) else ()
 
 
+def groups(device_ids: tuple[int, ...], devices: int, span: int) -> tuple[tuple[int, ...], ...]:
+    """What workers that take `span` devices each may get: neighbours, in order; a rest is left."""
+    ids = device_ids or tuple(range(devices))
+    return tuple(ids[i : i + span] for i in range(0, len(ids) - span + 1, span))
+
+
 def place(state: PlacementState, request: Request) -> tuple[Placement, PlacementState]:
-    """Choose a device for a worker and count it there.
+    """Choose a device, or a group of them, for a worker and count it there.
 
     Every worker placed must be released when its process is gone; a restart
     is a release and a new placement.
 
     Raises:
-        ValueError: The worker has a place already.
+        ValueError: The worker has a place already, or no group is large enough.
     """
     if request.worker_id in state.placed:
         raise ValueError(f"worker {request.worker_id} has a place")
     everybody, versions = state.everybody, state.versions
     ids = usable_device_ids(request.device_ids, len(everybody.slots))
     if not request.is_gpu or not everybody.slots:
-        placement = Placement(None)
-    elif ids:
-        key = (request.version, ids)
-        ring = versions.get(key) or Ring.of(ids)
+        placement = Placement()
+    elif ids or request.span > 1:
+        choices = groups(ids, len(everybody.slots), request.span)
+        if not choices:
+            raise ValueError(f"no {request.span} devices for {request.version}")
+        key = (request.version, ids, request.span)
+        ring = versions.get(key) or Ring.of(tuple(group[0] for group in choices))
         slot = ring.next_slot()
         versions = {**versions, key: ring.add(slot, 1).after(slot)}
-        everybody = everybody.add(ids[slot], 1)
-        placement = Placement(ids[slot], key, slot)
+        for device in choices[slot]:
+            everybody = everybody.add(device, 1)
+        placement = Placement(choices[slot], key, slot)
     else:
         device = everybody.next_slot()
         everybody = everybody.add(device, 1).after(device)
-        placement = Placement(device)
+        placement = Placement((device,))
     placed = {**state.placed, request.worker_id: placement}
     return placement, PlacementState(everybody, versions, placed)
 
@@ -129,9 +147,9 @@ def release(state: PlacementState, worker_id: int) -> PlacementState:
     if placement is None:
         return state
     placed = {key: value for key, value in state.placed.items() if key != worker_id}
-    if placement.device is None:
-        return replace(state, placed=placed)
-    everybody = state.everybody.add(placement.device, -1)
+    everybody = state.everybody
+    for device in placement.devices:
+        everybody = everybody.add(device, -1)
     versions = dict(state.versions)
     if placement.ring is not None:
         ring = versions[placement.ring].add(placement.slot, -1)

@@ -12,13 +12,13 @@ from typing import Final
 from stoker.archives.manifest import parse_runtime
 from stoker.archives.model_config import ModelConfig
 from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import InvalidParameter, ManifestInvalid
+from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
-from stoker.supervisor.placement import usable_device_ids
+from stoker.supervisor.placement import groups, usable_device_ids
 from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.versions import VersionSpec
 
@@ -27,6 +27,9 @@ DEFAULT_BATCH_DELAY_S: Final = 0.1
 MAX_BATCH_SIZE: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
+MAX_RANKS: Final = 64
+#: Where every rank handles every batch; with `pp` the first feeds the others itself (6.3).
+BROADCAST_TYPES: Final = frozenset({"tp", "pptp"})
 #: Keys of model-config.yaml whose handlers would answer wrongly without what they ask for.
 _NOT_BUILT: Final = {
     "continuousBatching": "continuous_batching",
@@ -48,6 +51,7 @@ def build_spec(
     Raises:
         InvalidParameter: A batch size beyond reason.
         ManifestInvalid: The archive asks for what this release does not have.
+        NotEnoughDevices: Fewer GPUs than one worker takes.
         RuntimeInvalid: From the `models` setting.
     """
     config = archive.config or NO_CONFIG
@@ -70,9 +74,14 @@ def build_spec(
     has_gpus = bool(places.devices)
     device_type = "gpu" if has_gpus and config.device_type != "cpu" else "cpu"
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
+    if device_type == "gpu":
+        _check_devices(archive.model, config, device_ids, places)
     return VersionSpec(
         model=archive.model,
         version=archive.version,
+        parallel_type=config.parallel_type or "",
+        parallel_level=config.parallel_level,
+        omp_threads=config.torchrun.omp_threads if config.torchrun else 1,
         batch=BatchPolicy(batch_size, delay_s),
         queue_capacity=config.job_queue_size or settings.job_queue_size,
         response_timeout_s=config.response_timeout_s
@@ -98,6 +107,7 @@ def build_spec(
             "decode_request": settings.decode_input_request,
             "limit_max_image_pixels": settings.limit_max_image_pixels,
             "max_response_bytes": settings.max_response_size,
+            "is_broadcast": config.parallel_type in BROADCAST_TYPES,
         },
         shown={
             "url": archive.url,
@@ -111,8 +121,30 @@ def is_not_idempotent(archive: ResolvedArchive) -> bool:
     return archive.config_raw.get("idempotent") is False
 
 
+def within_devices(spec: VersionSpec, places: DevicePlaces, low: int, high: int) -> tuple[int, int]:
+    """(min, max) workers, but no more than there are devices for (3.5)."""
+    most = places.most_workers(spec)
+    return (low, high) if most is None else (min(low, most), min(high, most))
+
+
+def _check_devices(
+    model: str, config: ModelConfig, device_ids: tuple[int, ...], places: DevicePlaces
+) -> None:
+    level = config.parallel_level
+    if level and not groups(device_ids, len(places.devices), level):
+        raise NotEnoughDevices(
+            f"No enough gpu devices for model:{model} parallelLevel:{level}",
+            model=model,
+            wanted=level,
+        )
+
+
 def _check_is_built(config: ModelConfig, url: str) -> None:
     asked = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
+    if config.torchrun is not None and config.torchrun.nnodes > 1:
+        asked.append("torchrun.nnodes above 1")
+    if config.parallel_level > MAX_RANKS:
+        asked.append(f"parallelLevel above {MAX_RANKS}")
     if asked:
         raise ManifestInvalid(
             f"model-config.yaml asks for {', '.join(asked)}, which this release does not have.",

@@ -79,6 +79,9 @@ class VersionSpec:
     """Everything registered about one version; fixed for its life but for the worker counts.
 
     Attributes:
+        parallel_type: "", "pp", "tp", "pptp" or "custom".
+        parallel_level: Devices, and but for "custom" processes, of one worker; 0 = one of each.
+        omp_threads: OMP_NUM_THREADS of each of those processes.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
             fields other than gpu_id), opaque here.
         shown: What describe shows beyond what is used here (url, runtime, ...).
@@ -95,9 +98,17 @@ class VersionSpec:
     max_attempts: int = 2
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
+    parallel_type: str = ""
+    parallel_level: int = 0
+    omp_threads: int = 1
     is_loaded_at_startup: bool = False
     loading: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ranks(self) -> int:
+        """Processes of one worker."""
+        return 1 if self.parallel_type == "custom" else max(1, self.parallel_level)
 
     @property
     def key(self) -> VersionKey:

@@ -5,8 +5,9 @@ A worker inherits the server's environment minus three kinds of names: what
 what systemd meant for the supervisor alone.  Cloud credentials stay unless
 blacklisted: handlers fetch their weights with them.
 
-Thread counts (`OMP_NUM_THREADS` and its like) are not touched: the peer does
-not either, and how many cores a worker should have is the operator's choice.
+Thread counts (`OMP_NUM_THREADS` and its like) are not touched, but for workers
+of several processes: the peer does not either, and how many cores a worker
+should have is the operator's choice.
 
 Source: contracts/torchserve.md 6.5, 8.9.
 """
@@ -23,6 +24,7 @@ from typing import Final
 from stoker.errors import SettingsError
 from stoker.supervisor.devices import VISIBLE, Device
 from stoker.supervisor.processes import WorkerCommand
+from stoker.wire.loading import RANK_VARIABLES
 
 TOKEN: Final = "STOKER_WORKER_TOKEN"
 PARENT_PID: Final = "STOKER_PARENT_PID"
@@ -69,10 +71,27 @@ class EnvironmentPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class RankPlan:
+    """A worker of several processes, each a rank, that find each other at one port.
+
+    Attributes:
+        count: Its processes; the first of them starts the others.
+        master_port: Where rank 0 listens for them; no other worker's.
+        omp_threads: OMP_NUM_THREADS of each.
+    """
+
+    count: int
+    master_port: int
+    omp_threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerPlace:
     """One worker to be: whose handler, where to report, on which device.
 
     Attributes:
+        group: The devices of a worker that takes several; `device` is the first of them.
+        ranks: Set where the worker is several processes.
         sees_gpus: False for `deviceType: cpu`; a worker that merely found no
             free device keeps the server's view, as with the peer.
         slot: The number that clients and `ps` see; a worker's successor has it too.
@@ -91,6 +110,8 @@ class WorkerPlace:
     store_dir: str | None = None
     device: Device | None = None
     sees_gpus: bool = True
+    group: tuple[Device, ...] = ()
+    ranks: RankPlan | None = None
 
 
 def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
@@ -138,6 +159,8 @@ def worker_command(
     env[TOKEN] = place.token.hex()
     env[PARENT_PID] = str(policy.parent_pid)
     _show_gpus(env, place, policy)
+    if place.ranks is not None:
+        env.update(rank_environment(place.ranks, place.slot))
     return WorkerCommand(argv, env, place.model_dir or policy.cwd, label)
 
 
@@ -170,8 +193,44 @@ def _show_gpus(env: dict[str, str], place: WorkerPlace, policy: EnvironmentPolic
     env.setdefault(DEVICE_ORDER, "PCI_BUS_ID")
     if policy.hides_gpus or not place.sees_gpus:
         env[VISIBLE] = ""
+    elif place.group:
+        env[VISIBLE] = ",".join(_visible_name(device, env.get(VISIBLE)) for device in place.group)
     elif place.device is not None and place.device.is_slice:
         env[VISIBLE] = place.device.uuid
+
+
+def _visible_name(device: Device, inherited: str | None) -> str:
+    """What names a device in CUDA_VISIBLE_DEVICES; an index where one does, as people expect."""
+    if device.is_slice:
+        return device.uuid
+    if inherited is None:
+        return str(device.index)
+    entries = inherited.split(",")
+    # Where a slice stands before it the entries and our indices do not go together.
+    if device.index < len(entries) and not entries[device.index].strip().startswith("MIG-"):
+        return entries[device.index].strip()
+    return device.uuid
+
+
+def rank_environment(plan: RankPlan, slot: int) -> dict[str, str]:
+    """What torchrun gives rank 0 of one host; the others differ in `RANK_VARIABLES` alone."""
+    count = str(plan.count)
+    return {
+        **dict.fromkeys(RANK_VARIABLES, "0"),
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "ROLE_WORLD_SIZE": count,
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+        "ROLE_NAME": "default",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(plan.master_port),
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
+        "TORCHELASTIC_RUN_ID": str(slot),
+        "OMP_NUM_THREADS": str(plan.omp_threads),
+        "LOGLEVEL": "INFO",
+    }
 
 
 def _flag(value: bool) -> str:

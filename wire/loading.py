@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from stoker.errors import ProtocolError
+
+#: How the processes of one worker tell themselves apart, in torchrun's words.
+RANK_VARIABLES: Final = ("RANK", "LOCAL_RANK", "ROLE_RANK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class LoadSpec:
         gpu_id: Index among the devices the worker can see; None on CPU.
         decode_request: False hands every value out as bytearray.
         max_response_bytes: An answer above that fails its request alone.
+        ranks: Processes of this worker; the one that gets this starts the others.
+        is_broadcast: Every rank gets every batch, not the first alone.
     """
 
     model: str
@@ -38,6 +43,8 @@ class LoadSpec:
     decode_request: bool = True
     limit_max_image_pixels: bool = True
     max_response_bytes: int = 6_553_500
+    ranks: int = 1
+    is_broadcast: bool = False
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

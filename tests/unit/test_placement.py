@@ -10,6 +10,7 @@ from stoker.supervisor.placement import (
     PlacementState,
     Request,
     empty,
+    groups,
     place,
     release,
     retire_order,
@@ -70,6 +71,32 @@ def test_a_repeated_device_id_gets_its_share() -> None:
     devices, _ = place_all(empty(2), [Request(n, BERT, device_ids=(0, 0, 1)) for n in range(6)])
 
     assert devices == [0, 0, 1, 0, 0, 1]
+
+
+def test_a_worker_of_several_devices_gets_neighbours() -> None:
+    """
+    `parallelLevel: 2` on five devices: two workers, [0, 1] and [2, 3] (8.9).
+    """
+    state = empty(5)
+
+    first, state = place(state, Request(0, BERT, span=2))
+    second, state = place(state, Request(1, BERT, span=2))
+    third, state = place(state, Request(2, BERT, span=2))
+    ordinary, state = place(state, Request(3, ECHO))
+
+    assert [first.devices, second.devices, third.devices] == [(0, 1), (2, 3), (0, 1)]
+    assert ordinary.devices == (4,)
+    assert groups((), 5, 2) == ((0, 1), (2, 3))
+
+
+def test_groups_follow_the_versions_own_ids() -> None:
+    """
+    deviceIds say which devices; parallelLevel how many of them make a worker.
+    """
+    assert groups((3, 1, 2, 0), 4, 2) == ((3, 1), (2, 0))
+    assert groups((3, 1), 4, 3) == ()
+    with pytest.raises(ValueError, match="no 3 devices"):
+        place(empty(4), Request(0, BERT, device_ids=(3, 1), span=3))
 
 
 def test_a_bad_device_id_drops_the_whole_list() -> None:
@@ -159,6 +186,7 @@ requests = st.builds(
     version=st.sampled_from([ECHO, BERT]),
     is_gpu=st.booleans(),
     device_ids=st.lists(st.integers(-1, 5), max_size=4).map(tuple),
+    span=st.integers(1, 3),
 )
 #: A request to place, or a worker id to release.
 events = st.lists(st.one_of(requests, st.integers(0, 12)), max_size=60)
@@ -186,17 +214,21 @@ def test_any_history_keeps_the_books(devices: int, events: list[Request | int]) 
             state = release(state, event)
         elif event.worker_id not in state.placed:
             before = state.everybody.counts
-            placement, state = place(state, event)
             ids = usable_device_ids(event.device_ids, devices)
+            if event.is_gpu and devices and not groups(ids, devices, event.span):
+                continue
+            placement, state = place(state, event)
             if not event.is_gpu or devices == 0:
                 assert placement.device is None
+            elif event.span > 1:
+                assert placement.devices in groups(ids, devices, event.span)
             elif ids:
                 assert placement.device in ids
             else:
                 assert placement.device is not None
                 assert before[placement.device] == min(before)
 
-        on_device = [p.device for p in state.placed.values() if p.device is not None]
+        on_device = [device for p in state.placed.values() for device in p.devices]
         assert state.everybody.counts == tuple(on_device.count(n) for n in range(devices))
         assert all(min(ring.counts) >= 0 for ring in state.versions.values())
 

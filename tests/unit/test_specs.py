@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from stoker.archives.model_config import ModelConfig
+from stoker.archives.model_config import ModelConfig, TorchRun
 from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import InvalidParameter, ManifestInvalid
+from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings.load import load
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
 from stoker.supervisor.processors import usable_processors
-from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
+from stoker.supervisor.specs import build_spec, initial_workers, startup_workers, within_devices
 from stoker.supervisor.versions import VersionSpec
 
 SETTINGS = load(["--default-response-timeout", "77", "--job-queue-size", "55"], {})
@@ -136,9 +136,39 @@ def test_the_models_setting_stands_between_file_and_default() -> None:
     assert (stated.response_timeout_s, stated.startup_timeout_s) == (7, 9)
 
 
+def test_parallel_workers_take_several_devices_each() -> None:
+    """
+    parallelLevel counts GPUs and processes; `custom` stays one process (6.3).
+    """
+    tensor = spec_of(ModelConfig(parallel_type="tp", parallel_level=2), TWO_GPUS)
+    custom = spec_of(ModelConfig(parallel_type="custom", parallel_level=2), TWO_GPUS)
+    pipeline = spec_of(ModelConfig(parallel_type="pp", parallel_level=2))
+
+    assert (tensor.ranks, tensor.loading["is_broadcast"]) == (2, True)
+    assert (custom.ranks, custom.loading["is_broadcast"]) == (1, False)
+    assert (pipeline.ranks, pipeline.loading["is_broadcast"]) == (2, False)
+    assert within_devices(tensor, DevicePlaces(TWO_GPUS), 3, 4) == (1, 1)
+    assert within_devices(pipeline, DevicePlaces(()), 3, 4) == (3, 4)
+
+
+def test_too_few_gpus_for_one_worker_are_refused() -> None:
+    """
+    The peer's text (1.6); without any GPU the worker runs on processors.
+    """
+    wants = ModelConfig(parallel_type="tp", parallel_level=4)
+
+    with pytest.raises(
+        NotEnoughDevices, match="^No enough gpu devices for model:m parallelLevel:4$"
+    ):
+        spec_of(wants, TWO_GPUS)
+    assert spec_of(wants).ranks == 4
+
+
 @pytest.mark.parametrize(
     ("config", "named"),
     [
+        (ModelConfig(torchrun=TorchRun(nnodes=2)), "torchrun.nnodes above 1"),
+        (ModelConfig(parallel_type="tp", parallel_level=65), "parallelLevel above 64"),
         (ModelConfig(continuous_batching=True), "continuousBatching"),
         (ModelConfig(sequence_batching=True), "sequenceBatching"),
         (ModelConfig(async_communication=True), "asyncCommunication"),

@@ -10,6 +10,7 @@ from stoker.errors import SettingsError
 from stoker.supervisor.devices import Device
 from stoker.supervisor.worker_environment import (
     EnvironmentPolicy,
+    RankPlan,
     WorkerPlace,
     compile_blacklist,
     worker_command,
@@ -25,7 +26,7 @@ def place(**fields: Any) -> WorkerPlace:
         "model": "echo",
         "version": "1.0",
         "handler": "echo.py",
-        "address": "ipc:///run/stoker/worker.sock",
+        "address": "unix:/run/stoker/worker.sock",
         "token": b"\x01\xff",
         "model_dir": "/cache/echo",
     }
@@ -47,7 +48,7 @@ def test_the_command_says_who_the_worker_is() -> None:
     assert command.argv[-1] == "9000 echo:1.0"
     assert " ".join(command.argv[:-1]) == (
         "/usr/bin/python3 -P -m stoker.worker --worker-id 7"
-        " --address ipc:///run/stoker/worker.sock --label"
+        " --address unix:/run/stoker/worker.sock --label"
     )
     assert command.cwd == "/cache/echo"
     assert command.label == "9000 echo:1.0"
@@ -191,3 +192,39 @@ def test_decoding_can_be_switched_off() -> None:
     policy = EnvironmentPolicy("/srv", 42, decode_input_request=False)
 
     assert env_of({}, policy)["TS_DECODE_INPUT_REQUEST"] == "false"
+
+
+def test_ranks_find_each_other_as_under_torchrun() -> None:
+    """
+    Handlers call init_process_group(), which reads exactly these (6.5).
+    """
+    env = env_of({}, ranks=RankPlan(count=2, master_port=29500, omp_threads=3))
+
+    assert {name: env[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")} == {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "2",
+    }
+    assert (env["LOCAL_WORLD_SIZE"], env["OMP_NUM_THREADS"], env["LOGLEVEL"]) == ("2", "3", "INFO")
+    assert (env["MASTER_ADDR"], env["MASTER_PORT"]) == ("127.0.0.1", "29500")
+
+
+@pytest.mark.parametrize(
+    ("inherited", "visible"),
+    [
+        ({}, "1,2"),
+        ({"CUDA_VISIBLE_DEVICES": "5,6,7"}, "6,7"),
+        ({"CUDA_VISIBLE_DEVICES": "5"}, None),
+    ],
+)
+def test_a_worker_of_several_gpus_sees_those_alone(
+    inherited: dict[str, str], visible: str | None
+) -> None:
+    """
+    Indices are the server's; the variable speaks of what the server was shown itself.
+    """
+    group = tuple(Device(index, f"GPU-{index}", "fake", 1 << 30) for index in (1, 2))
+
+    env = env_of(inherited, device=group[0], group=group)
+
+    assert env["CUDA_VISIBLE_DEVICES"] == (visible or "GPU-1,GPU-2")
