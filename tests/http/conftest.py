@@ -352,3 +352,19 @@ def echo(supervisor: FakeSupervisor) -> str:
         job.final(job.payload.parameters[-1].body if job.payload.parameters else b"")
     ]
     return "echo"
+
+
+@pytest.fixture
+def manage(frontend: RunningFrontend, supervisor: FakeSupervisor) -> Callable[..., Answered]:
+    """Send a management request; the verb answers `outcome`, or raises it."""
+
+    def send(method: str, target: str, verb: str, outcome: Any, *rest: Any) -> Answered:
+        def answer(arguments: dict[str, Any]) -> dict[str, Any]:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        supervisor.verbs[verb] = answer
+        return frontend.request("management", method, target, *rest)
+
+    return send
