@@ -18,7 +18,7 @@ from stoker.frontend.problems import (
     RouteNotFound,
     render_json,
 )
-from stoker.frontend.routes import Reply
+from stoker.frontend.routes import Fixed, Reply
 from stoker.logs import get_logger
 
 WARNING_HEADER: Final = "x-stoker-warning"
@@ -31,8 +31,9 @@ def exchange_of(request: Request) -> Exchange:
 
 
 def answer_reply(response: Response, reply: Reply, warnings: Sequence[str] = ()) -> None:
+    document = reply.document
     response.status = reply.status
-    response.data = render_json(reply.document)
+    response.data = document if isinstance(document, bytes) else render_json(document)
     response.content_type = JSON_TYPE
     if warnings:
         response.set_header(WARNING_HEADER, "; ".join(warnings))
@@ -58,6 +59,16 @@ def answer_problem(
     answer_reply(response, Reply(problem.status, dialect.error_document(problem)))
     if problem.retry_after_s is not None:
         response.set_header("retry-after", str(problem.retry_after_s))
+
+
+class FixedAnswer:
+    """Falcon's responder for what is always the same."""
+
+    def __init__(self, kind: Fixed) -> None:
+        self._reply = kind.reply
+
+    async def answer(self, request: Request, response: Response, **path: str) -> None:
+        answer_reply(response, self._reply)
 
 
 def install_error_handlers(app: falcon.asgi.App[Request, Response], dialect: Dialect) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
@@ -18,8 +19,9 @@ from falcon.asgi import App, Request, Response
 
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
-from stoker.frontend.answers import install_error_handlers
+from stoker.frontend.answers import FixedAnswer, install_error_handlers
 from stoker.frontend.bodies import BodyBudget
+from stoker.frontend.consultation import Consultation, Question
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.exchange import header_line
@@ -39,12 +41,14 @@ from stoker.frontend.request_ids import restart_request_ids
 from stoker.frontend.routes import (
     ALL_METHODS,
     Description,
+    Fixed,
     KeyRenewal,
     Operation,
     Prediction,
     Route,
 )
 from stoker.frontend.site import Site
+from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.submission import Submission
 from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import get_logger
@@ -56,6 +60,8 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
 
 #: After that a process without a supervisor accepts and answers 503.
 WELCOME_WAIT_S: Final = 5.0
+
+_FIELDS: Final = re.compile("{[^}]*}")
 
 log = get_logger("http")
 
@@ -101,6 +107,7 @@ class Frontend:
         self._arena = Arena(
             arena_folder(settings.runtime_dir), link.frontend_id, settings.arena_max_bytes
         )
+        self._startup_models = StartupModels(link)
         self._chores: list[asyncio.Task[None]] = []
         self.sites = [self._site(listener) for listener in listeners]
 
@@ -240,24 +247,38 @@ class Frontend:
 
     def _express(self, listener: Listener, dialect: Dialect, guard: Guard | None) -> Express | None:
         """The short way for routes like `/predictions/{model_name}`."""
-        submissions: dict[bytes, Submission] = {}
-        for route in (route for role in listener.roles for route in dialect.routes(role)):
-            _, first, *others = route.path.split("/")
-            if isinstance(route.serves, Prediction) and others[:1] == ["{model_name}"]:
-                submissions[first.encode()] = self._submission(dialect, route.serves, guard)
-        return Express(submissions, dialect) if submissions else None
+        ways = [
+            (route.path, self._submission(dialect, route.serves, guard))
+            for role in listener.roles
+            for route in dialect.routes(role)
+            if isinstance(route.serves, Prediction)
+            and not route.serves.takes_query
+            and _FIELDS.findall(route.path) == ["{model_name}"]
+        ]
+        return Express(ways, dialect) if ways else None
+
+    def _consultation(self, dialect: Dialect, operation: Operation) -> Consultation | None:
+        if not operation.question:
+            return None
+        kind = Prediction(headers=operation.question)
+        return Consultation(Question(self.link, dialect, self.limits, self._clock, kind))
 
     def _responder(self, route: Route, dialect: Dialect, routes: Sequence[Route]) -> Responder:
         serves = route.serves
         if isinstance(serves, Prediction):
-            return Predictions(self._submission(dialect, serves), dialect).answer
+            submission = self._submission(dialect, serves)
+            return Predictions(submission, dialect, serves, self._startup_models).answer
         if isinstance(serves, Operation):
-            return Management(self.link, dialect, serves).answer
+            return Management(
+                self.link, dialect, serves, self._consultation(dialect, serves)
+            ).answer
         if isinstance(serves, Description):
             return ApiDescription(self.link, dialect, routes, serves).answer
         if isinstance(serves, KeyRenewal):
             assert self._keyring is not None
             return KeyRenewals(self._keyring, dialect).answer
+        if isinstance(serves, Fixed):
+            return FixedAnswer(serves).answer
         return Metrics(self.link, dialect).answer
 
 

@@ -329,7 +329,11 @@ class Exchange:
         for name, value in headers:
             if name == b"content-length":
                 length = value
-            elif name not in FRAMING_NAMES and name not in site.fixed_names:
+            elif (
+                name not in FRAMING_NAMES
+                and name not in site.fixed_names
+                and name not in self.extra_names  # a handler's own is stronger
+            ):
                 lines.append(header_line(name, value))
         if self.extra_head:
             lines.append(self.extra_head)

@@ -1,13 +1,14 @@
 """The short way of a prediction: past ASGI scope, task, router and framework.
 
-`POST /predictions/{model}[/{version}[/...]]` is almost everything a server is
-asked, so it is worth a way of its own: the connection hands the exchange over
+`POST /predictions/{model}[/{version}[/...]]` and its like are almost everything
+a server is asked, so they are worth a way of their own: the connection hands the exchange over
 when its body is complete, the link calls back with the answer, and the answer
 is written in that very turn of the loop.  Only a streamed answer gets a task,
 because it may have to wait for a slow reader.
 
 What the short way does not understand (percent-escapes, absolute request
-targets, OPTIONS) goes through Falcon, with the same result.
+targets, OPTIONS, queries that mean something) goes through Falcon, with the
+same result.
 
 Source: design section 5; contracts/torchserve.md 2.1.
 """
@@ -15,7 +16,8 @@ Source: design section 5; contracts/torchserve.md 2.1.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from stoker.errors import Internal, StokerError
@@ -31,18 +33,33 @@ if TYPE_CHECKING:
 
 _JSON: Final = (b"content-type", JSON_TYPE.encode())
 
+_PLAIN: Final = re.compile(r"/([\w-]+)/{model_name}")
+
 log = get_logger("http")
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    before, after = template.split("{model_name}")
+    return re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}")
 
 
 class Express:
     """Takes the exchanges that it can answer by itself.
 
     Args:
-        submissions: By the first segment of the path, like b"predictions".
+        ways: A template like `/predictions/{model_name}`, which then stands for
+            its versions as well, or like `/v2/models/{model_name}/infer`; and
+            how such a request becomes a job.
     """
 
-    def __init__(self, submissions: Mapping[bytes, Submission], dialect: Dialect) -> None:
-        self._submissions = submissions
+    def __init__(self, ways: Iterable[tuple[str, Submission]], dialect: Dialect) -> None:
+        self._submissions: dict[bytes, Submission] = {}
+        self._others: list[tuple[re.Pattern[str], Submission]] = []
+        for template, submission in ways:
+            if plain := _PLAIN.fullmatch(template):
+                self._submissions[plain[1].encode()] = submission
+            else:
+                self._others.append((_pattern(template), submission))
         self._dialect = dialect
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -55,12 +72,21 @@ class Express:
         if len(parts) < 3 or parts[0]:
             return False
         submission = self._submissions.get(parts[1].encode())
-        if submission is None or not all(parts[2:4]):
+        if submission is None:
+            return self._take_other(exchange, "/".join(parts))
+        if not all(parts[2:4]):
             return False
         version = parts[3] if len(parts) > 3 else None
         rest = parts[4] if len(parts) > 4 else ""
         _Ride(self, submission, exchange, parts[2], version).start(rest)
         return True
+
+    def _take_other(self, exchange: Exchange, path: str) -> bool:
+        for pattern, submission in self._others:
+            if match := pattern.fullmatch(path):
+                _Ride(self, submission, exchange, match[1], None).start("")
+                return True
+        return False
 
     def problem(
         self, exchange: Exchange, error: StokerError, model: str, version: str | None
@@ -80,7 +106,7 @@ class Express:
         if problem.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % problem.retry_after_s))
         exchange.reason = None
-        exchange.extra_head = b""
+        exchange.extra_head, exchange.extra_names = b"", frozenset()
         exchange.write_whole(problem.status, headers, body)
 
     def run(self, work: Any) -> None:

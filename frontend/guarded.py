@@ -41,7 +41,14 @@ class GuardedSubmission(Submission):
         super().__init__(*about)
         self._guard = guard
 
-    def submit(self, exchange: Exchange, model: str, version: str | None, rest: str) -> Pending:
+    def submit(
+        self,
+        exchange: Exchange,
+        model: str | None,
+        version: str | None,
+        rest: str,
+        inputs: Sequence[Parameter] = (),
+    ) -> Pending:
         """Raises TokenRefused, or as `Submission.submit`."""
         self._guard.demand(exchange, (Role.INFERENCE,))
-        return super().submit(exchange, model, version, rest)
+        return super().submit(exchange, model, version, rest, inputs)

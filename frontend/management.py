@@ -13,6 +13,7 @@ from falcon.asgi import Request, Response
 
 from stoker.errors import StokerError
 from stoker.frontend.answers import answer_problem, answer_reply, exchange_of
+from stoker.frontend.consultation import Consultation
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.parameters import parse_json_object, parse_query, read_parameters
 from stoker.frontend.routes import Operation
@@ -25,9 +26,20 @@ log = get_logger("management")
 
 
 class Management:
-    """Falcon's responder for one operation."""
+    """Falcon's responder for one operation.
 
-    def __init__(self, link: Link, dialect: Dialect, operation: Operation) -> None:
+    Args:
+        consultation: Where the operation may ask a handler as well.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        dialect: Dialect,
+        operation: Operation,
+        consultation: Consultation | None = None,
+    ) -> None:
+        self._consultation = consultation
         self._link = link
         self._dialect = dialect
         self._operation = operation
@@ -55,7 +67,10 @@ class Management:
                     request_id=exchange_of(request).request_id,
                     warnings=warnings,
                 )
+            asks_handler = arguments.pop("asks_handler", False)
             outcome = await self._link.call(operation.verb, arguments, operation.timeout_s)
+            if asks_handler and self._consultation is not None:
+                outcome |= await self._consultation.ask(exchange_of(request), **arguments)
             answer_reply(response, operation.write(outcome, arguments), warnings)
         except StokerError as error:
             answer_problem(request, response, self._dialect, error, operation.verb, arguments)

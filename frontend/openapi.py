@@ -30,7 +30,7 @@ from stoker.wire.link import Link
 _OPENAPI: Final = "3.0.1"
 _FIELD: Final = re.compile(r"{(\w+)}")
 #: Which method stands for "any" in a document that must name one.
-_TYPICAL: Final = {Operation: "get", Description: "get", Prediction: "post", Statistics: "get"}
+_TYPICAL: Final = {Prediction: "post"}
 #: The verbs whose model is looked up before a document about it is made.
 _LOOK_UP_S: Final = 30.0
 
@@ -67,7 +67,9 @@ def describe_api(title: str, version: str, routes: Iterable[Route]) -> dict[str,
     """All rows of one listener."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        methods = route.methods if len(route.methods) == 1 else (_TYPICAL[type(route.serves)],)
+        methods = (
+            route.methods if len(route.methods) == 1 else (_TYPICAL.get(type(route.serves), "get"),)
+        )
         for method in methods:
             paths.setdefault(route.path, {})[method.lower()] = _describe_route(route)
     return {"openapi": _OPENAPI, "info": {"title": title, "version": version}, "paths": paths}

@@ -23,16 +23,20 @@ _INTEGER_BOUND: Final = 2**31
 _SHOWN_CHARACTERS: Final = 40
 
 
-def parse_query(query: str) -> dict[str, str]:
-    """First value per name.  Raises InvalidParameter when there are absurdly many."""
-    found: dict[str, str] = {}
+def split_query(query: str) -> list[tuple[str, str]]:
+    """Every (name, value) in order.  Raises InvalidParameter when there are absurdly many."""
     pieces = query.replace(";", "&").split("&")
     if len(pieces) > MAX_PARAMETERS:
         raise InvalidParameter("Too many query parameters.", parameter="")
-    for piece in pieces:
-        if piece:
-            name, _, value = piece.partition("=")
-            found.setdefault(unquote_plus(name), unquote_plus(value))
+    pairs = [piece.partition("=") for piece in pieces if piece]
+    return [(unquote_plus(name), unquote_plus(value)) for name, _, value in pairs]
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """First value per name.  Raises InvalidParameter when there are absurdly many."""
+    found: dict[str, str] = {}
+    for name, value in split_query(query):
+        found.setdefault(name, value)
     return found
 
 

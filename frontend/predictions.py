@@ -1,8 +1,8 @@
 """Predictions through Falcon: for what the short way leaves alone.
 
-That is a path with percent-escapes or an absolute request target; everything
-else goes through `express.py`.  A client that leaves cancels its job through
-the connection.
+That is a path with percent-escapes, an absolute request target, and the
+routes whose query strings mean something; everything else goes through
+`express.py`.  A client that leaves cancels its job through the connection.
 
 Source: contracts/torchserve.md 2.1, 2.3, 2.5-2.7.
 """
@@ -16,23 +16,34 @@ from falcon.asgi import Request, Response
 from stoker.errors import StokerError
 from stoker.frontend.answers import answer_problem, exchange_of
 from stoker.frontend.dialect import Dialect
+from stoker.frontend.parameters import split_query
+from stoker.frontend.routes import Prediction
+from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.submission import Submission
 from stoker.wire.link import Pending
-from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.payloads import Answer, AnswerKind, Parameter
 
 
 class Predictions:
     """Falcon's responder for one kind of prediction route."""
 
-    def __init__(self, submission: Submission, dialect: Dialect) -> None:
+    def __init__(
+        self,
+        submission: Submission,
+        dialect: Dialect,
+        kind: Prediction,
+        startup_models: StartupModels,
+    ) -> None:
         self._submission = submission
         self._dialect = dialect
+        self._kind = kind
+        self._startup_models = startup_models
 
     async def answer(
         self,
         request: Request,
         response: Response,
-        model_name: str,
+        model_name: str | None = None,
         model_version: str | None = None,
         rest: str = "",
     ) -> None:
@@ -40,7 +51,10 @@ class Predictions:
         exchange = exchange_of(request)
         pending: Pending | None = None
         try:
-            pending = self._submission.submit(exchange, model_name, model_version, rest)
+            inputs = self._inputs(request.query_string)
+            if model_name is None:
+                model_name = await self._named_model(inputs)
+            pending = self._submission.submit(exchange, model_name, model_version, rest, inputs)
             exchange.on_left = pending.cancel
             answer = await pending.next()
             response.status = self._submission.shape(exchange, answer)
@@ -53,6 +67,19 @@ class Predictions:
                 pending.cancel()
             subject = {"model": model_name, "version": model_version}
             answer_problem(request, response, self._dialect, error, "predict", subject)
+
+    def _inputs(self, query: str) -> list[Parameter]:
+        """What the query gives to the handler.  Raises InvalidParameter for far too much."""
+        if not self._kind.takes_query or not query:
+            return []
+        return [Parameter(name, "", value.encode()) for name, value in split_query(query)]
+
+    async def _named_model(self, inputs: list[Parameter]) -> str | None:
+        """What the query names, else the only model of the start; None: look into the body."""
+        wanted = self._kind.model_input
+        named = next((body for name, _, body in inputs if name == wanted), b"")
+        assert isinstance(named, bytes)
+        return named.decode() or await self._startup_models.only()
 
 
 async def pieces(pending: Pending, first: Answer) -> AsyncIterator[bytes]:

@@ -41,7 +41,7 @@ Values = Mapping[str, Any]
 
 
 class Reply(NamedTuple):
-    """An answer in the dialect's shape, before it becomes JSON."""
+    """An answer in the dialect's shape, before it becomes JSON; bytes stay what they are."""
 
     status: int
     document: Any
@@ -55,6 +55,8 @@ class Operation:
         read: (parameters, path fields) -> the verb's neutral arguments.
         write: (outcome, arguments) -> the answer.
         takes_json: A body of exactly `application/json` replaces the query.
+        question: Added to the client's headers when the argument
+            `asks_handler` is true, and the handler is asked about itself.
     """
 
     verb: str
@@ -63,6 +65,7 @@ class Operation:
     timeout_s: float
     parameters: tuple[Parameter, ...] = ()
     takes_json: bool = False
+    question: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,15 @@ class Prediction:
     Attributes:
         headers: Added to the client's, and stronger than them.
         has_url_path: Hand the rest of the path over as header `url_path`.
+        takes_query: Query parameters are inputs, before those of the body.
+        model_input: Where the path names no model: the input that does, if it
+            is not the only one that was loaded at start.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
     has_url_path: bool = False
+    takes_query: bool = False
+    model_input: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,13 @@ class Description:
 
     of_model: bool = False
     title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """An answer that is always the same."""
+
+    reply: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +117,7 @@ class Route:
 
     methods: tuple[str, ...]
     path: str
-    serves: Operation | Prediction | Description | Statistics | KeyRenewal
+    serves: Operation | Prediction | Description | Fixed | Statistics | KeyRenewal
     operation_id: str = ""
     summary: str = ""
     is_deprecated: bool = False

@@ -8,10 +8,11 @@ Source: contracts/torchserve.md 2.3, 2.5-2.7.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from stoker.clock import Clock
-from stoker.errors import BadHandlerResult
+from stoker.errors import BadHandlerResult, InvalidParameter
 from stoker.frontend.bodies import read_parameters
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
@@ -19,15 +20,15 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
-from stoker.wire.payloads import Answer, header_block, pack_request
+from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
 
 #: A client's own deadline, in milliseconds, counted from the request's arrival.
 TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
-_NO_FLAGS: Final = JobFlag.NONE.value
-
 
 class Submission:
     """How one kind of prediction route becomes a job."""
+
+    flags = JobFlag.NONE.value
 
     def __init__(
         self, link: Link, dialect: Dialect, limits: Limits, clock: Clock, kind: Prediction
@@ -37,29 +38,56 @@ class Submission:
         self._clock = clock
         self._added = kind.headers
         self._has_url_path = kind.has_url_path
+        self._model_input = kind.model_input
         self._patience_s = dialect.settings.request_deadline_s
         self._fixed_names = dialect.fixed_names
 
-    def submit(self, exchange: Exchange, model: str, version: str | None, rest: str) -> Pending:
+    def submit(
+        self,
+        exchange: Exchange,
+        model: str | None,
+        version: str | None,
+        rest: str,
+        inputs: Sequence[Parameter] = (),
+    ) -> Pending:
         """Send the job.
+
+        Args:
+            model: None: an input of the body must name it.
+            inputs: What the handler gets beside those of the body.
 
         Raises:
             InvalidBody: A malformed form.
+            InvalidParameter: Nothing names a model.
             SupervisorUnavailable, TooManyRequests: It was not sent.
         """
-        payload = self._payload(exchange, rest)
+        parameters = self._parameters(exchange)
+        if inputs:
+            parameters = [*inputs, *parameters]
+        if model is None:
+            model = self._model_in(parameters)
+        payload = self._payload(exchange, rest, parameters)
         deadline = self._clock.now() + self._patience(exchange.patience)
         # A client's own deadline is the client's; ours is for waiting, and what a
         # worker has taken up is bounded by the model's response_timeout.
         is_clients = exchange.patience is not None
         return self._link.submit(
-            model, version, deadline, _NO_FLAGS, payload, ends_in_hand=is_clients
+            model, version, deadline, self.flags, payload, ends_in_hand=is_clients
         )
 
-    def _payload(self, exchange: Exchange, rest: str) -> bytes:
+    def _parameters(self, exchange: Exchange) -> list[Parameter]:
         kind = exchange.content_type
         content_type = None if kind is None else kind.decode("latin-1")
-        parameters = read_parameters(content_type, exchange.body_to_send(), self._limits)
+        return read_parameters(content_type, exchange.body_to_send(), self._limits)
+
+    def _model_in(self, parameters: Sequence[Parameter]) -> str:
+        wanted = self._model_input
+        for name, _, body in parameters:
+            if name == wanted and isinstance(body, bytes) and body:
+                return body.decode("utf-8", "replace")
+        raise InvalidParameter(f"Parameter {wanted} is required.", parameter=wanted)
+
+    def _payload(self, exchange: Exchange, rest: str, parameters: Sequence[Parameter]) -> bytes:
         added = self._added
         if self._has_url_path:
             added = (*added, ("url_path", rest))

@@ -9,7 +9,8 @@
     unregister   model version?               -> model version
     set_default  model version                -> model version
     list         limit offset                 -> total models[model version url]
-    health       -                            -> is_healthy models{name: bool}
+    health       -                            -> is_healthy has_ready_worker models{name: bool}
+    startup_models -                          -> models[name]
     statistics   -                            -> numbers               (`statistics.py`)
 
 `?` may be None.  Verbs know no dialect: texts, defaults and units are the
@@ -88,7 +89,9 @@ class Control:
         self._clock = clock
         self._answer = answer
         self._end_turn = end_turn
-        self._describer = Describer(engine, places, settings)
+        #: Names, in order; they stay when their models go (`/invocations`).
+        self._loaded_at_start: list[str] = []
+        self._describer = Describer(engine, places, settings, self._loaded_at_start)
         self._archives = ArchiveSource(settings)
         self._tasks: set[asyncio.Task[None]] = set()
         #: Archives in use, until the last worker of their version is gone.
@@ -101,6 +104,7 @@ class Control:
             "set_default": self._set_default,
             "list": self._list,
             "health": self._health,
+            "startup_models": self._startup_models,
             "statistics": self._statistics,
         }
 
@@ -207,6 +211,8 @@ class Control:
             self._archives.release(archive)
             raise
         self._held[spec] = archive
+        if is_startup and spec.model not in self._loaded_at_start:
+            self._loaded_at_start.append(spec.model)
         value: dict[str, Any] = {
             "model": spec.model,
             "version": spec.version,
@@ -320,7 +326,14 @@ class Control:
         now = self._clock.now()
         registry = self._engine.registry
         models = {name: registry.find(name).crew.is_healthy(now) for name in registry.names()}
-        return {"is_healthy": all(models.values()), "models": models}
+        return {
+            "is_healthy": all(models.values()),
+            "has_ready_worker": any(served.pool.workers for served in registry),
+            "models": models,
+        }
+
+    def _startup_models(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
+        return {"models": self._loaded_at_start}
 
     def _statistics(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
         return statistics(self._engine, self._clock.now())

@@ -7,6 +7,7 @@ Source: contracts/torchserve.md 3.6; memory is never older than five seconds
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 from stoker.settings import Settings
@@ -23,9 +24,20 @@ ENGINE = "Torch"
 
 
 class Describer:
-    """Builds the records of the `describe` verb."""
+    """Builds the records of the `describe` verb.
 
-    def __init__(self, engine: Engine, places: DevicePlaces, settings: Settings) -> None:
+    Args:
+        loaded_at_start: Names of models; it grows while the supervisor starts.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        places: DevicePlaces,
+        settings: Settings,
+        loaded_at_start: Collection[str] = (),
+    ) -> None:
+        self._loaded_at_start = loaded_at_start
         self._engine = engine
         self._places = places
         self._settings = settings
@@ -68,7 +80,7 @@ class Describer:
             "device_type": spec.device_type,
             "device_ids": list(spec.device_ids),
             "is_default": spec.version == default,
-            "loaded_at_startup": spec.is_loaded_at_startup,
+            "loaded_at_startup": spec.model in self._loaded_at_start,
             "status": self._status(served, now),
             "failure": None
             if failure is None

@@ -44,6 +44,14 @@ class Settings:
     cors_allowed_methods: str = peer("", "Value of access-control-allow-methods.")
     cors_allowed_headers: str = peer("", "Value of access-control-allow-headers.")
 
+    # What is served beside the usual routes (2.8, 2.10)
+    ts_open_inference_protocol: bool = peer(
+        False, "Serve the Open Inference Protocol.", peer_env="OPEN_INFERENCE_PROTOCOL"
+    )
+    sagemaker: bool = setting(
+        False, "Answer /ping as SageMaker expects, and serve /execution-parameters."
+    )
+
     # Who may call what (3.10, 3.11)
     enable_model_api: bool = peer(True, "Allow registering and unregistering over HTTP.")
     disable_token_authorization: bool = peer(True, "Do not ask callers for tokens.")
@@ -222,9 +230,6 @@ class Settings:
     system_metrics_cmd: str = later("", "Program that measures the host.", peer_env="-")
     metric_time_interval: int = later(
         60, "How often the host is measured.", unit="s", minimum=1, peer_env="-"
-    )
-    ts_open_inference_protocol: bool = later(
-        False, "Serve the Open Inference Protocol.", peer_env="OPEN_INFERENCE_PROTOCOL"
     )
     ts_header_key_sequence_id: str = later(
         "ts_request_sequence_id", "Header of a sequence's id.", peer_env="HEADER_KEY_SEQUENCE_ID"

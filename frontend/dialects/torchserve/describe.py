@@ -11,24 +11,40 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.routes import Operation, Reply, Values
+from stoker.frontend.routes import Operation, Parameter, Reply, Values
 
 #: States in which a worker has its handler loaded and takes requests.
 _READY_STATES: Final = frozenset(("ready", "busy"))
 
 
+_PARAMETERS: Final = (
+    Parameter("customized", "boolean", "Ask the handler about itself, too.", default=False),
+)
+
+
 def describe_operation() -> Operation:
-    return Operation("describe", _read, _write, QUICK_S)
+    return Operation(
+        "describe", _read, _write, QUICK_S, _PARAMETERS, question=(("describe", "True"),)
+    )
 
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     version = path.get("model_version")
     is_all = version == "all"
-    return {"model": path["model_name"], "version": None if is_all else version, "all": is_all}
+    return {
+        "model": path["model_name"],
+        "version": None if is_all else version,
+        "all": is_all,
+        "asks_handler": values["customized"] and not is_all,
+    }
 
 
 def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
-    return Reply(200, [describe_version(record) for record in outcome["versions"]])
+    documents = [describe_version(record) for record in outcome["versions"]]
+    metadata = outcome.get("metadata")
+    if metadata is not None:
+        documents[0]["customizedMetadata"] = metadata
+    return Reply(outcome.get("status", 200), documents)
 
 
 def describe_version(record: dict[str, Any]) -> dict[str, Any]:

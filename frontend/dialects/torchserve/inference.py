@@ -1,10 +1,15 @@
-"""The inference listener's rows: contracts/torchserve.md 2.1, 2.2."""
+"""The inference listener's rows: contracts/torchserve.md 2.1, 2.2.
+
+The method of a prediction is never checked; OPTIONS asks for a description.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from stoker.frontend.dialects.torchserve.kserve import kserve_routes, open_inference_routes
 from stoker.frontend.dialects.torchserve.replies import QUICK_S, status
+from stoker.frontend.dialects.torchserve.sagemaker import sagemaker_health, sagemaker_routes
 from stoker.frontend.dialects.torchserve.standing import description_routes
 from stoker.frontend.routes import (
     ALL_METHODS,
@@ -17,27 +22,48 @@ from stoker.frontend.routes import (
 )
 from stoker.settings import Settings
 
+_PREDICT: Final = Prediction(headers=(("explain", "False"),), has_url_path=True)
+_EXPLAIN: Final = Prediction(headers=(("explain", "True"),), has_url_path=True)
+#: The oldest routes: nothing is added to the headers, and the query counts.
+_LEGACY: Final = Prediction(takes_query=True)
+_OF_MODEL: Final = Description(of_model=True, title="RESTful API for: {model_name}")
+
 
 def inference_routes(settings: Settings) -> tuple[Route, ...]:
-    health = Operation("health", lambda values, path: {}, _write_health, QUICK_S)
-    predict = Prediction(headers=(("explain", "False"),), has_url_path=True)
-    of_model = Description(of_model=True, title="RESTful API for: {model_name}")
-    say = "Predict with the default version of a model."
-    say_version = "Predict with one version of a model."
+    predictions = (
+        *_versioned_routes("predictions", _PREDICT, "Predict"),
+        *_versioned_routes("explanations", _EXPLAIN, "Explain a prediction"),
+        *kserve_routes(),
+        *sagemaker_routes(settings),
+        Route(ANY, "/{model_name}/predict", _LEGACY),
+        Route(ANY, "/{model_name}/{model_version}/predict", _LEGACY),
+    )
+    health = sagemaker_health() if settings.sagemaker else _health()
     return (
         *description_routes(is_described=True),
         Route(ALL_METHODS, "/ping", health, "ping", "Is the server healthy?"),
-        Route(ANY, "/predictions/{model_name}", predict, "predictions", say),
-        Route(("OPTIONS",), "/predictions/{model_name}", of_model),
-        Route(
-            ANY,
-            "/predictions/{model_name}/{model_version}",
-            predict,
-            "version_predictions",
-            say_version,
+        *(open_inference_routes() if settings.ts_open_inference_protocol else ()),
+        *predictions,
+        *(
+            Route(("OPTIONS",), route.path, _OF_MODEL)
+            for route in predictions
+            if isinstance(route.serves, Prediction) and "{model_name}" in route.path
         ),
-        Route(ANY, "/predictions/{model_name}/{model_version}/{rest:path}", predict),
     )
+
+
+def _versioned_routes(name: str, serves: Prediction, say: str) -> tuple[Route, ...]:
+    model = f"/{name}/{{model_name}}"
+    version = f"{model}/{{model_version}}"
+    return (
+        Route(ANY, model, serves, name, f"{say} with the default version of a model."),
+        Route(ANY, version, serves, f"version_{name}", f"{say} with one version of a model."),
+        Route(ANY, f"{version}/{{rest:path}}", serves),
+    )
+
+
+def _health() -> Operation:
+    return Operation("health", lambda values, path: {}, _write_health, QUICK_S)
 
 
 def _write_health(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:

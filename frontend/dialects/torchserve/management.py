@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from stoker.frontend.dialects.torchserve.describe import describe_operation
+from stoker.frontend.dialects.torchserve.kserve import readiness_route
 from stoker.frontend.dialects.torchserve.listing import list_operation
 from stoker.frontend.dialects.torchserve.register import register_operation
 from stoker.frontend.dialects.torchserve.scale import scale_operation
@@ -57,5 +58,7 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
             if settings.enable_model_api or verb.verb not in _MODEL_API
         ),
         Route(("OPTIONS",), _MODEL, of_model),
+        Route(("OPTIONS",), _VERSION, of_model),
+        readiness_route(),
         *(() if settings.disable_token_authorization else (_TOKEN,)),
     )

@@ -32,6 +32,19 @@ def _no_worker(fields: Mapping[str, Any]) -> str:
     )
 
 
+def _no_describer(fields: Mapping[str, Any]) -> str:
+    return (
+        f'Model "{fields["model"]}" has no worker to serve describe request. '
+        "Please use scale workers API to add workers."
+    )
+
+
+def _silent_describer(fields: Mapping[str, Any]) -> str:
+    is_silent = fields["reason"] == "timeout"
+    # `matadata` is the peer's.
+    return "Failed to get customized model matadata." if is_silent else "Worker died."
+
+
 def _not_scaled(fields: Mapping[str, Any]) -> str:
     # `null` is what the peer prints when the request named no version.
     return _NOT_STARTED.format(model=fields["model"], version=fields["asked_version"] or "null")
@@ -105,6 +118,9 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         # jobs
         "no_worker": Row(503, _UNAVAILABLE, _no_worker),
         "queue_full": Row(queue_full_status, _UNAVAILABLE, _no_worker, _RETRY_SOON_S),
+        "describe/no_worker": Row(503, _UNAVAILABLE, _no_describer),
+        "describe/queue_full": Row(queue_full_status, _UNAVAILABLE, _no_describer, _RETRY_SOON_S),
+        "describe/worker_died": Row(500, _INTERNAL, _silent_describer),
         "shutting_down": Row(503, _UNAVAILABLE, retry_after_s=_RETRY_SOON_S),
         "unregistered": Row(503, _UNAVAILABLE),
         "deadline_exceeded": Row(408, "RequestTimeoutException"),

@@ -1,0 +1,76 @@
+"""KServe's ways in: its version 1, its version 2, and the Open Inference Protocol.
+
+What a payload looks like is the service envelope's business, not the route's.
+
+Source: contracts/torchserve.md 2.1, 2.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.routes import (
+    ALL_METHODS,
+    ANY,
+    Fixed,
+    Operation,
+    Prediction,
+    Reply,
+    Route,
+    Values,
+)
+
+#: What clients read as the peer's version.
+PEER_VERSION: Final = "0.12.0"
+
+_PREDICT: Final = Prediction(headers=(("explain", "False"),))
+_EXPLAIN: Final = Prediction(headers=(("explain", "True"),))
+
+_SERVER: Final = Reply(
+    200,
+    # The misspelt key is the peer's, and what clients of the peer look for.
+    {"name": "Torchserve", "version": PEER_VERSION, "extenstion": ["kserve", "kubeflow"]},
+)
+_NO_VERSIONS: Final = Fixed(Reply(501, {"error": "Model versioning is not yet supported."}))
+
+
+def kserve_routes() -> tuple[Route, ...]:
+    """Predictions: the default version only."""
+    v1, v2 = "/v1/models/{model_name}", "/v2/models/{model_name}"
+    return (
+        Route(ANY, f"{v1}:predict", _PREDICT, "v1_predict", "Predict, as KServe 1 asks."),
+        Route(ANY, f"{v1}:explain", _EXPLAIN, "v1_explain", "Explain, as KServe 1 asks."),
+        Route(ANY, f"{v2}/infer", _PREDICT, "v2_infer", "Predict, as KServe 2 asks."),
+        Route(ANY, f"{v2}/explain", _EXPLAIN, "v2_explain", "Explain, as KServe 2 asks."),
+    )
+
+
+def open_inference_routes() -> tuple[Route, ...]:
+    """What `ts_open_inference_protocol` adds."""
+    is_ready, is_live = Fixed(Reply(200, {"ready": True})), Fixed(Reply(200, {"live": True}))
+    versions = "/v2/models/{model_name}/versions"
+    say_no = "Versions have no place in this protocol."
+    return (
+        Route(ALL_METHODS, "/v2/health/ready", is_ready, "v2_ready", "Is the server ready?"),
+        Route(ALL_METHODS, "/v2/health/live", is_live, "v2_live", "Is the server live?"),
+        Route(ALL_METHODS, "/v2", Fixed(_SERVER), "v2_server", "What the server is."),
+        Route(ALL_METHODS, versions, _NO_VERSIONS),
+        Route(ALL_METHODS, f"{versions}/{{rest:path}}", _NO_VERSIONS, "v2_versions", say_no),
+    )
+
+
+def readiness_route() -> Route:
+    """On the management listener: has the model any worker, in whatever state?"""
+    readiness = Operation("describe", _read, _write, QUICK_S)
+    return Route(("GET",), "/v1/models/{model_name}", readiness, "v1_ready", "Is a model ready?")
+
+
+def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
+    return {"model": path["model_name"], "version": None, "all": False}
+
+
+def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+    (record,) = outcome["versions"]
+    return Reply(200, {"name": arguments["model"], "ready": bool(record["workers"])})

@@ -1,0 +1,57 @@
+"""What SageMaker's containers must answer: contracts/torchserve.md 2.1, 2.3, 2.10.
+
+The prediction routes are always there.  Its own `/ping` and
+`/execution-parameters` are plugins of the peer, so they come with the setting
+`sagemaker`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.routes import ANY, Fixed, Operation, Prediction, Reply, Route
+from stoker.settings import MIB, Settings
+
+_MULTI_MODEL: Final = Prediction(takes_query=True)
+_SINGLE_MODEL: Final = Prediction(takes_query=True, model_input="model_name")
+
+_HEALTHY: Final = Reply(200, b'{\n\t"Status": "Healthy"\n}\n')
+_UNHEALTHY: Final = Reply(503, b"Models are not loaded")
+
+
+def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
+    invoke = "/models/{model_name}/invoke"
+    say = "Predict with the model that is named, or the only one there is."
+    routes = (
+        Route(ANY, "/invocations", _SINGLE_MODEL, "invocations", say),
+        Route(
+            ANY, invoke, _MULTI_MODEL, "invoke", "Predict, as SageMaker's multi-model mode asks."
+        ),
+    )
+    if not settings.sagemaker:
+        return routes
+    parameters = Fixed(
+        Reply(
+            200,
+            {
+                "MaxConcurrentTransforms": settings.default_workers_per_model or 1,
+                "BatchStrategy": "MULTI_RECORD",
+                "MaxPayloadInMB": settings.max_request_size // MIB,
+            },
+        )
+    )
+    say = "How SageMaker's batch transform may call."
+    return (
+        *routes,
+        Route(("GET",), "/execution-parameters", parameters, "execution_parameters", say),
+    )
+
+
+def sagemaker_health() -> Operation:
+    """Healthy as soon as any worker has loaded."""
+    return Operation("health", lambda values, path: {}, _write_health, QUICK_S)
+
+
+def _write_health(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+    return _HEALTHY if outcome["has_ready_worker"] else _UNHEALTHY

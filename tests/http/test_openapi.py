@@ -1,0 +1,111 @@
+"""What the server says of itself: contracts/torchserve.md 2.9."""
+
+from __future__ import annotations
+
+import pytest
+
+from stoker.errors import ModelNotFound
+
+
+def test_description_lists_what_is_served(frontend):
+    """
+    Titles, paths and operationIds are the peer's (2.9).
+    """
+    found = {}
+    for role in ("inference", "management", "metrics"):
+        document = frontend.request(role, "OPTIONS", "/").json
+        assert document["openapi"] == "3.0.1"
+        assert document["info"]["title"] == "TorchServe APIs"
+        found[role] = {
+            (path, method): described["operationId"]
+            for path, methods in document["paths"].items()
+            for method, described in methods.items()
+        }
+
+    common = {("/", "options"): "apiDescription", ("/api-description", "get"): "api-description"}
+    version = "/models/{model_name}/{model_version}"
+    assert found["inference"] == {
+        **common,
+        ("/ping", "get"): "ping",
+        ("/predictions/{model_name}", "post"): "predictions",
+        ("/predictions/{model_name}/{model_version}", "post"): "version_predictions",
+        ("/explanations/{model_name}", "post"): "explanations",
+        ("/explanations/{model_name}/{model_version}", "post"): "version_explanations",
+        ("/v1/models/{model_name}:predict", "post"): "v1_predict",
+        ("/v1/models/{model_name}:explain", "post"): "v1_explain",
+        ("/v2/models/{model_name}/infer", "post"): "v2_infer",
+        ("/v2/models/{model_name}/explain", "post"): "v2_explain",
+        ("/invocations", "post"): "invocations",
+        ("/models/{model_name}/invoke", "post"): "invoke",
+    }
+    assert found["management"] == {
+        **common,
+        ("/models", "get"): "listModels",
+        ("/models", "post"): "registerModel",
+        ("/models/{model_name}", "get"): "describeModel",
+        ("/models/{model_name}", "put"): "setAutoScale",
+        ("/models/{model_name}", "delete"): "unregisterModel",
+        (version, "get"): "version_describeModel",
+        (version, "put"): "version_setAutoScale",
+        (version, "delete"): "version_unregisterModel",
+        (f"{version}/set-default", "put"): "setDefault",
+        ("/v1/models/{model_name}", "get"): "v1_ready",
+    }
+    assert found["metrics"] == {("/metrics", "get"): "metrics"}
+
+
+def test_described_operations_are_answered(frontend, supervisor):
+    """
+    A document that promises a 404 is worse than none.
+    """
+    for verb in ("health", "list", "register", "describe", "scale", "unregister", "set_default"):
+        supervisor.verbs[verb] = lambda arguments: (_ for _ in ()).throw(ModelNotFound(model="m"))
+    supervisor.verbs["statistics"] = lambda arguments: {}
+    supervisor.verbs["startup_models"] = lambda arguments: {"models": ["m"]}
+    for role in ("inference", "management", "metrics"):
+        for path, methods in frontend.request(role, "OPTIONS", "/").json["paths"].items():
+            for method in methods:
+                target = path.replace("{model_name}", "m").replace("{model_version}", "1")
+
+                answer = frontend.request(role, method.upper(), target)
+
+                kind = answer.json.get("type") if answer.status >= 400 else None
+                assert kind not in ("ResourceNotFoundException", "MethodNotAllowedException")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_api_description_takes_any_method(frontend, method):
+    """
+    2.1.
+    """
+    answer = frontend.request("management", method, "/api-description")
+
+    assert answer.json == frontend.request("management", "OPTIONS", "/").json
+
+
+@pytest.mark.parametrize(
+    ("role", "target", "title", "path"),
+    [
+        ("inference", "/predictions/m", "RESTful API for: m", "/predictions/m"),
+        ("management", "/models/m", "RESTful Management API for: m", "/models/m"),
+    ],
+)
+def test_a_model_has_a_description_of_its_own(frontend, supervisor, role, target, title, path):
+    """
+    2.9, with the path that is really served.
+    """
+    supervisor.verbs["describe"] = lambda arguments: {"versions": []}
+
+    document = frontend.request(role, "OPTIONS", target).json
+
+    assert document["info"] == {"title": title, "version": "1.0.0"}
+    assert path in document["paths"]
+
+
+def test_an_unknown_model_has_no_description(manage):
+    """
+    404 as everywhere.
+    """
+    answer = manage("OPTIONS", "/models/m", "describe", ModelNotFound(model="m"))
+
+    assert answer.json["message"] == "Model not found: m"
