@@ -23,24 +23,29 @@ class Budget:
     """Bytes that many share; each of them counts what is its own.
 
     Attributes:
-        taken: By all together.
+        taken_bytes: By all together.
     """
 
-    __slots__ = ("_unasked", "limit", "taken")
+    __slots__ = ("_unasked", "limit_bytes", "taken_bytes")
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.taken_bytes = 0
         #: Below this nobody can have more than a share of what is free.
-        self._unasked = limit - limit // (GREED + 1)
+        self._unasked = limit_bytes - limit_bytes // (GREED + 1)
 
     def take(self, size: int, own: int) -> bool:
         """False when there is no room, for anybody or for this one; then nothing was taken."""
-        taken = self.taken + size
-        if taken > self._unasked and not may_take(size, own, self.taken, self.limit):
+        if not self.has_room(size, own):
             return False
-        self.taken = taken
+        self.taken_bytes += size
         return True
 
+    def has_room(self, size: int, own: int) -> bool:
+        """Would `take` succeed now?"""
+        return self.taken_bytes + size <= self._unasked or may_take(
+            size, own, self.taken_bytes, self.limit_bytes
+        )
+
     def give_back(self, size: int) -> None:
-        self.taken -= size
+        self.taken_bytes -= size

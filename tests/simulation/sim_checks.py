@@ -288,7 +288,7 @@ class Judge:
                 self._look_at_queue(served)
             held = sum(len(job.payload) for job in world.jobs.values())
             counted = sum(served.pool.payload_bytes for served in self._all())
-            check(held == counted == engine._budget.taken, "payloads are counted", held, counted)
+            check(held == counted == engine._budget.taken_bytes, "payloads are counted", held, counted)
 
     def look_at_dispatch(self) -> None:
         """At the end of a turn nobody waits for nothing."""

@@ -169,12 +169,12 @@ def test_payloads_beyond_the_budget_are_refused_and_no_model_takes_all_of_it(sta
     refused = [job_id for job_id in submitted if job_id in stage.refused]
 
     assert {stage.refused[job_id] for job_id in refused} == {"too_many_requests"}
-    assert 600 < stage.engine._budget.taken < 750
+    assert 600 < stage.engine._budget.taken_bytes < 750
     assert stage.submit("other") not in stage.refused
 
     for job_id in submitted:
         stage.cancel(job_id)
-    assert stage.engine._budget.taken < 50
+    assert stage.engine._budget.taken_bytes < 50
 
 
 def test_expired_jobs_do_not_make_a_batch_look_full(stage):
