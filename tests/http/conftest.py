@@ -368,3 +368,49 @@ def manage(frontend: RunningFrontend, supervisor: FakeSupervisor) -> Callable[..
         return frontend.request("management", method, target, *rest)
 
     return send
+
+
+@pytest.fixture
+def record() -> Callable[..., dict[str, Any]]:
+    """What the supervisor says of one version; the appendix's (A5)."""
+
+    def make(**changes: Any) -> dict[str, Any]:
+        return {
+            "model": "demo",
+            "version": "1.0",
+            "url": "demo.mar",
+            "engine": "Torch",
+            "runtime": "python",
+            "min_workers": 2,
+            "max_workers": 2,
+            "batch_size": 1,
+            "max_batch_delay_s": 0.1,
+            "response_timeout_s": 120.0,
+            "startup_timeout_s": 120.0,
+            "max_retry_timeout_s": 300.0,
+            "client_timeout_s": 0.0,
+            "parallel_type": "",
+            "parallel_level": 0,
+            "device_type": "cpu",
+            "device_ids": [],
+            "is_default": True,
+            "loaded_at_startup": False,
+            "status": "Healthy",
+            "failure": None,
+            "workers": [
+                {
+                    "id": 9000,
+                    "started_at": 1727876693.034,
+                    "state": "ready",
+                    "memory_bytes": 0,
+                    "pid": 4711,
+                    "gpu_id": None,
+                    "gpu_usage": "N/A",
+                    "restarts": 0,
+                }
+            ],
+            "queue": {"capacity": 100, "pending": 0},
+            **changes,
+        }
+
+    return make

@@ -2,50 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-
-
-def _record(**changes: Any) -> dict[str, Any]:
-    return {
-        "model": "demo",
-        "version": "1.0",
-        "url": "demo.mar",
-        "engine": "Torch",
-        "runtime": "python",
-        "min_workers": 2,
-        "max_workers": 2,
-        "batch_size": 1,
-        "max_batch_delay_s": 0.1,
-        "response_timeout_s": 120.0,
-        "startup_timeout_s": 120.0,
-        "max_retry_timeout_s": 300.0,
-        "client_timeout_s": 0.0,
-        "parallel_type": "",
-        "parallel_level": 0,
-        "device_type": "cpu",
-        "device_ids": [],
-        "is_default": True,
-        "loaded_at_startup": False,
-        "status": "Healthy",
-        "failure": None,
-        "workers": [
-            {
-                "id": 9000,
-                "started_at": 1727876693.034,
-                "state": "ready",
-                "memory_bytes": 0,
-                "pid": 4711,
-                "gpu_id": None,
-                "gpu_usage": "N/A",
-                "restarts": 0,
-            }
-        ],
-        "queue": {"capacity": 100, "pending": 0},
-        **changes,
-    }
-
 
 DESCRIBED = """[
   {
@@ -95,11 +52,11 @@ DESCRIBED = """[
 """
 
 
-def test_describe_is_an_array_in_the_peers_order(manage):
+def test_describe_is_an_array_in_the_peers_order(manage, record):
     """
     Byte for byte A5, with the page's `engine` and `status`.
     """
-    answer = manage("GET", "/models/demo", "describe", {"versions": [_record()]})
+    answer = manage("GET", "/models/demo", "describe", {"versions": [record()]})
 
     assert answer.body.decode() == DESCRIBED
 
@@ -122,15 +79,15 @@ def test_describe_asks_for_default_one_or_all(manage, supervisor, path, version,
     assert supervisor.calls == [("describe", {"model": "demo", "version": version, "all": is_all})]
 
 
-def test_describe_shows_devices_worker_states_and_failures(manage):
+def test_describe_shows_devices_worker_states_and_failures(manage, record):
     """
     Fields that only sometimes appear.
     """
-    worker = {**_record()["workers"][0], "state": "loading", "gpu_id": 1, "gpu_usage": "gpuId::1"}
+    worker = {**record()["workers"][0], "state": "loading", "gpu_id": 1, "gpu_usage": "gpuId::1"}
     failure = {"message": "", "last_line": "ValueError: é", "log": "m.log"}
-    record = _record(device_ids=[1], device_type="gpu", workers=[worker], failure=failure)
+    shown_record = record(device_ids=[1], device_type="gpu", workers=[worker], failure=failure)
 
-    answer = manage("GET", "/models/demo", "describe", {"versions": [record]})
+    answer = manage("GET", "/models/demo", "describe", {"versions": [shown_record]})
 
     (shown,) = answer.json
     assert shown["deviceIds"] == [1]
