@@ -10,13 +10,16 @@ import importlib.util
 import inspect
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import stoker.compat
+from stoker.wire.frames import LoadFailed
 from stoker.wire.loading import LoadSpec
 from stoker.worker.context import Context
+from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import Entry
 from stoker.worker.metrics import MetricsCache
 
@@ -25,6 +28,7 @@ SERVER_VERSION = "0.12.0"
 BUILT_IN = "ts.torch_handler"
 ENVELOPES = "ts.torch_handler.request_envelope"
 DEFAULT_FUNCTION = "handle"
+MAX_LAST_LINE = 1000
 
 
 def make_context(spec: LoadSpec) -> Context:
@@ -60,6 +64,18 @@ def load(spec: LoadSpec, context: Context) -> Entry:
     if spec.envelope:
         entry = wrap(spec.envelope, entry)
     return entry
+
+
+def load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
+    """Tell the log everything and the supervisor what it may repeat to clients."""
+    traceback.print_exception(error)
+    # Messages may have several lines; whoever reads this has room for one.
+    last_line = " ".join(traceback.format_exception_only(error)[-1].split())[:MAX_LAST_LINE]
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and faults.is_out_of_memory(error)
+    ):
+        return LoadFailed("load_out_of_memory", "System out of memory", last_line)
+    return LoadFailed("load_failed", f"Handler {spec.handler} could not be loaded.", last_line)
 
 
 def enter_model_dir(spec: LoadSpec) -> None:

@@ -89,6 +89,10 @@ class Request:
         self._fields: list[Any] = fields
         self._headers: Headers | None = None
 
+    def pack(self) -> bytes:
+        """A payload of the same request, with every body in it."""
+        return codec.pack(self._fields)
+
     def parameters(self) -> list[tuple[str, str, bytes | bytearray]]:
         """(name, content type, body) in the order they were sent; a bytearray is the caller's."""
         fields = self._fields

@@ -155,7 +155,9 @@ class Settings:
         None, "GPUs to use; 0 = none, unset = all.", minimum=0, maximum=1024
     )
     initial_worker_port: int = peer(9000, "Number of the first worker id.", minimum=0)
-    initial_distribution_port: int = later(29500, "First port of distributed workers.", minimum=0)
+    initial_distribution_port: int = peer(
+        29500, "First port at which the processes of one worker meet.", minimum=1024, maximum=55535
+    )
     blacklist_env_vars: str = peer(
         "", "Regular expression; matching variables are kept from workers.", is_pattern=True
     )

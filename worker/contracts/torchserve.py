@@ -34,7 +34,11 @@ Entry = Callable[[Any, Context], Any]
 
 
 class TorchServeContract:
-    """Calls one loaded handler the way archives written for the peer expect."""
+    """Calls one loaded handler the way archives written for the peer expect.
+
+    Args:
+        broadcast: Gives a batch to the worker's other ranks, just before rank 0 handles it.
+    """
 
     def __init__(
         self,
@@ -45,8 +49,10 @@ class TorchServeContract:
         decode_request: bool,
         max_response_bytes: int,
         arena: ArenaReader | None = None,
+        broadcast: Callable[[Sequence[Request]], None] | None = None,
     ) -> None:
         self._entry = entry
+        self._broadcast = broadcast
         self._arena = arena
         self._context = context
         self._in_hand = in_hand
@@ -76,6 +82,8 @@ class TorchServeContract:
         self._jobs = jobs
         try:
             data = [values.read(request, decode_request) for request in requests]
+            if self._broadcast is not None:
+                self._broadcast(requests)
             context.begin_batch(requests)
             results = self._entry(data, context)
             if type(results) is not list:

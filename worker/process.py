@@ -1,0 +1,25 @@
+"""What every process of a worker is, before any user code runs in it."""
+
+from __future__ import annotations
+
+import faulthandler
+import io
+import signal
+import sys
+
+import setproctitle
+
+
+def prepare_process(label: str) -> None:
+    setproctitle.setproctitle(f"stoker: worker {label}")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Pipes to the supervisor: whole lines, at once, and no print that
+            # fails for a letter.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    # SIGABRT is how the supervisor asks a stuck worker for its stacks before
+    # killing it; SIGUSR1 shows them without an end.
+    faulthandler.enable(all_threads=True)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    # Ctrl-C in a terminal reaches the whole group; the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
