@@ -70,7 +70,7 @@ class ModelServerPid:
         except OSError as error:
             raise self._foreign(error.strerror) from None
 
-    def _foreign(self, reason: str) -> SettingsError:
+    def _foreign(self, reason: str | None) -> SettingsError:
         return SettingsError(
             f"{self.path} cannot be used: {reason}; set TMPDIR to another folder",
             setting="TMPDIR",

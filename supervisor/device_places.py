@@ -26,12 +26,6 @@ class DevicePlaces:
         placed = self._state.placed.get(worker_id)
         return () if placed is None else tuple(self.devices[index] for index in placed.devices)
 
-    def most_workers(self, spec: VersionSpec) -> int | None:
-        """How many workers there are devices for, where each takes some alone; None: any number."""
-        if spec.parallel_level < 1 or spec.device_type == "cpu":
-            return None
-        return len(placement.groups(spec.device_ids, len(self.devices), spec.parallel_level))
-
     def release(self, worker_id: int) -> None:
         self._state = placement.release(self._state, worker_id)
 

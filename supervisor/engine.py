@@ -157,6 +157,9 @@ class Engine:
         if self.is_stopping:
             raise ShuttingDown("The server is stopping.")
         served = self.registry.find(key.model, key.version)
+        most = served.spec.most_workers
+        if most is not None:
+            min_workers, max_workers = min(min_workers, most), min(max_workers, most)
         if call is not None:
             failures = served.crew.failure_count
             served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))

@@ -74,13 +74,15 @@ def build_spec(
     has_gpus = bool(places.devices)
     device_type = "gpu" if has_gpus and config.device_type != "cpu" else "cpu"
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
+    most_workers = None
     if device_type == "gpu":
-        _check_devices(archive.model, config, device_ids, places)
+        most_workers = _most_workers(archive.model, config, device_ids, places)
     return VersionSpec(
         model=archive.model,
         version=archive.version,
         parallel_type=config.parallel_type or "",
         parallel_level=config.parallel_level,
+        most_workers=most_workers,
         omp_threads=config.torchrun.omp_threads if config.torchrun else 1,
         batch=BatchPolicy(batch_size, delay_s),
         queue_capacity=config.job_queue_size or settings.job_queue_size,
@@ -121,22 +123,21 @@ def is_not_idempotent(archive: ResolvedArchive) -> bool:
     return archive.config_raw.get("idempotent") is False
 
 
-def within_devices(spec: VersionSpec, places: DevicePlaces, low: int, high: int) -> tuple[int, int]:
-    """(min, max) workers, but no more than there are devices for (3.5)."""
-    most = places.most_workers(spec)
-    return (low, high) if most is None else (min(low, most), min(high, most))
-
-
-def _check_devices(
+def _most_workers(
     model: str, config: ModelConfig, device_ids: tuple[int, ...], places: DevicePlaces
-) -> None:
+) -> int | None:
+    """How many workers there are GPUs for, where each takes several (3.5)."""
     level = config.parallel_level
-    if level and not groups(device_ids, len(places.devices), level):
+    if not level:
+        return None
+    most = len(groups(device_ids, len(places.devices), level))
+    if not most:
         raise NotEnoughDevices(
             f"No enough gpu devices for model:{model} parallelLevel:{level}",
             model=model,
             wanted=level,
         )
+    return most
 
 
 def _check_is_built(config: ModelConfig, url: str) -> None:

@@ -82,6 +82,7 @@ class VersionSpec:
         parallel_type: "", "pp", "tp", "pptp" or "custom".
         parallel_level: Devices, and but for "custom" processes, of one worker; 0 = one of each.
         omp_threads: OMP_NUM_THREADS of each of those processes.
+        most_workers: As many as there are devices for; None for any number.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
             fields other than gpu_id), opaque here.
         shown: What describe shows beyond what is used here (url, runtime, ...).
@@ -101,6 +102,7 @@ class VersionSpec:
     parallel_type: str = ""
     parallel_level: int = 0
     omp_threads: int = 1
+    most_workers: int | None = None
     is_loaded_at_startup: bool = False
     loading: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, Any] = field(default_factory=dict)

@@ -264,6 +264,18 @@ def test_a_worker_that_never_says_hello_fails_the_load_by_name_of_the_timeout(st
 # -- register and scale ----------------------------------------------------------
 
 
+def test_there_are_never_more_workers_than_devices_for_them(stage):
+    """
+    Each takes several of its own (3.5); asking for more gets as many as fit.
+    """
+    key = stage.register(parallel_type="tp", parallel_level=2, most_workers=2)
+
+    stage.scale(key, 3)
+
+    assert len(stage.alive(key)) == 2
+    assert stage.engine.registry.find(*key).crew.min_workers == 2
+
+
 def test_a_version_without_workers_refuses_and_does_not_queue(stage):
     """
     The peer lets requests pile up until the queue is full; we answer at once.

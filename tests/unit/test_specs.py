@@ -14,7 +14,7 @@ from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
 from stoker.supervisor.processors import usable_processors
-from stoker.supervisor.specs import build_spec, initial_workers, startup_workers, within_devices
+from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
 from stoker.supervisor.versions import VersionSpec
 
 SETTINGS = load(["--default-response-timeout", "77", "--job-queue-size", "55"], {})
@@ -147,8 +147,7 @@ def test_parallel_workers_take_several_devices_each() -> None:
     assert (tensor.ranks, tensor.loading["is_broadcast"]) == (2, True)
     assert (custom.ranks, custom.loading["is_broadcast"]) == (1, False)
     assert (pipeline.ranks, pipeline.loading["is_broadcast"]) == (2, False)
-    assert within_devices(tensor, DevicePlaces(TWO_GPUS), 3, 4) == (1, 1)
-    assert within_devices(pipeline, DevicePlaces(()), 3, 4) == (3, 4)
+    assert (tensor.most_workers, custom.most_workers, pipeline.most_workers) == (1, 1, None)
 
 
 def test_too_few_gpus_for_one_worker_are_refused() -> None:
@@ -157,10 +156,9 @@ def test_too_few_gpus_for_one_worker_are_refused() -> None:
     """
     wants = ModelConfig(parallel_type="tp", parallel_level=4)
 
-    with pytest.raises(
-        NotEnoughDevices, match="^No enough gpu devices for model:m parallelLevel:4$"
-    ):
+    with pytest.raises(NotEnoughDevices) as caught:
         spec_of(wants, TWO_GPUS)
+    assert caught.value.message == "No enough gpu devices for model:m parallelLevel:4"
     assert spec_of(wants).ranks == 4
 
 
