@@ -316,10 +316,13 @@ class Crew:
         self._actions.append(Kill(worker.worker_id, reason))
 
     def out_of_reach(self, worker: Worker, now: float) -> None:
-        """A message could not be delivered: almost always it is dead and we are about to hear.
+        """It hung up: almost always it is dead and we are about to hear.
 
-        It gets nothing more.  If it is not gone soon it is killed.
+        It gets nothing more.  If it is not gone soon it is killed, unless it
+        hung up because it leaves: that has a grace of its own.
         """
+        if worker.state is WorkerState.DRAINING and not worker.in_hand:
+            return
         self._pool.retire(worker)
         if worker.state is not WorkerState.DYING:
             worker.move(WorkerEvent.KILL)

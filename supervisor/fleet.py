@@ -2,7 +2,7 @@
 
 Carries out what the engine wants of workers and tells it what became of them.
 A process proves with its token and its pid that it is the one we started;
-from then on its socket's identity stands for it, until the process is gone.
+from then on its connection stands for it, until the process is gone.
 
 Source: design sections 3, 4 and 7.
 """
@@ -29,7 +29,6 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.guarding import guarded
-from stoker.supervisor.ports import Context, WorkerPort
 from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
@@ -41,26 +40,30 @@ from stoker.supervisor.worker_environment import (
     worker_command,
 )
 from stoker.supervisor.worker_output import WorkerOutput
+from stoker.supervisor.worker_port import WorkerPort
 from stoker.wire import frames as f
+from stoker.wire.connections import Connection
 from stoker.wire.loading import LoadSpec
 from stoker.wire.runtime_dir import worker_address
 
 log = get_logger("supervisor")
 
 TOKEN_BYTES: Final = 16
-#: How often orphans of dead workers are reaped.
-STRAYS_S: Final = 1.0
+#: How often we look for what nothing wakes us for.
+SWEEP_S: Final = 1.0
+#: A worker that somebody stopped (SIGSTOP) for so long will not go on by itself.
+STOPPED_S: Final = 30.0
 
 
 class _Process:
     """What we know of a worker's process."""
 
-    __slots__ = ("identity", "pid", "token")
+    __slots__ = ("connection", "pid", "token")
 
     def __init__(self, token: bytes) -> None:
         self.token = token
         self.pid = -1
-        self.identity: bytes | None = None
+        self.connection: Connection | None = None
 
 
 class Fleet:
@@ -77,7 +80,6 @@ class Fleet:
         places: DevicePlaces,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
-        context: Context,
         end_turn: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -87,8 +89,9 @@ class Fleet:
         self._loop = loop
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
-        self._worker_of: dict[bytes, int] = {}
-        self._strays_at = 0.0
+        self._worker_of: dict[Connection, int] = {}
+        self._sweep_at = 0.0
+        self._stopped_since: dict[int, float] = {}
         #: Versions whose handler imported something heavy.
         self._preload: dict[VersionSpec, tuple[str, ...]] = {}
         self._output = WorkerOutput(settings.log_dir, settings.worker_log_max_bytes)
@@ -106,7 +109,7 @@ class Fleet:
         self._launcher = LocalLauncher(loop, nursery=nursery)
         self._port = WorkerPort(
             loop,
-            context,
+            clock,
             worker_address(settings.runtime_dir),
             guarded(self._take),
             end_turn,
@@ -128,11 +131,19 @@ class Fleet:
         """Send the batches of this turn."""
         self._port.flush()
 
-    def reap_strays(self, now: float) -> None:
-        """Orphans of dead workers: as subreaper we inherit them."""
-        if now >= self._strays_at:
-            self._strays_at = now + STRAYS_S
-            reap_strays({process.pid for process in self._launcher.list()})
+    def sweep(self, now: float) -> None:
+        """Look for what nothing wakes us for: strays, strangers, stopped workers."""
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + SWEEP_S
+        # Orphans of dead workers: as subreaper we inherit them.
+        reap_strays({process.pid for process in self._launcher.list()})
+        self._port.sweep(now)
+        since = self._stopped_since
+        self._stopped_since = {w: since.get(w, now) for w in self._launcher.stopped()}
+        for worker_id, stopped_at in self._stopped_since.items():
+            if now - stopped_at >= STOPPED_S:
+                self._engine.worker_out_of_reach(worker_id, now)
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
@@ -187,19 +198,21 @@ class Fleet:
         )
         return started.pid
 
-    def _greet(self, identity: bytes, hello: f.WorkerHello, now: float) -> None:
+    def _greet(self, connection: Connection, hello: f.WorkerHello, now: float) -> None:
         process = self._processes.get(hello.worker_id)
         if (
             process is None
-            or process.identity is not None
+            or process.connection is not None
             or process.pid != hello.pid
+            or connection.peer_pid not in (None, process.pid)
             or hello.protocol != f.PROTOCOL
             or not hmac.compare_digest(process.token, hello.token)
         ):
-            self._port.ban(identity, "a worker that we did not start")
+            self._port.ban(connection, "a worker that we did not start")
             return
-        process.identity = identity
-        self._worker_of[identity] = hello.worker_id
+        self._port.admit(connection)
+        process.connection = connection
+        self._worker_of[connection] = hello.worker_id
         self._engine.worker_said_hello(hello.worker_id, now)
 
     def _note_heavy(self, worker_id: int, heavy: object) -> None:
@@ -211,14 +224,15 @@ class Fleet:
 
     # -- what they say --------------------------------------------------------
 
-    def _take(self, identity: bytes, message: f.FromWorker) -> None:
+    def _take(self, connection: Connection, message: f.FromWorker) -> None:
         now = self._clock.now()
         if isinstance(message, f.WorkerHello):
-            self._greet(identity, message, now)
+            self._greet(connection, message, now)
             return
-        worker_id = self._worker_of.get(identity)
+        worker_id = self._worker_of.get(connection)
         if worker_id is None:
-            return  # its process is gone; this was still on the way
+            self._port.ban(connection, "no hello")
+            return
         try:
             if isinstance(message, f.Replies):
                 self._engine.worker_replied(worker_id, message.replies, now)
@@ -231,15 +245,15 @@ class Fleet:
                 )
                 self._engine.worker_load_failed(worker_id, failure, now)
         except (ProtocolError, AssertionError) as error:
-            self._port.ban(identity, str(error))
+            self._port.ban(connection, str(error))
 
-    def _lose(self, identity: bytes, reason: str) -> None:
-        worker_id = self._worker_of.get(identity)
+    def _lose(self, connection: Connection, reason: str) -> None:
+        worker_id = self._worker_of.get(connection)
         if worker_id is not None:
             self._engine.worker_out_of_reach(worker_id, self._clock.now())
 
-    def _accuse(self, identity: bytes, reason: str) -> None:
-        worker_id = self._worker_of.get(identity)
+    def _accuse(self, connection: Connection, reason: str) -> None:
+        worker_id = self._worker_of.get(connection)
         if worker_id is not None and self._engine.worker(worker_id) is not None:
             self._engine.worker_lied(worker_id, self._clock.now(), reason)
 
@@ -260,9 +274,9 @@ class Fleet:
 
     def _send_batch(self, action: a.SendBatch) -> None:
         process = self._processes.get(action.worker_id)
-        if process is not None and process.identity is not None:
+        if process is not None and process.connection is not None:
             jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
-            self._port.give(process.identity, f.WorkBatch(action.batch_id, jobs))
+            self._port.give(process.connection, f.WorkBatch(action.batch_id, jobs))
 
     def _send_drop(self, action: a.SendDrop) -> None:
         self._tell(action.worker_id, f.Drop(action.job_ids))
@@ -272,8 +286,8 @@ class Fleet:
 
     def _tell(self, worker_id: int, message: f.ToWorker) -> None:
         process = self._processes.get(worker_id)
-        if process is not None and process.identity is not None:
-            self._port.tell(process.identity, message)
+        if process is not None and process.connection is not None:
+            self._port.tell(process.connection, message)
 
     # -- the end --------------------------------------------------------------
 
@@ -285,10 +299,13 @@ class Fleet:
 
     def _gone(self, worker_id: int, how: Exit) -> None:
         process = self._processes.pop(worker_id)
-        if process.identity is not None:
-            # What it answered before it died may still lie in the socket.
-            self._port.drain_now()
-            self._worker_of.pop(process.identity, None)
+        connection = process.connection
+        if connection is not None:
+            # What it answered before it died may still lie in the socket; what
+            # it forked may hold the other end open.
+            self._port.drain(connection)
+            self._port.drop(connection)
+            del self._worker_of[connection]
         self._output.close(worker_id)
         self._engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()

@@ -29,8 +29,8 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import discover
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.fleet import Fleet
+from stoker.supervisor.frontend_port import FrontendPort
 from stoker.supervisor.guarding import guarded
-from stoker.supervisor.ports import FrontendPort, open_context
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
 from stoker.wire import frames as f
@@ -74,13 +74,11 @@ class Supervisor:
         self._loop = loop
         become_subreaper()
         raise_descriptor_limit()
-        context = open_context()
         self._fleet = Fleet(
-            settings, self.engine, self._places, self._clock, loop, context, self._end_turn
+            settings, self.engine, self._places, self._clock, loop, self._end_turn
         )
         self._frontend_port = FrontendPort(
             loop,
-            context,
             frontend_address(settings.runtime_dir),
             guarded(self._take_from_frontend),
             self._end_turn,
@@ -106,7 +104,6 @@ class Supervisor:
             await self._control.close()
             await self._fleet.close()
             self._frontend_port.close()
-            context.term()
             lock.release()
         log.info("supervisor stopped")
         return ExitCode.OK
@@ -138,7 +135,7 @@ class Supervisor:
         try:
             self.engine.tick(now)
             self._forget_silent_frontends(now)
-            self._fleet.reap_strays(now)
+            self._fleet.sweep(now)
             self._feed_watchdog(now)
         except Exception:
             log.exception("tick failed")

@@ -193,6 +193,21 @@ class LocalLauncher:
     def list(self) -> tuple[WorkerProcess, ...]:
         return tuple(running.process for running in self._running.values())
 
+    def stopped(self) -> tuple[int, ...]:
+        """Workers that somebody holds with SIGSTOP: alive, but deaf and mute.
+
+        A debugger's stop is not among them.
+        """
+        what = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        found = []
+        for worker_id, running in self._running.items():
+            try:
+                if os.waitid(os.P_PID, running.process.pid, what) is not None:
+                    found.append(worker_id)
+            except ChildProcessError:
+                pass  # its end is on the way to us
+        return tuple(found)
+
     # -- the end ------------------------------------------------------------------
 
     async def close(self, within_s: float = 5.0) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Every message between our processes, as a record, with its picture.
 
-One zmq message is one flat msgpack array whose first element is the `Kind`.
+One message is one flat msgpack array whose first element is the `Kind`.
 Rows of repeated fields follow flat, not nested: a frame of three jobs is one
 array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
 

@@ -76,8 +76,8 @@ def frontend_address(folder: Path) -> str:
 
 
 def worker_address(folder: Path) -> str:
-    """Where workers find the supervisor, as zmq wants it."""
-    return f"ipc://{_checked(folder / 'worker.sock')}"
+    """Where workers find the supervisor; see `stream.py`."""
+    return f"unix:{_checked(folder / 'worker.sock')}"
 
 
 def _checked(path: Path) -> Path:

@@ -26,6 +26,7 @@ from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader, arena_folder
 from stoker.wire.frames import Loaded, LoadFailed
 from stoker.wire.loading import LoadSpec
+from stoker.wire.stream import socket_path
 from stoker.worker.channel import Channel, SupervisorGone
 from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import TorchServeContract
@@ -56,11 +57,8 @@ def main() -> ExitCode:
     if not die_with_parent():
         return ExitCode.UNAVAILABLE
     _prepare_process(arguments.label)
-    channel = Channel(arguments.address)
-    channel.stop_on(signal.SIGTERM)
     try:
-        channel.say_hello(arguments.worker_id, token)
-        return _load_and_serve(channel, arguments.address)
+        return _work(arguments, token)
     except SupervisorGone as error:
         sys.stderr.write(f"stoker: {error}\n")
         return ExitCode.UNAVAILABLE
@@ -70,9 +68,6 @@ def main() -> ExitCode:
     except BaseException:
         traceback.print_exc()
         return ExitCode.FAILURE
-    finally:
-        faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
-        channel.close()
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -98,6 +93,18 @@ def _prepare_process(label: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+def _work(arguments: argparse.Namespace, token: bytes) -> ExitCode:
+    """Everything between the first word and the last.  Raises SupervisorGone, ProtocolError."""
+    channel = Channel(arguments.address)
+    channel.stop_on(signal.SIGTERM)
+    try:
+        channel.say_hello(arguments.worker_id, token)
+        return _load_and_serve(channel, arguments.address)
+    finally:
+        faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
+        channel.close()
+
+
 def _load_and_serve(channel: Channel, address: str) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
@@ -118,7 +125,7 @@ def _load_and_serve(channel: Channel, address: str) -> ExitCode:
         decode_request=spec.decode_request,
         max_response_bytes=spec.max_response_bytes,
         # Our socket lies in the server's runtime directory.
-        arena=ArenaReader(arena_folder(Path(address.removeprefix("ipc://")).parent)),
+        arena=ArenaReader(arena_folder(Path(socket_path(address)).parent)),
     )
     # What loading left behind lives as long as the worker: the collector need
     # not look at it again and again.

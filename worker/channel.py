@@ -11,17 +11,17 @@ handlers and `context.cancelled` notice messages in the meantime.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 from collections import deque
 from time import monotonic
 from types import FrameType
 from typing import Final
 
-import zmq
-
 from stoker.errors import ProtocolError
-from stoker.wire import codec, sockets
+from stoker.wire import codec
 from stoker.wire.frames import (
     PROTOCOL,
     Drop,
@@ -35,14 +35,15 @@ from stoker.wire.frames import (
     WorkBatch,
     WorkerHello,
 )
+from stoker.wire.stream import PeerGone, Stream
 
 #: The supervisor sends as much as it gave credit for; more than this at once
 #: means it is confused, and the rest stays in the socket.
 MAX_WAITING_BATCHES: Final = 1024
 #: A supervisor that takes no reply for so long is not there any more.
-SEND_DEADLINE_MS: Final = 30_000
+SEND_DEADLINE_S: Final = 30.0
 #: How long the last replies may take to leave when the process ends.
-LINGER_MS: Final = 2_000
+LINGER_S: Final = 2.0
 #: Finished replies are held back at most this long to leave together...
 HOLD_S: Final = 0.001
 #: ...and only while no recent batch took longer than this.
@@ -52,26 +53,30 @@ FADE: Final = 0.98
 
 
 class SupervisorGone(Exception):
-    """Nobody at the other end within the deadline."""
+    """It hung up, or took nothing within the deadline."""
 
 
 class Channel:
-    """A DEALER socket and the batches that came through it."""
+    """A connection to the supervisor and the batches that came through it.
+
+    Raises:
+        SupervisorGone: Nobody listens at `address`.
+    """
 
     def __init__(self, address: str) -> None:
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-        # The first byte is never zero: zmq keeps such identities for itself.
-        identity = b"\x01" + os.urandom(7)
-        self._socket = sockets.connect_dealer(self._context, address, identity)
-        self._socket.setsockopt(zmq.SNDTIMEO, SEND_DEADLINE_MS)
-        # A signal interrupts poll(), but pyzmq resumes it: the pipe ends it.
+        try:
+            self._stream = Stream(address, SEND_DEADLINE_S)
+        except PeerGone as error:
+            raise SupervisorGone(f"no supervisor: {error}") from None
+        # Python resumes a poll that a signal interrupted: the pipe ends it.
         self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._stop_read, zmq.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(self._stream, select.POLLIN)
+        self._poll.register(self._stop_read, select.POLLIN)
         self._waiting: deque[WorkBatch] = deque()
         self._load: Load | None = None
         self._is_leaving = False
+        self._is_orphan = False
         self._has_looked_last = False
         self._running: WorkBatch | None = None
         self._dropped: set[bytes] = set()
@@ -88,12 +93,13 @@ class Channel:
 
         def stop(_signum: int, _frame: FrameType | None) -> None:
             self._is_leaving = True
-            try:
+            with contextlib.suppress(BlockingIOError):
                 os.write(self._stop_write, b"x")
-            except BlockingIOError:
-                pass
 
         signal.signal(signum, stop)
+        # Python runs `stop` when it is back from what it does, and it may be about to
+        # poll; this is written at once.  A handler's asyncio may take it away from us.
+        signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
 
     def say_hello(self, worker_id: int, token: bytes) -> None:
         self.send(WorkerHello(PROTOCOL, worker_id, token, os.getpid()))
@@ -115,15 +121,14 @@ class Channel:
         return self._load
 
     def close(self) -> None:
-        """Send what is left, for at most LINGER_MS."""
-        try:
+        """Send what is left, for at most LINGER_S, and hang up."""
+        with contextlib.suppress(SupervisorGone):
+            self._stream.set_deadline(LINGER_S)
             self.flush()
-        except SupervisorGone:
-            pass
-        self._socket.close(linger=LINGER_MS)
-        self._context.term()
+        self._stream.close()
         # The process is ending already; a second wish must not look like a crash.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
         os.close(self._stop_read)
         os.close(self._stop_write)
 
@@ -156,36 +161,38 @@ class Channel:
                     self.look()
                 if not self._waiting:
                     return None
-            elif self._slowest_s > FAST_BATCH_S:
-                # While a slow batch ran, more may have come than one message:
-                # a Drop for what is about to begin, for instance.
-                self.look()
             self._started_at = self._looked_at = monotonic()
         batch = self._running = self._waiting.popleft()
         return batch
 
     def _wait(self, timeout_s: float | None) -> None:
-        """Wait for one message, a signal, or the timeout."""
-        # Asking first and receiving then is cheaper than running into EAGAIN,
-        # which pyzmq makes an exception with a text.
-        ready = self._poller.poll(None if timeout_s is None else int(timeout_s * 1000) + 1)
-        if ready and ready[0][0] is self._socket:
-            self._receive()
+        """Wait for messages, a signal, or the timeout.  Raises SupervisorGone."""
+        if self._is_orphan:
+            raise SupervisorGone("the supervisor hung up")
+        for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1):
+            if fd == self._stop_read:
+                os.read(fd, 512)
+            else:
+                self.look()
 
     def look(self) -> None:
-        """Take what has arrived, without waiting."""
-        socket = self._socket
-        while len(self._waiting) < MAX_WAITING_BATCHES and (
-            socket.getsockopt(zmq.EVENTS) & zmq.POLLIN  # type: ignore[arg-type, operator]
-        ):
-            self._receive()
+        """Take what has arrived, without waiting.
 
-    def _receive(self) -> None:
+        A supervisor that hung up is noticed, but nobody is told before it is
+        waited for: a handler that asks whether it is cancelled is not the one
+        to know what to do about it.
+        """
+        stream = self._stream
         try:
-            frame = self._socket.recv(zmq.NOBLOCK)
-        except zmq.Again:
-            return
-        self._take(codec.decode_to_worker(frame))
+            while len(self._waiting) < MAX_WAITING_BATCHES:
+                for frame in stream.receive():
+                    self._take(codec.decode_to_worker(frame))
+                if not stream.has_more:
+                    return
+        except BlockingIOError:
+            pass
+        except PeerGone:
+            self._is_orphan = True
 
     def _take(self, message: ToWorker) -> None:
         if type(message) is Work:
@@ -235,9 +242,9 @@ class Channel:
             self.send(Replies(held))
 
     def send(self, message: FromWorker) -> None:
-        """Raises SupervisorGone when nobody takes it within SEND_DEADLINE_MS."""
-        frame = codec.encode(message)
+        """Raises SupervisorGone when nobody takes it within SEND_DEADLINE_S."""
         try:
-            self._socket.send(frame, 0, not sockets.is_worth_sharing(frame))
-        except zmq.Again:
-            raise SupervisorGone("the supervisor does not read") from None
+            self._stream.send(codec.encode(message))
+        except PeerGone as error:
+            self._is_orphan = True
+            raise SupervisorGone(f"the supervisor does not listen: {error}") from None

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import uvloop
+from facts import wait_until
 
 from stoker.errors import ShuttingDown, SpawnFailed
 from stoker.supervisor.exits import ExitStatus
@@ -351,6 +352,23 @@ def test_close_kills_reports_and_refuses_more(host: Host) -> None:
     assert all(status.is_ours for status in host.exits.values())
     with pytest.raises(ShuttingDown):
         host.run(9, "")
+
+
+def test_stopped_worker_is_seen_and_one_that_goes_on_is_not(host: Host) -> None:
+    """
+    Nothing of it closes and nothing of it answers: only its parent can tell.
+    """
+    code = "import signal; print('up'); signal.pause()"
+    workers = [host.run(worker_id, code) for worker_id in (1, 2)]
+    for worker_id in (1, 2):
+        host.wait_output(worker_id, b"up")
+
+    workers[1].suspend()
+    wait_until(lambda: host.launcher.stopped() == (2,), "the second is stopped")
+    workers[1].resume()
+    wait_until(lambda: host.launcher.stopped() == (), "it goes on")
+
+    assert not host.exits
 
 
 def test_the_token_is_not_in_the_commands_repr() -> None:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgpack
@@ -20,19 +21,31 @@ import psutil
 import pytest
 import zmq
 from facts import DEADLINE_S, wait_until
+from stream_end import StreamEnd, framed
 
 from stoker.exit_codes import ExitCode
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
 from stoker.wire.runtime_dir import frontend_address, worker_address
 from stoker.wire.sockets import connect_dealer
+from stoker.wire.stream import socket_path
 
 pytestmark = pytest.mark.slow
 
 
-# Says what it handles, and waits at a FIFO when the body names one.
+# Says what it handles, waits at a FIFO when the body names one, and speaks for its worker.
 HANDLER = """
 import os
+import socket
+
+def say(data):
+    for fd in range(3, 64):
+        try:
+            with socket.socket(fileno=os.dup(fd)) as ours:
+                if "worker.sock" in ours.getpeername():
+                    ours.send(data)
+        except (OSError, TypeError):
+            pass
 
 def handle(data, context):
     if data is None:
@@ -43,12 +56,14 @@ def handle(data, context):
         if name.startswith("gate"):
             with open(os.path.join(os.environ["GATES"], name), "rb") as gate:
                 gate.read()
+        if name.startswith("say "):
+            say(bytes.fromhex(name[4:]))
     return [item["body"] for item in data]
 """
 
 
 class Peer:
-    """A DEALER at one of the supervisor's sockets."""
+    """A DEALER at the supervisor's socket for frontends."""
 
     def __init__(self, context: zmq.Context[Any], address: str, identity: bytes = b"") -> None:
         self.identity = identity or b"\x01" + os.urandom(7)
@@ -119,7 +134,7 @@ class Supervisor:
         self.runtime_dir = self.home / "run"
         (self.home / "handlers" / "says.py").write_text(HANDLER)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._peers: list[Peer] = []
+        self._peers: list[Peer | StreamEnd] = []
         self._log = self.home / "supervisor.log"
         self._command = [sys.executable, "-P", "-m", "stoker.supervisor", "--log-format", "json"]
         for name, folder in (("runtime", "run"), ("cache", "cache"), ("log", "log")):
@@ -148,8 +163,9 @@ class Supervisor:
         peer.greet()
         return peer
 
-    def worker_peer(self) -> Peer:
-        peer = Peer(self._context, worker_address(self.runtime_dir))
+    def worker_peer(self) -> StreamEnd:
+        """Somebody at the workers' socket."""
+        peer = StreamEnd.connect(socket_path(worker_address(self.runtime_dir)))
         self._peers.append(peer)
         return peer
 
@@ -167,9 +183,9 @@ class Supervisor:
         pid: int = record["workers"][0]["pid"]
         return pid
 
-    def connection_count(self) -> int:
-        """Frontends that the supervisor's kernel knows of, welcome or not."""
-        path = str(self.runtime_dir / "frontend.sock")
+    def connection_count(self, name: str = "frontend.sock") -> int:
+        """Peers at one of its sockets that the supervisor's kernel knows of, welcome or not."""
+        path = str(self.runtime_dir / name)
         connections = psutil.Process(self.process.pid).net_connections("unix")
         return sum(connection.laddr == path for connection in connections)
 
@@ -395,22 +411,34 @@ def test_worker_that_we_did_not_start_is_refused(supervisor: Supervisor, lie: An
     impostor = supervisor.worker_peer()
     dropped = len(supervisor.logged("peer dropped"))
 
-    impostor.send(lie(pid))
-    impostor.send(f.Loaded({}))
+    impostor.send(codec.encode(lie(pid)))
     wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "the peer is dropped")
     frontend.submit("real")
 
     assert frontend.answers()[0].body == b"real"
     assert impostor.has_heard_nothing()
+    assert impostor.is_closed()
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [b"", b"\xc1rubbish", codec.encode(f.FrontendHello(1, 1)), codec.encode(f.Leave())],
-    ids=["empty", "rubbish", "hello of a frontend", "order"],
-)
+HELLO = codec.encode(f.WorkerHello(f.PROTOCOL, 1, b"\x00" * 16, os.getpid()))
+RUBBISH_OF_A_WORKER = {
+    "empty frame": framed(b""),
+    "rubbish": framed(b"\xc1rubbish"),
+    "hello of a frontend": framed(codec.encode(f.FrontendHello(1, 1))),
+    "order": framed(codec.encode(f.Leave())),
+    "no hello": framed(codec.encode(f.Loaded({}))),
+    "oversized length": b"\xff\xff\xff\xff",
+    "long hello": framed(bytes(5000)),
+    "length of a long hello": b"\x00\x01\x00\x00",
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "bits flipped": bytes(byte ^ 0x55 for byte in framed(HELLO)),
+    "two frames, the second bad": framed(HELLO) + framed(b"\xc1"),
+}
+
+
+@pytest.mark.parametrize("data", RUBBISH_OF_A_WORKER.values(), ids=RUBBISH_OF_A_WORKER.keys())
 def test_rubbish_at_the_workers_socket_drops_its_sender_alone(
-    supervisor: Supervisor, frame: bytes
+    supervisor: Supervisor, data: bytes
 ) -> None:
     """
     A worker runs other people's code; what it sends is read with care.
@@ -418,11 +446,76 @@ def test_rubbish_at_the_workers_socket_drops_its_sender_alone(
     frontend = supervisor.frontend()
     supervisor.register(frontend)
     dropped = len(supervisor.logged("peer dropped"))
+    stranger = supervisor.worker_peer()
 
-    supervisor.worker_peer().send_raw(frame)
-    wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "the peer is dropped")
+    stranger.send_raw(data)
+
+    assert stranger.is_closed()
+    wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "it is logged")
+    frontend.submit("real")
+    assert frontend.answers()[0].body == b"real"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [b"\xff\xff\xff\xff", framed(b"\xc1")],
+    ids=["length", "frame"],
+)
+def test_worker_that_lies_is_replaced_and_nobody_else_notices(
+    supervisor: Supervisor, lie: bytes
+) -> None:
+    """
+    User code can reach its worker's socket; it harms its own worker and nobody else.
+    """
+    frontend = supervisor.frontend()
+    pid = supervisor.register(frontend)
+
+    (job_id,) = frontend.submit("say " + lie.hex())
+    (refused,) = frontend.expect(f.Refused).jobs
     frontend.submit("real")
 
+    assert (refused.job_id, refused.code) == (job_id, "worker_died")
+    assert frontend.answers()[0].body == b"real"
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_random_bytes_at_the_workers_socket_are_survived(supervisor: Supervisor) -> None:
+    """
+    Whatever stands there, cut off anywhere: an end, not an exception, not memory.
+    """
+    frontend = supervisor.frontend()
+    supervisor.register(frontend)
+    before = psutil.Process(supervisor.process.pid).memory_info().rss
+    random = Random(7)
+
+    for size in [1, 2, 3, 4, 5, 64, 4096, 100_000] * 4:
+        stranger = supervisor.worker_peer()
+        with contextlib.suppress(ConnectionError):
+            stranger.send_raw(random.randbytes(size))
+        stranger.close()
+    for cut in range(1, len(framed(HELLO))):
+        stranger = supervisor.worker_peer()
+        stranger.send_raw(framed(HELLO)[:cut])
+        stranger.close()
+
+    assert frontend.call("health").value["is_healthy"] is True
+    assert not supervisor.logged("event failed")
+    assert psutil.Process(supervisor.process.pid).memory_info().rss - before < 32 << 20
+
+
+def test_thousands_of_silent_connections_leave_room_for_workers(supervisor: Supervisor) -> None:
+    """
+    Who says nothing keeps no place from a worker that has something to say.
+    """
+    frontend = supervisor.frontend()
+
+    strangers = [supervisor.worker_peer() for _ in range(2000)]
+    supervisor.register(frontend)
+
+    assert supervisor.connection_count("worker.sock") <= 64 + 2
+    assert strangers[0].is_closed()
+    frontend.submit("real")
     assert frontend.answers()[0].body == b"real"
 
 

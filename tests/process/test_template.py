@@ -35,7 +35,7 @@ def template() -> Iterator[Template]:
 def spawn(template: Template, env: dict[str, str], cwd: Path) -> tuple[int, int]:
     """A worker without a token: it complains on stderr and exits with USAGE."""
     read, write = os.pipe()
-    argv = ["--worker-id", "1", "--address", "ipc:///nowhere", "--label", "9000 m:1.0"]
+    argv = ["--worker-id", "1", "--address", "unix:/nowhere", "--label", "9000 m:1.0"]
     pid = template.spawn(argv, env, str(cwd), (write, write))
     os.close(write)
     assert pid is not None
@@ -67,7 +67,7 @@ def test_a_forked_worker_survives_its_template(template: Template, tmp_path: Pat
         "STOKER_PARENT_PID": str(os.getpid()),
         "ONLY": "this",
     }
-    argv = ["--worker-id", "1", "--address", f"ipc://{tmp_path}/s", "--label", "9000 m:1.0"]
+    argv = ["--worker-id", "1", "--address", f"unix:{tmp_path}/s", "--label", "9000 m:1.0"]
     pid = template.spawn(argv, env, str(tmp_path), (writer, writer))
     os.close(writer)
     assert pid is not None

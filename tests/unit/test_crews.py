@@ -611,3 +611,20 @@ def test_a_worker_out_of_reach_that_lives_on_is_killed(stage):
     stage.advance(2.0 + 2 * SWEEP_S)
 
     assert stage.signals(worker_id) == ["Kill"]
+
+
+def test_a_worker_that_hangs_up_because_it_leaves_has_its_grace(stage):
+    """
+    Between its last word and its end lies whatever its handler does on exit.
+    """
+    key = stage.serve()
+    (worker_id,) = stage.alive(key)
+    stage.scale(key, 0)
+
+    stage.engine.worker_out_of_reach(worker_id, stage.now)
+    stage.advance(LEAVE_GRACE_S - 2 * SWEEP_S)
+    signals_meanwhile = stage.signals(worker_id)
+    stage.advance(4 * SWEEP_S)
+
+    assert signals_meanwhile == []
+    assert stage.signals(worker_id) == ["Kill"]

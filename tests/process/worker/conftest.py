@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zmq
+from stream_end import StreamEnd
 
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
@@ -69,23 +70,36 @@ class WorkerPeer:
     """One worker process and the socket it talks to."""
 
     def __init__(
-        self, folder: Path, socket: zmq.Socket[bytes], process: subprocess.Popen[bytes]
+        self, folder: Path, listener: socket.socket, process: subprocess.Popen[bytes]
     ) -> None:
         self._folder = folder
-        self.socket = socket
+        self._listener = listener
+        self._end: StreamEnd | None = None
         self.process = process
-        self.identity = b""
         self._next_batch = 1
         self._replies: list[f.Reply] = []
 
-    def receive(self, deadline_s: float = DEADLINE_S) -> f.FromWorker:
-        if not self.socket.poll(int(deadline_s * 1000)):
-            raise AssertionError(f"nothing from the worker; stderr:\n{self.output()[1]}")
-        self.identity, frame = self.socket.recv_multipart()
-        return codec.decode_from_worker(frame)
+    @property
+    def end(self) -> StreamEnd:
+        """Ours of the connection, once the worker has made it."""
+        if self._end is None:
+            self._listener.settimeout(DEADLINE_S)
+            self._end = StreamEnd(self._listener.accept()[0])
+        return self._end
+
+    def receive(self) -> f.FromWorker:
+        try:
+            return codec.decode_from_worker(self.end.receive())
+        except (TimeoutError, EOFError):
+            raise AssertionError(f"nothing from the worker; stderr:\n{self.output()[1]}") from None
 
     def send(self, message: f.ToWorker) -> None:
-        self.socket.send_multipart([self.identity, codec.encode(message)])
+        self.end.send(codec.encode(message))
+
+    def close(self) -> None:
+        self._listener.close()
+        if self._end is not None:
+            self._end.close()
 
     def load(self, spec: LoadSpec) -> f.Loaded | f.LoadFailed:
         hello = self.receive()
@@ -146,7 +160,6 @@ class WorkerPeer:
 @pytest.fixture
 def spawn_worker() -> Iterator[Callable[..., WorkerPeer]]:
     """Start workers; all are gone when the test ends."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     peers: list[WorkerPeer] = []
     with tempfile.TemporaryDirectory(prefix="w-", dir="/tmp") as runtime:
 
@@ -155,10 +168,9 @@ def spawn_worker() -> Iterator[Callable[..., WorkerPeer]]:
         ) -> WorkerPeer:
             folder = Path(runtime, str(len(peers)))
             folder.mkdir()
-            socket = context.socket(zmq.ROUTER)
-            socket.setsockopt(zmq.LINGER, 0)
-            address = f"ipc://{folder}/worker.sock"
-            socket.bind(address)
+            listener = socket.socket(socket.AF_UNIX)
+            listener.bind(f"{folder}/worker.sock")
+            listener.listen()
             command = python or [sys.executable, "-P", "-m", "stoker.worker"]
             with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err:
                 process = subprocess.Popen(
@@ -167,7 +179,7 @@ def spawn_worker() -> Iterator[Callable[..., WorkerPeer]]:
                         "--worker-id",
                         "9000",
                         "--address",
-                        address,
+                        f"unix:{folder}/worker.sock",
                         "--label",
                         "9000 m:1.0",
                     ],
@@ -175,15 +187,14 @@ def spawn_worker() -> Iterator[Callable[..., WorkerPeer]]:
                     stdout=out,
                     stderr=err,
                 )
-            peers.append(WorkerPeer(folder, socket, process))
+            peers.append(WorkerPeer(folder, listener, process))
             return peers[-1]
 
         yield spawn
         for peer in peers:
             peer.process.kill()
             peer.process.wait()
-            peer.socket.close()
-        context.term()
+            peer.close()
 
 
 @pytest.fixture

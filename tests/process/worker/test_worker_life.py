@@ -208,7 +208,7 @@ def test_dropped_jobs_are_not_handled(serve, make_request, make_job_id):
 def test_a_frame_that_is_not_ours_ends_the_worker(serve):
     peer = serve(ECHO)
 
-    peer.socket.send_multipart([peer.identity, b"\xc1"])
+    peer.end.send_raw(b"\x00\x00\x00\x01\xc1")
 
     assert peer.wait_exit() == ExitCode.PROTOCOL
 
@@ -223,7 +223,7 @@ def test_a_worker_started_by_hand_says_so():
             "--worker-id",
             "1",
             "--address",
-            "ipc:///nowhere",
+            "unix:/nowhere",
             "--label",
             "m:1",
         ],

@@ -1,0 +1,79 @@
+"""The workers' end of the supervisor, as something that takes and gives records.
+
+A connection stands for a worker from its hello to its end.  What one turn of
+the loop wants to send to one worker leaves as one message: waking a process is
+dearer than anything it then does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from stoker.clock import Clock
+from stoker.logs import get_logger
+from stoker.wire import codec
+from stoker.wire.connections import Acceptor, Connection
+from stoker.wire.frames import FromWorker, ToWorker, Work, WorkBatch
+
+log = get_logger("wire")
+
+
+class WorkerPort:
+    """Batches wait for the end of the turn; everything else keeps its place behind them.
+
+    Args:
+        address: Where workers connect, `unix:/path`.
+        on_message: Called with (connection, record).
+        on_turn: Called after every burst of messages.
+        on_lost: Called with a connection that is out of reach.
+        on_liar: Called with one that sent what is not ours, and the reason.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        address: str,
+        on_message: Callable[[Connection, FromWorker], None],
+        on_turn: Callable[[], None],
+        on_lost: Callable[[Connection, str], None],
+        on_liar: Callable[[Connection, str], None],
+    ) -> None:
+        self._on_message = on_message
+        self._on_liar = on_liar
+        self._work: dict[Connection, list[WorkBatch]] = {}
+        self._acceptor = Acceptor(loop, clock, address, self._take, on_turn, on_lost, self._accuse)
+        self.admit = self._acceptor.admit
+        self.drop = self._acceptor.drop
+        self.drain = self._acceptor.drain
+        self.sweep = self._acceptor.sweep
+        self.close = self._acceptor.close
+
+    def give(self, connection: Connection, batch: WorkBatch) -> None:
+        self._work.setdefault(connection, []).append(batch)
+
+    def tell(self, connection: Connection, message: ToWorker) -> None:
+        """Send after the batches that were given before."""
+        batches = self._work.pop(connection, None)
+        if batches is not None:
+            connection.send(codec.encode(Work(batches)))
+        connection.send(codec.encode(message))
+
+    def flush(self) -> None:
+        if self._work:
+            work, self._work = self._work, {}
+            for connection, batches in work.items():
+                connection.send(codec.encode(Work(batches)))
+
+    def ban(self, connection: Connection, reason: str) -> None:
+        """Hang up on a liar, and report it."""
+        self.drop(connection)
+        self._accuse(connection, reason)
+
+    def _take(self, connection: Connection, frame: memoryview) -> None:
+        self._on_message(connection, codec.decode_from_worker(frame))
+
+    def _accuse(self, connection: Connection, reason: str) -> None:
+        log.warning("peer dropped", reason=reason)
+        self._on_liar(connection, reason)

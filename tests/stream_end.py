@@ -1,0 +1,79 @@
+"""One end of the wire between supervisor and worker, played by a test: blocking, by hand."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+
+from facts import DEADLINE_S
+
+LENGTH = struct.Struct("!I")
+
+
+def framed(frame: bytes) -> bytes:
+    return LENGTH.pack(len(frame)) + frame
+
+
+class StreamEnd:
+    """Knows the format by itself, so that it notices when ours changes."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self.socket = connected
+        self.socket.settimeout(DEADLINE_S)
+
+    @classmethod
+    def connect(cls, path: str) -> StreamEnd:
+        connected = socket.socket(socket.AF_UNIX)
+        connected.settimeout(DEADLINE_S)
+        try:
+            connected.connect(path)
+        except OSError:
+            connected.close()
+            raise
+        return cls(connected)
+
+    def send(self, frame: bytes) -> None:
+        self.socket.sendall(framed(frame))
+
+    def send_raw(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        """The next frame.  Raises EOFError at the end, TimeoutError when nothing comes."""
+        return self._exactly(LENGTH.unpack(self._exactly(4))[0])
+
+    def is_closed(self) -> bool:
+        """Whether the other end hung up; waits for it, and takes what it said before."""
+        until = time.monotonic() + DEADLINE_S
+        while time.monotonic() < until:
+            try:
+                if not self.socket.recv(1 << 16):
+                    return True
+            except ConnectionResetError:
+                return True
+            except TimeoutError:
+                return False
+        return False
+
+    def has_heard_nothing(self) -> bool:
+        """Nothing was said, whether or not the other end hung up."""
+        if not select.select([self.socket], [], [], 0)[0]:
+            return True
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK)
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def _exactly(self, size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            part = self.socket.recv(min(size - len(data), 1 << 20))
+            if not part:
+                raise EOFError
+            data += part
+        return bytes(data)

@@ -1,0 +1,351 @@
+"""The supervisor's end of `stream.py`: many peers on one loop, none of whom is trusted.
+
+A connection that nobody vouched for (`admit`) is a stranger: it may say one
+short thing, soon, and there is room for a few of them only.  Output that a
+peer does not read is kept up to a bound; a peer that reaches it is stuck.
+
+The kernel's readiness is a level, not an edge: what one look leaves behind
+brings the next.  So one `recv` per look is enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from stoker.clock import Clock
+from stoker.errors import ProtocolError
+from stoker.logs import get_logger
+from stoker.wire.codec import MAX_FRAME_BYTES
+from stoker.wire.stream import FrameReader, PeerGone, new_buffer, pieces, socket_path
+
+log = get_logger("wire")
+
+#: A stranger's frame, its first: a hello takes less than a hundred bytes.
+MAX_HELLO_BYTES: Final = 4096
+HELLO_DEADLINE_S: Final = 5.0
+#: One more, and the oldest goes: who is honest says hello while it connects.
+MAX_STRANGERS: Final = 64
+#: Connections waiting to be accepted; the kernel's own limit may be lower.
+BACKLOG: Final = 1024
+#: Connections accepted in one go before others get their turn.
+ACCEPT_LIMIT: Final = 64
+#: Without a free descriptor the listening socket would wake us for ever.
+ACCEPT_PAUSE_S: Final = 1.0
+
+#: Frames that wait for a peer.  What it is sent is bounded by credit, so
+#: reaching this means that it has not read for very long.
+MAX_WAITING_FRAMES: Final = 65_536
+#: Room for the largest frame in hand and the largest one behind it.
+MAX_WAITING_BYTES: Final = 2 * MAX_FRAME_BYTES
+#: Pieces handed to the kernel at once, and how often before others get their turn.
+SEND_PIECES: Final = 64
+SEND_LIMIT: Final = 16
+#: Looks at a dead peer's socket; the kernel keeps less than that for it.
+DRAIN_LIMIT: Final = 256
+
+_CREDENTIALS: Final = struct.Struct("3i")
+_NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Connection:
+    """One peer; compared by identity.
+
+    Attributes:
+        peer_pid: Who connected, in the kernel's word; None if it has no
+            number in our pid namespace.
+        is_open: Frames may still come from it.
+        is_reachable: It may still be sent something.
+        is_admitted: Somebody vouched for it.
+    """
+
+    __slots__ = (
+        "_fd",
+        "_loop",
+        "_on_lost",
+        "_socket",
+        "_waiting",
+        "_waiting_bytes",
+        "is_admitted",
+        "is_open",
+        "is_reachable",
+        "peer_pid",
+        "reader",
+    )
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        accepted: socket.socket,
+        reader: FrameReader,
+        peer_pid: int | None,
+        on_lost: Callable[[Connection, str], None],
+    ) -> None:
+        self.peer_pid = peer_pid
+        self.is_open = True
+        self.is_reachable = True
+        self.is_admitted = False
+        self.reader = reader
+        self._loop = loop
+        self._socket = accepted
+        self._fd = accepted.fileno()
+        self._on_lost = on_lost
+        self._waiting: deque[memoryview] = deque()
+        self._waiting_bytes = 0
+
+    def admit(self) -> None:
+        """It is who it says: from now on it may send what it likes."""
+        self.is_admitted = True
+        self.reader.max_bytes = MAX_FRAME_BYTES
+
+    def send(self, frame: bytes) -> bool:
+        """Send now, or as soon as the peer reads; False, and reported lost: it never will."""
+        if not self.is_reachable:
+            return False
+        parts = pieces(frame)
+        if self._waiting:
+            if (
+                len(self._waiting) >= MAX_WAITING_FRAMES
+                or self._waiting_bytes + len(frame) > MAX_WAITING_BYTES
+            ):
+                self._lose("it does not read")
+                return False
+            sent = 0
+        else:
+            try:
+                # Python's `send` is cheaper than its `sendmsg`.
+                if len(parts) == 1:
+                    sent = self._socket.send(parts[0])
+                    if sent == len(parts[0]):
+                        return True
+                else:
+                    sent = self._socket.sendmsg(parts)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._lose(str(error))
+                return False
+            self._loop.add_writer(self._fd, self._send_waiting)
+        for part in parts:
+            if sent < len(part):
+                rest = memoryview(part)[sent:]
+                self._waiting.append(rest)
+                self._waiting_bytes += len(rest)
+            sent = max(0, sent - len(part))
+        return True
+
+    def _send_waiting(self) -> None:
+        waiting = self._waiting
+        try:
+            for _ in range(SEND_LIMIT):
+                sent = self._socket.sendmsg(islice(waiting, SEND_PIECES))
+                self._waiting_bytes -= sent
+                while waiting and sent >= len(waiting[0]):
+                    sent -= len(waiting.popleft())
+                if not waiting:
+                    self._loop.remove_writer(self._fd)
+                    return
+                if sent:
+                    waiting[0] = waiting[0][sent:]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._lose(str(error))
+
+    def _lose(self, reason: str) -> None:
+        # What it said before may still be read.
+        self.is_reachable = False
+        self._forget_output()
+        self._on_lost(self, reason)
+
+    def _forget_output(self) -> None:
+        if self._waiting:
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            self._loop.remove_writer(self._fd)
+
+    def close(self) -> None:
+        """Hang up; harmless when repeated."""
+        if self.is_open:
+            self.is_open = self.is_reachable = False
+            self._forget_output()
+            self._loop.remove_reader(self._fd)
+            self._socket.close()
+
+    def receive(self, take: Callable[[Connection, memoryview], None]) -> None:
+        """One look: everything that a `recv` brings goes to `take`.
+
+        Raises:
+            BlockingIOError, PeerGone, ProtocolError: As `FrameReader.read`.
+        """
+        for frame in self.reader.read(self._socket):
+            take(self, frame)
+            if not self.is_open:
+                return
+
+
+class Acceptor:
+    """A listening Unix socket and everybody who came through it.
+
+    Args:
+        address: `unix:/path`; whoever holds the directory's lock may take a
+            path that a dead predecessor left.
+        take: Called with every frame, which is good until it returns.
+        on_turn: Called after every burst of frames.
+        on_lost: Called with a peer that is out of reach, once or twice, and why.
+        on_liar: Called with a peer whose bytes are not ours, and why; it is
+            closed already.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Clock,
+        address: str,
+        take: Callable[[Connection, memoryview], None],
+        on_turn: Callable[[], None],
+        on_lost: Callable[[Connection, str], None],
+        on_liar: Callable[[Connection, str], None],
+    ) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._take = take
+        self._on_turn = on_turn
+        self._on_lost = on_lost
+        self._on_liar = on_liar
+        self._buffer = new_buffer()
+        self._connections: set[Connection] = set()
+        #: Who has not been admitted, oldest first, and when it must be.
+        self._strangers: dict[Connection, float] = {}
+        self._turned_away = 0
+        self._pause: asyncio.TimerHandle | None = None
+        self._path = Path(socket_path(address))
+        self._socket = _listen(self._path)
+        loop.add_reader(self._socket.fileno(), self._accept)
+
+    def close(self) -> None:
+        """Hang up on everybody and take the path away; harmless when repeated."""
+        if self._socket.fileno() < 0:
+            return
+        if self._pause is not None:
+            self._pause.cancel()
+        self._loop.remove_reader(self._socket.fileno())
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+        for connection in tuple(self._connections):
+            self.drop(connection)
+
+    def admit(self, connection: Connection) -> None:
+        """Somebody vouches for it."""
+        connection.admit()
+        self._strangers.pop(connection, None)
+
+    def drop(self, connection: Connection) -> None:
+        """Hang up on one; nobody is told.  Harmless when repeated."""
+        connection.close()
+        self._connections.discard(connection)
+        self._strangers.pop(connection, None)
+
+    def drain(self, connection: Connection) -> None:
+        """Take what a peer has said already, before an event that came another way is judged."""
+        for _ in range(DRAIN_LIMIT):
+            if not connection.is_open or not self._look(connection):
+                return
+
+    def sweep(self, now: float) -> None:
+        """Part with strangers who have said nothing for too long; call about once a second."""
+        while self._strangers:
+            oldest, deadline = next(iter(self._strangers.items()))
+            if deadline > now:
+                break
+            self._turn_away(oldest)
+        if self._turned_away:
+            log.warning("connections without a hello closed", count=self._turned_away)
+            self._turned_away = 0
+
+    # -- reading --------------------------------------------------------------
+
+    def _read(self, connection: Connection) -> None:
+        if connection.is_open and self._look(connection):
+            self._on_turn()
+
+    def _look(self, connection: Connection) -> bool:
+        """False when there was nothing."""
+        try:
+            connection.receive(self._take)
+        except BlockingIOError:
+            return False
+        except PeerGone as error:
+            self.drop(connection)
+            if connection.is_admitted:
+                self._on_lost(connection, str(error))
+        except ProtocolError as error:
+            self.drop(connection)
+            self._on_liar(connection, error.message)
+        return True
+
+    # -- accepting ------------------------------------------------------------
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPT_LIMIT):
+            try:
+                accepted, _ = self._socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _NO_DESCRIPTOR:
+                    raise
+                log.error("no connection accepted", reason=error.strerror)
+                self._loop.remove_reader(self._socket.fileno())
+                self._pause = self._loop.call_later(ACCEPT_PAUSE_S, self._accept_again)
+                return
+            self._welcome(accepted)
+
+    def _accept_again(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._socket.fileno(), self._accept)
+
+    def _welcome(self, accepted: socket.socket) -> None:
+        pid, uid, _ = _CREDENTIALS.unpack(
+            accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if uid not in (os.geteuid(), 0):
+            accepted.close()
+            self._turned_away += 1
+            return
+        accepted.setblocking(False)
+        reader = FrameReader(self._buffer, MAX_HELLO_BYTES)
+        connection = Connection(self._loop, accepted, reader, pid or None, self._on_lost)
+        self._connections.add(connection)
+        self._strangers[connection] = self._clock.now() + HELLO_DEADLINE_S
+        self._loop.add_reader(accepted.fileno(), self._read, connection)
+        # What an honest one has said already saves it from the next line.
+        self._read(connection)
+        if len(self._strangers) > MAX_STRANGERS:
+            self._turn_away(next(iter(self._strangers)))
+
+    def _turn_away(self, connection: Connection) -> None:
+        self.drop(connection)
+        self._turned_away += 1
+
+
+def _listen(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+        os.chmod(path, 0o600)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
