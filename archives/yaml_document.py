@@ -3,6 +3,8 @@
 safe_load keeps code out (CVE-2022-1471); it does not keep out documents that
 are small to write and endless to read.  So the events are counted before
 anything is built of them.
+
+The library is imported with the first document: most servers never see one.
 """
 
 from __future__ import annotations
@@ -10,8 +12,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any, Final
-
-import yaml
 
 from stoker.archives.plain import MAX_DEPTH, MAX_NODES, NotPlain, plain
 
@@ -21,8 +21,6 @@ MAX_ALIASES: Final = 16
 _MAX_NODES_WITH_ALIASES: Final = 10_000
 #: Sexagesimal and decimal numbers cost the square of their length.
 _LONG_NUMBER: Final = re.compile(r"[-+0-9_:.xXoObBa-fA-F]{512,}")
-
-_Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class BadYaml(ValueError):
@@ -44,11 +42,14 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
 
 def parse_yaml(text: bytes) -> tuple[Any, list[str]]:
     """As `read_yaml`, from bytes."""
+    import yaml
+
     if len(text) > MAX_YAML_BYTES:
         raise BadYaml("is too large")
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        _check_events(text)
-        return plain(yaml.load(text, Loader=_Loader))
+        _check_events(text, loader)
+        return plain(yaml.load(text, Loader=loader))
     except BadYaml:
         raise
     except yaml.MarkedYAMLError as error:
@@ -61,9 +62,11 @@ def parse_yaml(text: bytes) -> tuple[Any, list[str]]:
         raise BadYaml(f"is not YAML: {error}"[:200]) from None
 
 
-def _check_events(text: bytes) -> None:
+def _check_events(text: bytes, loader: Any) -> None:
+    import yaml
+
     depth = aliases = 0
-    for nodes, event in enumerate(yaml.parse(text, Loader=_Loader)):
+    for nodes, event in enumerate(yaml.parse(text, Loader=loader)):
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):

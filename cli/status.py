@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from stoker.addresses import parse_address
-from stoker.cli.management import ManagementError, list_models
 from stoker.cli.parsers import Subparsers
 from stoker.cli.pid_file import Running, find_running
 from stoker.exit_codes import ExitCode
@@ -30,6 +29,9 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
+    # An HTTP client is for this command alone, and every command imports this file.
+    from stoker.cli.management import ManagementError, list_models
+
     settings = load(settings_argv, os.environ)
     running = find_running(settings.runtime_dir)
     where = (running.addresses if running else {}).get("management", settings.management_address)

@@ -92,8 +92,10 @@ def open_socket(address: Address, unix_mode: int = 0o600) -> socket.socket:
 
 
 def _open_tcp(address: Address) -> socket.socket:
+    # Text goes through the codec for international names, which takes a megabyte.
+    host = address.host.encode() if address.host.isascii() else address.host
     family, kind, protocol, _, where = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     opened = socket.socket(family, kind, protocol)
     try:

@@ -17,6 +17,7 @@ Source: contracts/torchserve.md 3.6 (`gpuUsage`), 8.9.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
@@ -25,6 +26,7 @@ from stoker.logs import get_logger
 
 log = get_logger("devices")
 
+_LIBRARY: Final = "libnvidia-ml.so.1"
 VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
 USAGE_ON_CPU: Final = "N/A"
 USAGE_FAILED: Final = "failed to obtained gpu usage"  # the peer's text, as it is
@@ -85,6 +87,8 @@ class GpuUsage:
 def open_nvml() -> Nvml | None:
     """NVML, ready to use, or None where there is no NVIDIA driver."""
     try:
+        # The package takes megabytes before it finds out that this is missing.
+        ctypes.CDLL(_LIBRARY)
         import pynvml
 
         pynvml.nvmlInit()
