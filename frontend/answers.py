@@ -12,7 +12,6 @@ from stoker.errors import Internal, StokerError
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import SCOPE_KEY, Exchange
 from stoker.frontend.problems import (
-    JSON_TYPE,
     MalformedHttp,
     MethodNotAllowed,
     RouteNotFound,
@@ -34,7 +33,7 @@ def answer_reply(response: Response, reply: Reply, warnings: Sequence[str] = ())
     document = reply.document
     response.status = reply.status
     response.data = document if isinstance(document, bytes) else render_json(document)
-    response.content_type = JSON_TYPE
+    response.content_type = reply.content_type
     if warnings:
         response.set_header(WARNING_HEADER, "; ".join(warnings))
 

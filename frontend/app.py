@@ -34,7 +34,7 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
 from stoker.frontend.management import Management
 from stoker.frontend.metrics import Metrics
-from stoker.frontend.openapi import ApiDescription
+from stoker.frontend.openapi import ApiDescription, Documents
 from stoker.frontend.predictions import Predictions
 from stoker.frontend.problems import MethodNotAllowed
 from stoker.frontend.request_ids import restart_request_ids
@@ -223,9 +223,10 @@ class Frontend:
         install_error_handlers(app, dialect)
         rows = [(role, route) for role in listener.roles for route in dialect.routes(role)]
         routes = _merge([route for _, route in rows])
+        documents = Documents(dialect, routes, is_guarded=guard is not None)
         by_path: dict[str, dict[str, Responder]] = {}
         for route in routes:
-            responder = self._responder(route, dialect, routes)
+            responder = self._responder(route, dialect, documents)
             if guard is not None and guard.is_shared:
                 same = (route.path, route.methods)
                 roles = [role for role, row in rows if (row.path, row.methods) == same]
@@ -261,9 +262,10 @@ class Frontend:
         if not operation.question:
             return None
         kind = Prediction(headers=operation.question)
-        return Consultation(Question(self.link, dialect, self.limits, self._clock, kind))
+        about = (self.link, self._lanes, dialect, self.limits, self._clock, kind)
+        return Consultation(Question(*about))
 
-    def _responder(self, route: Route, dialect: Dialect, routes: Sequence[Route]) -> Responder:
+    def _responder(self, route: Route, dialect: Dialect, documents: Documents) -> Responder:
         serves = route.serves
         if isinstance(serves, Prediction):
             submission = self._submission(dialect, serves)
@@ -273,7 +275,7 @@ class Frontend:
                 self.link, dialect, serves, self._consultation(dialect, serves)
             ).answer
         if isinstance(serves, Description):
-            return ApiDescription(self.link, dialect, routes, serves).answer
+            return ApiDescription(self.link, dialect, documents, serves).answer
         if isinstance(serves, KeyRenewal):
             assert self._keyring is not None
             return KeyRenewals(self._keyring, dialect).answer

@@ -7,7 +7,7 @@ in `dialects/`, and every listener speaks exactly one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from stoker.errors import StokerError
@@ -43,6 +43,10 @@ class Dialect(ABC):
     @abstractmethod
     def error_document(self, problem: Problem) -> Any:
         """The body of an error answer, before it becomes JSON."""
+
+    @abstractmethod
+    def error_schema(self, status: int | None, kinds: Iterable[str]) -> Mapping[str, Any]:
+        """JSON schema of such a document; None: only a handler knows the status."""
 
     def problem(
         self, error: StokerError, verb: str = "", arguments: Mapping[str, Any] | None = None

@@ -47,7 +47,10 @@ class Management:
 
     async def answer(self, request: Request, response: Response, **path: str) -> None:
         operation = self._operation
-        arguments = {"model": path.get("model_name"), "version": path.get("model_version")}
+        arguments: dict[str, Any] = {
+            "model": path.get("model_name"),
+            "version": path.get("model_version"),
+        }
         try:
             warnings: list[str] = []
             values: dict[str, Any] = {}

@@ -45,6 +45,21 @@ class Reply(NamedTuple):
 
     status: int
     document: Any
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer that is no error, for the OpenAPI document.
+
+    Attributes:
+        schema: Of a JSON document; None for anything else.
+    """
+
+    status: int
+    doc: str
+    schema: Mapping[str, Any] | None = None
+    content_type: str = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +67,7 @@ class Operation:
     """A management verb behind a route.
 
     Attributes:
+        outcomes: What `write` may make.
         read: (parameters, path fields) -> the verb's neutral arguments.
         write: (outcome, arguments) -> the answer.
         takes_json: A body of exactly `application/json` replaces the query.
@@ -63,6 +79,7 @@ class Operation:
     read: Callable[[Values, Mapping[str, str]], dict[str, Any]]
     write: Callable[[dict[str, Any], dict[str, Any]], Reply]
     timeout_s: float
+    outcomes: tuple[Outcome, ...]
     parameters: tuple[Parameter, ...] = ()
     takes_json: bool = False
     question: tuple[tuple[str, str], ...] = ()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stoker.errors import ModelNotFound
+from stoker.frontend.dialects.torchserve.problems import torchserve_problems
+from stoker.frontend.verb_errors import ANYWHERE, GUARDED, NOWHERE, VERB_ERRORS
 
 
 def test_description_lists_what_is_served(frontend):
@@ -109,3 +111,92 @@ def test_an_unknown_model_has_no_description(manage):
     answer = manage("OPTIONS", "/models/m", "describe", ModelNotFound(model="m"))
 
     assert answer.json["message"] == "Model not found: m"
+
+
+def test_every_error_of_the_dialect_is_promised_somewhere():
+    """
+    A row that no operation names would be an undocumented answer.
+    """
+    named = {*ANYWHERE, *GUARDED, *NOWHERE}
+    for codes in VERB_ERRORS.values():
+        named |= {*codes}
+
+    table = torchserve_problems(503)
+
+    assert {row.rpartition("/")[2] for row in table} == named
+    assert {row.partition("/")[0] for row in table if "/" in row} <= {*VERB_ERRORS}
+
+
+def test_every_answer_of_an_operation_is_described(frontend):
+    """
+    Statuses with their types and shapes; 413 alone has no body (1.6).
+    """
+    paths = frontend.request("management", "OPTIONS", "/").json["paths"]
+    responses = paths["/models"]["post"]["responses"]
+
+    assert [*responses] == sorted(responses)
+    assert {"200", "202", "206", "400", "404", "408", "409", "413", "500", "503", "507"} <= {
+        *responses
+    }
+    conflict = responses["409"]["content"]["application/json"]["schema"]["properties"]
+    assert conflict["code"]["enum"] == [409]
+    assert conflict["type"]["enum"] == ["ConflictStatusException"]
+    assert "content" not in responses["413"]
+    assert "default" not in responses
+
+
+def test_a_handlers_answer_stands_under_default(frontend, supervisor):
+    """
+    Its status is the handler's to choose.
+    """
+    inference = frontend.request("inference", "OPTIONS", "/").json["paths"]
+    management = frontend.request("management", "OPTIONS", "/").json["paths"]
+
+    assert "default" in inference["/predictions/{model_name}"]["post"]["responses"]
+    assert "default" in management["/models/{model_name}"]["get"]["responses"]
+    assert "default" not in management["/models/{model_name}"]["put"]["responses"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/predictions/m",
+        "/predictions/m/2.0",
+        "/predictions/m/2.0/rest",
+        "/explanations/m",
+        "/v1/models/m:predict",
+        "/v2/models/m/infer",
+        "/models/m/invoke",
+        "/m/predict",
+    ],
+)
+def test_every_way_to_a_model_describes_it(frontend, supervisor, target):
+    """
+    OPTIONS on what any other method predicts with (2.1, 2.9).
+    """
+    asked = []
+    supervisor.verbs["describe"] = lambda arguments: asked.append(arguments) or {"versions": []}
+
+    document = frontend.request("inference", "OPTIONS", target).json
+
+    assert document["info"]["title"] == "RESTful API for: m"
+    assert "/predictions/m" in document["paths"]
+    assert "/v1/models/m:predict" in document["paths"]
+    assert not any("{model_name}" in path for path in document["paths"])
+    assert asked[0]["version"] == ("2.0" if "2.0" in target else None)
+
+
+def test_keys_are_told_where_they_are_asked_for(start_frontend, tmp_path):
+    """
+    The description itself is open (1.2).
+    """
+    key_file = tmp_path / "key_file.json"
+    running = start_frontend(disable_token_authorization=False, key_file=key_file)
+
+    document = running.request("management", "OPTIONS", "/").json
+
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert document["paths"]["/models"]["get"]["security"] == [{"token": []}]
+    assert document["paths"]["/"]["options"]["security"] == []
+    refusal = document["paths"]["/models"]["get"]["responses"]["400"]
+    assert "InvalidKeyException" in refusal["description"]

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.routes import Operation, Parameter, Reply, Values
+from stoker.frontend.dialects.torchserve.shapes import VERSIONS
+from stoker.frontend.routes import Operation, Outcome, Parameter, Reply, Values
 
 #: States in which a worker has its handler loaded and takes requests.
 _READY_STATES: Final = frozenset(("ready", "busy"))
@@ -24,7 +25,13 @@ _PARAMETERS: Final = (
 
 def describe_operation() -> Operation:
     return Operation(
-        "describe", _read, _write, QUICK_S, _PARAMETERS, question=(("describe", "True"),)
+        "describe",
+        _read,
+        _write,
+        QUICK_S,
+        (Outcome(200, "The versions asked for.", VERSIONS),),
+        _PARAMETERS,
+        question=(("describe", "True"),),
     )
 
 

@@ -5,7 +5,7 @@ Source: contracts/torchserve.md 1.3, 1.5.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from stoker.frontend.dialects.torchserve.describe import describe_failure
 from stoker.frontend.dialects.torchserve.inference import inference_routes
 from stoker.frontend.dialects.torchserve.management import management_routes
 from stoker.frontend.dialects.torchserve.problems import torchserve_problems
+from stoker.frontend.dialects.torchserve.shapes import error_schema
 from stoker.frontend.dialects.torchserve.standing import metrics_routes
 from stoker.frontend.listeners import Role
 from stoker.frontend.problems import Problem, ProblemRow
@@ -45,6 +46,9 @@ class TorchServe(Dialect):
         if problem.failure:
             document["failure"] = describe_failure(problem.failure)
         return document
+
+    def error_schema(self, status: int | None, kinds: Iterable[str]) -> Mapping[str, Any]:
+        return error_schema(status, kinds)
 
     def routes(self, role: Role) -> Sequence[Route]:
         if role is Role.INFERENCE:

@@ -10,12 +10,14 @@ from typing import Any, Final
 from stoker.frontend.dialects.torchserve.kserve import kserve_routes, open_inference_routes
 from stoker.frontend.dialects.torchserve.replies import QUICK_S, status
 from stoker.frontend.dialects.torchserve.sagemaker import sagemaker_health, sagemaker_routes
+from stoker.frontend.dialects.torchserve.shapes import STATUS
 from stoker.frontend.dialects.torchserve.standing import description_routes
 from stoker.frontend.routes import (
     ALL_METHODS,
     ANY,
     Description,
     Operation,
+    Outcome,
     Prediction,
     Reply,
     Route,
@@ -63,7 +65,11 @@ def _versioned_routes(name: str, serves: Prediction, say: str) -> tuple[Route, .
 
 
 def _health() -> Operation:
-    return Operation("health", lambda values, path: {}, _write_health, QUICK_S)
+    outcomes = (
+        Outcome(200, "Every model has the workers it should have.", STATUS),
+        Outcome(500, "Some model has not.", STATUS),
+    )
+    return Operation("health", lambda values, path: {}, _write_health, QUICK_S, outcomes)
 
 
 def _write_health(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:

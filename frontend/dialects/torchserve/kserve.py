@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.dialects.torchserve.shapes import READINESS
 from stoker.frontend.routes import (
     ALL_METHODS,
     ANY,
     Fixed,
     Operation,
+    Outcome,
     Prediction,
     Reply,
     Route,
@@ -33,6 +35,7 @@ _SERVER: Final = Reply(
     # The misspelt key is the peer's, and what clients of the peer look for.
     {"name": "Torchserve", "version": PEER_VERSION, "extenstion": ["kserve", "kubeflow"]},
 )
+_READINESS: Final = Outcome(200, "Whether it has any worker.", READINESS)
 _NO_VERSIONS: Final = Fixed(Reply(501, {"error": "Model versioning is not yet supported."}))
 
 
@@ -51,19 +54,18 @@ def open_inference_routes() -> tuple[Route, ...]:
     """What `ts_open_inference_protocol` adds."""
     is_ready, is_live = Fixed(Reply(200, {"ready": True})), Fixed(Reply(200, {"live": True}))
     versions = "/v2/models/{model_name}/versions"
-    say_no = "Versions have no place in this protocol."
     return (
         Route(ALL_METHODS, "/v2/health/ready", is_ready, "v2_ready", "Is the server ready?"),
         Route(ALL_METHODS, "/v2/health/live", is_live, "v2_live", "Is the server live?"),
         Route(ALL_METHODS, "/v2", Fixed(_SERVER), "v2_server", "What the server is."),
         Route(ALL_METHODS, versions, _NO_VERSIONS),
-        Route(ALL_METHODS, f"{versions}/{{rest:path}}", _NO_VERSIONS, "v2_versions", say_no),
+        Route(ALL_METHODS, f"{versions}/{{rest:path}}", _NO_VERSIONS),
     )
 
 
 def readiness_route() -> Route:
     """On the management listener: has the model any worker, in whatever state?"""
-    readiness = Operation("describe", _read, _write, QUICK_S)
+    readiness = Operation("describe", _read, _write, QUICK_S, (_READINESS,))
     return Route(("GET",), "/v1/models/{model_name}", readiness, "v1_ready", "Is a model ready?")
 
 

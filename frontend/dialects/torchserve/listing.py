@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.routes import Operation, Parameter, Reply, Values
+from stoker.frontend.dialects.torchserve.shapes import MODELS
+from stoker.frontend.routes import Operation, Outcome, Parameter, Reply, Values
 
 _MAX_PAGE: Final = 100
+_PAGE: Final = Outcome(200, "A page of models, by name.", MODELS)
 _PARAMETERS: Final = (
     Parameter("limit", "integer", "Most entries, up to 100.", default=_MAX_PAGE),
     Parameter("next_page_token", "integer", "Where the previous page ended.", default=0),
@@ -16,7 +18,7 @@ _PARAMETERS: Final = (
 
 
 def list_operation() -> Operation:
-    return Operation("list", _read, _write, QUICK_S, _PARAMETERS)
+    return Operation("list", _read, _write, QUICK_S, (_PAGE,), _PARAMETERS)
 
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "invalid_parameter": Row(400, _BAD_REQUEST),
         "invalid_body": Row(400, _BAD_REQUEST),
         "request_too_large": Row(413, _BAD_REQUEST),
+        "head_too_slow": Row(408, "RequestTimeoutException"),
         "body_too_slow": Row(408, "RequestTimeoutException"),
         "too_many_requests": Row(503, _UNAVAILABLE, retry_after_s=_RETRY_SOON_S),
         # models and versions
@@ -115,6 +116,7 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "unregister_timeout": Row(
             408, "RequestTimeoutException", "Timed out while cleaning resources: {model}"
         ),
+        "state_not_written": Row(500, _INTERNAL, retry_after_s=_RETRY_SOON_S),
         # jobs
         "no_worker": Row(503, _UNAVAILABLE, _no_worker),
         "queue_full": Row(queue_full_status, _UNAVAILABLE, _no_worker, _RETRY_SOON_S),

@@ -7,13 +7,16 @@ from typing import Any
 
 from stoker.errors import InvalidParameter
 from stoker.frontend.dialects.torchserve.replies import PARTIAL, PATIENT_S, SCHEDULED, status
+from stoker.frontend.dialects.torchserve.shapes import STAFFING
 from stoker.frontend.routes import Operation, Parameter, Reply, Values
 from stoker.names import check_model_name, check_version
 from stoker.settings import Settings
 
 
 def register_operation(settings: Settings) -> Operation:
-    return Operation("register", _read, _write, PATIENT_S, _parameters(settings), takes_json=True)
+    return Operation(
+        "register", _read, _write, PATIENT_S, STAFFING, _parameters(settings), takes_json=True
+    )
 
 
 def _parameters(settings: Settings) -> tuple[Parameter, ...]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.routes import ANY, Fixed, Operation, Prediction, Reply, Route
+from stoker.frontend.dialects.torchserve.shapes import exactly
+from stoker.frontend.routes import ANY, Fixed, Operation, Outcome, Prediction, Reply, Route
 from stoker.settings import MIB, Settings
 
 _MULTI_MODEL: Final = Prediction(takes_query=True)
 _SINGLE_MODEL: Final = Prediction(takes_query=True, model_input="model_name")
 
 _HEALTHY: Final = Reply(200, b'{\n\t"Status": "Healthy"\n}\n')
-_UNHEALTHY: Final = Reply(503, b"Models are not loaded")
+_UNHEALTHY: Final = Reply(503, b"Models are not loaded", "text/plain")
 
 
 def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
@@ -50,7 +51,11 @@ def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
 
 def sagemaker_health() -> Operation:
     """Healthy as soon as any worker has loaded."""
-    return Operation("health", lambda values, path: {}, _write_health, QUICK_S)
+    outcomes = (
+        Outcome(200, "Some worker has loaded.", exactly({"Status": {"type": "string"}})),
+        Outcome(503, "None has.", None, "text/plain"),
+    )
+    return Operation("health", lambda values, path: {}, _write_health, QUICK_S, outcomes)
 
 
 def _write_health(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from stoker.errors import InvalidParameter
 from stoker.frontend.dialects.torchserve.replies import PARTIAL, PATIENT_S, SCHEDULED, status
+from stoker.frontend.dialects.torchserve.shapes import STAFFING
 from stoker.frontend.routes import Operation, Parameter, Reply, Values
 
 _PARAMETERS: Final = (
@@ -24,7 +25,7 @@ _PARAMETERS: Final = (
 
 
 def scale_operation() -> Operation:
-    return Operation("scale", _read, _write, PATIENT_S, _PARAMETERS)
+    return Operation("scale", _read, _write, PATIENT_S, STAFFING, _PARAMETERS)
 
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:

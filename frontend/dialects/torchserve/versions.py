@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import (
     PATIENT_S,
@@ -10,15 +10,18 @@ from stoker.frontend.dialects.torchserve.replies import (
     read_subject,
     status,
 )
-from stoker.frontend.routes import Operation, Reply
+from stoker.frontend.dialects.torchserve.shapes import STATUS
+from stoker.frontend.routes import Operation, Outcome, Reply
+
+_DONE: Final = Outcome(200, "Done.", STATUS)
 
 
 def unregister_operation() -> Operation:
-    return Operation("unregister", read_subject, _write_unregister, PATIENT_S)
+    return Operation("unregister", read_subject, _write_unregister, PATIENT_S, (_DONE,))
 
 
 def set_default_operation() -> Operation:
-    return Operation("set_default", read_subject, _write_set_default, QUICK_S)
+    return Operation("set_default", read_subject, _write_set_default, QUICK_S, (_DONE,))
 
 
 def _write_unregister(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
