@@ -135,7 +135,6 @@ def test_pieces_before_the_last_word_are_ignored(frontend, supervisor, record):
     ("error", "status", "kind", "message"),
     [
         (NoWorker(model="m"), 503, "ServiceUnavailableException", NO_DESCRIBER),
-        (QueueFull(model="m"), 503, "ServiceUnavailableException", NO_DESCRIBER),
         (
             WorkerDied(model="m", reason="timeout"),
             500,
@@ -156,6 +155,24 @@ def test_question_that_fails_has_its_exact_shape(described, error, status, kind,
 
     assert answer.json == {"code": status, "type": kind, "message": message}
     assert answer.status == status
+
+
+def test_full_queue_has_the_text_of_a_missing_worker(frontend, supervisor, record):
+    """
+    As for a prediction (1.6).
+    """
+
+    def model(job):
+        raise QueueFull(model="full")
+
+    supervisor.models["full"] = model
+    supervisor.verbs["describe"] = lambda arguments: {"versions": [record()]}
+
+    answer = frontend.request("management", "GET", "/models/full?customized=true")
+
+    assert answer.status == 503
+    assert answer.json["message"] == NO_DESCRIBER.replace('"m"', '"full"')
+    assert answer.header("retry-after") == "1"
 
 
 def test_unknown_model_is_not_asked(manage, supervisor):
