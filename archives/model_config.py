@@ -9,6 +9,7 @@ Source: contracts/torchserve.md 6.3, 3.4.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,17 @@ from stoker.errors import ManifestInvalid
 _MAX_INT: Final = 2**31 - 1  # the peer's int
 _PARALLEL_TYPES: Final = frozenset({"pp", "tp", "pptp", "custom"})
 _DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
+#: Processes of one worker.
+MAX_RANKS: Final = 64
+#: Keys whose handlers would answer wrongly without what they ask for.
+_NOT_BUILT: Final = {
+    "continuousBatching": "continuous_batching",
+    "sequenceBatching": "sequence_batching",
+    "asyncCommunication": "async_communication",
+    "useVenv": "use_venv",
+}
+#: Of `torchrun`, what only several hosts need.
+_HOST_KEYS: Final = ("rdzv-backend", "rdzv-endpoint", "rdzv-conf", "monitor-interval", "node-rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,16 @@ class ModelConfig:
     def usable_device_ids(self, number_of_gpus: int) -> tuple[int, ...]:
         """The device ids, or none at all if one of them does not exist on this host."""
         return self.device_ids if all(i < number_of_gpus for i in self.device_ids) else ()
+
+
+def not_built(config: ModelConfig) -> list[str]:
+    """What the file asks for that this release does not have; its archive is refused."""
+    missing = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
+    if config.torchrun is not None and config.torchrun.nnodes > 1:
+        missing.append("torchrun.nnodes above 1")
+    if config.parallel_level > MAX_RANKS:
+        missing.append(f"parallelLevel above {MAX_RANKS}")
+    return missing
 
 
 def read_model_config(path: Path, url: str) -> ModelConfig:
@@ -157,6 +179,7 @@ def _torchrun(keys: _Keys) -> TorchRun | None:
     section = keys.section("torchrun")
     if section is None:
         return None
+    section.say_moot(_HOST_KEYS)
     return TorchRun(
         nnodes=section.number_or("nnodes", 1, lowest=1),
         nproc_per_node=section.number_or("nproc-per-node", 1, lowest=1),
@@ -179,6 +202,12 @@ class _Keys:
 
     def _ignore(self, key: str, why: str) -> None:
         self.warnings.append(f"model-config.yaml: {self._prefix}{key} {why} and is ignored")
+
+    def say_moot(self, keys: Iterable[str]) -> None:
+        """Name those of `keys` that are there and change nothing."""
+        named = [f"{self._prefix}{key}" for key in keys if key in self._entries]
+        if named:
+            self.warnings.append(f"model-config.yaml: without effect: {', '.join(named)}")
 
     def number(
         self, key: str, *, lowest: int = -_MAX_INT, at_least: int | None = None

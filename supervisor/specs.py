@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from stoker.archives.manifest import parse_runtime
-from stoker.archives.model_config import ModelConfig
+from stoker.archives.model_config import ModelConfig, not_built
 from stoker.archives.resolve import ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
@@ -27,16 +27,8 @@ DEFAULT_BATCH_DELAY_S: Final = 0.1
 MAX_BATCH_SIZE: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
-MAX_RANKS: Final = 64
 #: Where every rank handles every batch; with `pp` the first feeds the others itself (6.3).
 BROADCAST_TYPES: Final = frozenset({"tp", "pptp"})
-#: Keys of model-config.yaml whose handlers would answer wrongly without what they ask for.
-_NOT_BUILT: Final = {
-    "continuousBatching": "continuous_batching",
-    "sequenceBatching": "sequence_batching",
-    "asyncCommunication": "async_communication",
-    "useVenv": "use_venv",
-}
 
 
 def build_spec(
@@ -141,14 +133,9 @@ def _most_workers(
 
 
 def _check_is_built(config: ModelConfig, url: str) -> None:
-    asked = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
-    if config.torchrun is not None and config.torchrun.nnodes > 1:
-        asked.append("torchrun.nnodes above 1")
-    if config.parallel_level > MAX_RANKS:
-        asked.append(f"parallelLevel above {MAX_RANKS}")
-    if asked:
+    if missing := not_built(config):
         raise ManifestInvalid(
-            f"model-config.yaml asks for {', '.join(asked)}, which this release does not have.",
+            f"model-config.yaml asks for {', '.join(missing)}, which this release does not have.",
             url=url,
         )
 

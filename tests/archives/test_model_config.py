@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.archives.model_config import ModelConfig, TorchRun, parse_model_config
+from stoker.archives.model_config import ModelConfig, TorchRun, not_built, parse_model_config
 from stoker.errors import ManifestInvalid
 
 
@@ -41,7 +41,7 @@ handler: {profile: true}
 """
     )
 
-    assert config.warnings == ()
+    assert config.warnings == ("model-config.yaml: without effect: torchrun.rdzv-endpoint",)
     assert config.worker_bounds() == (2, 4)
     assert (config.batch_size, config.max_batch_delay_s) == (8, 0.05)
     assert (config.response_timeout_s, config.startup_timeout_s) == (30, 60)
@@ -181,3 +181,20 @@ def test_any_text_is_a_config_or_our_error(text: str) -> None:
         parse_model_config(text.encode("utf-8", "replace"))
     except ManifestInvalid:
         pass
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"continuousBatching: true", ["continuousBatching"]),
+        (b"useVenv: true\nasyncCommunication: true", ["asyncCommunication", "useVenv"]),
+        (b"torchrun: {nnodes: 2}", ["torchrun.nnodes above 1"]),
+        (b"parallelType: tp\nparallelLevel: 65", ["parallelLevel above 64"]),
+        (b"sequenceMaxIdleMSec: 10\nparallelLevel: 65", []),
+    ],
+)
+def test_what_is_not_built_is_named(text: bytes, named: list[str]) -> None:
+    """
+    A key that is read and then ignored would be a handler that answers wrongly.
+    """
+    assert not_built(parse_model_config(text)) == named
