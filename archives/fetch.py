@@ -152,16 +152,20 @@ class _Fetch:
         self._is_answered = False  # a name or port that never answers is not tried again
 
     def run(self) -> None:
-        import urllib3  # only servers that download pay for it
+        # Only servers that download pay for it.
         from urllib3.exceptions import HTTPError
 
+        from stoker.archives.destinations import ForbiddenDestination, open_pools
+
         attempts = 0
-        with urllib3.PoolManager(num_pools=MAX_REDIRECTS + 1, retries=False) as pool:
+        with open_pools(MAX_REDIRECTS + 1) as pool:
             while True:
                 size_before = self._partial.size
                 try:
                     self._attempt(pool)
                     break
+                except ForbiddenDestination as error:
+                    self._fail(str(error))
                 except OSError as error:
                     self._fail(f"cannot write: {error.strerror or type(error).__name__}")
                 except (_TryAgain, HTTPError) as error:

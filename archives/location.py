@@ -27,6 +27,7 @@ from stoker.errors import (
     ModelStoreMissing,
     SettingsError,
 )
+from stoker.java_regex import compile_java
 
 MAX_URL_LENGTH: Final = 8192
 
@@ -111,17 +112,27 @@ def check_allowed(url: str, allowed_urls: tuple[str, ...], *, given: str | None 
     """
     reported = url if given is None else given
     normal = normalise(url)
-    if normal is None or not any(p.fullmatch(normal) for p in _compiled(allowed_urls)):
+    if normal is None or not _is_admitted(normal, allowed_urls):
         raise ArchiveUrlNotAllowed(
             f"Given URL {reported} does not match any allowed URL(s)", url=reported
         )
     return normal
 
 
+def _is_admitted(normal: str, allowed_urls: tuple[str, ...]) -> bool:
+    """A pattern may name the default port or leave it out: it is the same address."""
+    spellings = [normal]
+    parts = urlsplit(normal)
+    if parts.scheme in _DEFAULT_PORTS and parts.port is None:
+        begin = f"{parts.scheme}://{parts.netloc}"
+        spellings.append(f"{begin}:{_DEFAULT_PORTS[parts.scheme]}{normal.removeprefix(begin)}")
+    return any(p.fullmatch(text) for p in _compiled(allowed_urls) for text in spellings)
+
+
 @functools.lru_cache(maxsize=8)
 def _compiled(allowed_urls: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
     try:
-        return tuple(re.compile(pattern, re.IGNORECASE) for pattern in allowed_urls)
+        return tuple(compile_java(pattern, ignores_case=True) for pattern in allowed_urls)
     except re.error as error:
         raise SettingsError(
             f"allowed_urls holds a bad regular expression: {error}", setting="allowed_urls"

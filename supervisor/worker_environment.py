@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stoker.errors import SettingsError
+from stoker.java_regex import compile_java
 from stoker.supervisor.devices import VISIBLE, Device
 from stoker.supervisor.processes import WorkerCommand
 from stoker.wire.loading import RANK_VARIABLES
@@ -123,7 +124,7 @@ def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
     if not pattern:
         return None
     try:
-        return re.compile(pattern)
+        return compile_java(pattern)
     except re.error as error:
         raise SettingsError(
             f"blacklist_env_vars is not a regular expression: {error}.",

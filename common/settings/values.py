@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stoker.addresses import parse_address
 from stoker.errors import SettingsError
+from stoker.java_regex import compile_java
 from stoker.settings.about import GIB, KIB, MIB
 from stoker.settings.known import Known
 from stoker.settings.models_json import read_models
@@ -156,8 +157,8 @@ def _check(known: Known, value: Any, source: str) -> None:
 
 def _check_pattern(known: Known, pattern: str, source: str) -> None:
     try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
+        compile_java(pattern)
+    except re.error as error:
         raise _refuse(known, source, f"is not a regular expression: {pattern!r}: {error}") from None
 
 

@@ -94,6 +94,43 @@ def test_a_pattern_must_match_the_whole_address(store: Path) -> None:
         locate("https://models.example/x.mar", store, (r"https://models\.example/",))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "url"),
+    [
+        (r"https://models\.example:443/.*", "https://models.example/x.mar"),
+        (r"http://h:80/.*", "http://h/x.mar"),
+        (r"http://h/.*", "http://h:80/x.mar"),
+        (r"\Qhttps://models.example/\E[\p{Alpha}]+\.mar", "https://models.example/x.mar"),
+    ],
+)
+def test_a_pattern_is_read_as_the_peer_reads_it(store: Path, pattern: str, url: str) -> None:
+    """A config.properties comes along as it is: Java's spelling, the default port or not."""
+    assert isinstance(locate(url, store, (pattern,)), Remote)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://models.example:8443/x.mar",
+        "https://models.example@evil.example/x.mar",
+        "https://models.example%2f@evil.example/x.mar",
+        "https://models.example%00.evil.example/x.mar",
+        "https://models.example\t.evil.example/x.mar",
+        "https:////evil.example/x.mar",
+        "https://[::ffff:169.254.169.254%25x]/x.mar",
+        "https://\u24dcodels.example/x.mar",
+        "https://evil.example/..%2f..%2fmodels.example/x.mar",
+        "file://models.example/etc/passwd",
+        "file:///srv/models/%2e%2e/%2e%2e/etc/passwd",
+        "FILE:///srv/models/..;/etc/passwd",
+    ],
+)
+def test_no_spelling_gets_around_a_list(store: Path, url: str) -> None:
+    """Parsers that disagree about a URL are how such lists are passed (CVE-2024-35198)."""
+    with pytest.raises((ArchiveUrlNotAllowed, ArchiveUrlRelative)):
+        locate(url, store, (r"https://models\.example/.*", r"file:///srv/models/.*"))
+
+
 def test_a_bad_pattern_is_a_settings_error(store: Path) -> None:
     """The operator must hear of it, not the client's url be blamed."""
     with pytest.raises(SettingsError):
