@@ -5,7 +5,7 @@ once, in the launcher.  A process that is forked afterwards shares what was
 imported, and a successor of one that crashed serves milliseconds later.
 
 What `exec` would have made new is made new by hand: descriptors, signals, the
-process group, standard input, arguments and environment.  The launcher has one
+process group, standard input and environment.  The launcher has one
 thread and none of the things that do not survive a fork: no loop, no zmq
 context, no connection.
 """
@@ -20,33 +20,30 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
 from stoker.death_signal import die_with
 from stoker.exit_codes import ExitCode
 
-Main = Callable[[Sequence[str], Mapping[str, str]], int]
-
 _FIRST_OWN_FD: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
 class Program:
-    """A module with a `main(argv, environ)` that returns an exit code."""
+    """A module with a `serve(*arguments, environ)` that returns an exit code."""
 
-    module: str
-    argv: Sequence[str]
+    def __init__(self, module: str, *arguments: object) -> None:
+        self._module = module
+        self._arguments = arguments
 
     def load(self) -> None:
         """Import it, once.  What exists then is shared by all that is forked from here on."""
-        if self.module in sys.modules:
+        if self._module in sys.modules:
             return
         # Importing makes objects that stay, so collecting meanwhile is for nothing.
         gc.disable()
         try:
-            importlib.import_module(self.module)
+            importlib.import_module(self._module)
         finally:
             gc.enable()
         # A collection in a child would write to every object, and so copy it.
@@ -91,7 +88,7 @@ class Program:
             _reset_signals()
             os.environ.clear()
             os.environ.update(environ)
-            sys.argv = [self.module, *self.argv]
+            sys.argv = [self._module]
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             status = self._run()
         except BaseException:
@@ -102,9 +99,9 @@ class Program:
 
     def _run(self) -> int:
         """What the interpreter does around a script."""
-        main: Main = sys.modules[self.module].main
+        serve: Callable[..., int] = sys.modules[self._module].serve
         try:
-            status = _as_status(main(self.argv, dict(os.environ)))
+            status = _as_status(serve(*self._arguments, dict(os.environ)))
         except SystemExit as leaving:
             status = _as_status(leaving.code)
         except BaseException:

@@ -11,7 +11,7 @@ from stoker.cli.parsers import Subparsers, settings_help
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.settings import Settings
-from stoker.settings.load import check_folders, load
+from stoker.settings.load import check_folders, load_with_origins
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -36,15 +36,16 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     from stoker.cli.program import Program
 
     leave_unsafe_path()
-    settings = load(settings_argv, os.environ)
+    loaded = load_with_origins(settings_argv, os.environ)
+    settings = loaded.settings
     check_folders(settings)
     make_folders(settings)
     logs.configure(settings, "launcher")
     setproctitle("stoker: launcher")
     return Launcher(
         settings,
-        Program("stoker.supervisor.__main__", settings_argv),
-        Program("stoker.frontend.__main__", settings_argv),
+        Program("stoker.supervisor.__main__", loaded),
+        Program("stoker.frontend.__main__", loaded),
         os.environ,
     ).run()
 

@@ -39,7 +39,7 @@ from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
-from stoker.settings import load as settings_load
+from stoker.settings.load import Loaded, load_with_origins
 from stoker.wire.arena import arena_folder, remove_arenas
 from stoker.wire.link import Link, new_frontend_id
 from stoker.wire.runtime_dir import frontend_address, prepare_folder
@@ -210,10 +210,20 @@ def allow_many_connections() -> None:
 
 
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    setproctitle(TITLE)
     try:
-        settings = settings_load.load(argv, environ)
-        configure(settings, process="frontend")
+        loaded = load_with_origins(argv, environ)
+    except (SettingsError, OSError) as error:
+        log.error("invalid configuration", error=str(error))
+        return ExitCode.CONFIG
+    return serve(loaded, environ)
+
+
+def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
+    """Until stopped; also where the launcher comes in, which has read the settings already."""
+    settings = loaded.settings
+    setproctitle(TITLE)
+    configure(settings, process="frontend")
+    try:
         prepare_folder(settings.runtime_dir)
         listeners = plan_listeners(settings)
         is_tls = any(listener.address.is_tls for listener in listeners)
@@ -237,8 +247,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
     notifier = Notifier(environ)
-    # The processes to be forked share what exists now, as long as nobody writes to it.
-    gc.collect()
+    # The processes to be forked share what exists now, as long as nobody writes to
+    # it, as a collection would.
     gc.freeze()
     # gunicorn would say READY as soon as it has sockets: too early.
     os.environ.pop("NOTIFY_SOCKET", None)

@@ -14,7 +14,7 @@ from stoker import logs
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
-from stoker.settings.load import load_with_origins
+from stoker.settings.load import Loaded, load_with_origins
 from stoker.supervisor.loop import Supervisor
 from stoker.wire.runtime_dir import FolderInUse
 
@@ -28,13 +28,18 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error.message}\n")
         return ExitCode.CONFIG
+    return serve(loaded, environ)
+
+
+def serve(loaded: Loaded, _environ: Mapping[str, str]) -> int:
+    """Until stopped; also where the launcher comes in, which has read the settings already."""
     logs.configure(loaded.settings, "supervisor")
     for note in loaded.notes:
         log.warning("settings", note=note)
     setproctitle.setproctitle("stoker: supervisor")
     os.umask(0o077)
     # What was imported lives as long as we do; and a request makes no cycles.
-    gc.collect()
+    # No collection: it writes to objects, and so takes copies of what a fork shares.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     try:

@@ -29,8 +29,7 @@ from pathlib import Path
 from setproctitle import setproctitle
 from stoker.notify import Notifier
 
-def main(argv, environ):
-    name, folder = argv[0], Path(argv[1])
+def serve(name, folder, environ):
     setproctitle(f"stoker_child.py {name}")
 
     def note(what):
@@ -80,7 +79,7 @@ launcher.ABORT_GRACE_S = min(launcher.ABORT_GRACE_S, watchdog_s)
 sys.path.append(str(folder))
 settings = load(sys.argv[3:], os.environ)
 logs.configure(settings, "launcher")
-programs = [Program("stoker_child", [name, str(folder)]) for name in ("supervisor", "frontend")]
+programs = [Program("stoker_child", name, folder) for name in ("supervisor", "frontend")]
 sys.exit(launcher.Launcher(settings, *programs, os.environ).run())
 """
 

@@ -26,10 +26,11 @@ def ignored_and_blocked():
         lines = dict(line.split(":", 1) for line in file)
     return [lines[name].strip() for name in ("SigBlk", "SigIgn", "SigCgt")]
 
-def main(argv, environ):
+def serve(*arguments_and_environ):
+    *arguments, environ = arguments_and_environ
     print(json.dumps({
-        "argv": list(argv),
-        "sys.argv": sys.argv,
+        "arguments": arguments,
+        "argv": sys.argv,
         "environ": dict(environ),
         "os.environ": dict(os.environ),
         "signals": ignored_and_blocked(),
@@ -56,7 +57,7 @@ pair = socket.socketpair()
 signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 with SignalQueue((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)):
-    program = Program("told", ["one", "two"])
+    program = Program("told", "one", 2)
     program.load()
     pid = program.fork({"PATH": "/bin", "ONLY": "this"})
     _, status = os.waitpid(pid, 0)
@@ -64,7 +65,7 @@ print(json.dumps({"pid": os.getpid(), "exit": os.waitstatus_to_exitcode(status)}
 """
 
 # The same by `exec`, for comparison.
-EXECUTED = "import sys; sys.path.append(sys.argv.pop(1)); import told; told.main(sys.argv[1:], {})"
+EXECUTED = "import sys; sys.path.append(sys.argv.pop(1)); import told; told.serve({})"
 
 
 def run(folder: Path, code: str, *argv: str) -> list[Any]:
@@ -89,11 +90,11 @@ def test_a_forked_program_begins_like_an_executed_one(tmp_path: Path) -> None:
     executed = f"import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n{EXECUTED}"
 
     told, parent = run(tmp_path, PARENT)
-    [wanted] = run(tmp_path, executed, "one", "two")
+    [wanted] = run(tmp_path, executed)
 
     assert parent["exit"] == 7
-    assert told["argv"] == ["one", "two"]
-    assert told["sys.argv"] == ["told", "one", "two"]
+    assert told["arguments"] == ["one", 2]
+    assert told["argv"] == ["told"]
     assert told["environ"] == told["os.environ"] == {"PATH": "/bin", "ONLY": "this"}
     assert told["signals"] == wanted["signals"]
     assert told["wakeup"] == -1
@@ -123,7 +124,7 @@ def test_however_a_program_ends_its_status_is_the_interpreters(
     """
     (tmp_path / "told.py").write_text(
         f"import atexit, json, signal, sys\n"
-        f"def main(argv, environ):\n"
+        f"def serve(*_):\n"
         f"    atexit.register(print, json.dumps('at exit'))\n"
         f"    {body}\n"
     )
@@ -143,7 +144,7 @@ def test_our_programs_are_imported_without_threads_and_open_files() -> None:
         from stoker.cli.program import Program
 
         for name in ("supervisor", "frontend"):
-            Program(f"stoker.{name}.__main__", []).load()
+            Program(f"stoker.{name}.__main__").load()
         print(json.dumps([
             len(os.listdir("/proc/self/task")),
             sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1],
@@ -170,7 +171,7 @@ def test_a_program_whose_parent_is_gone_already_does_not_begin(tmp_path: Path) -
         from stoker.cli import program
 
         sys.path.append(sys.argv[1])
-        told = program.Program("told", [])
+        told = program.Program("told")
         told.load()
         os.getppid = lambda: 1
         pid = told.fork({})
