@@ -53,6 +53,13 @@ class RawHttp:
         found, self._buffer = self._buffer[:size], self._buffer[size:]
         return found
 
+    def read_some(self) -> bytes:
+        """Whatever has come; waits for something."""
+        if not self._buffer:
+            self._more()
+        found, self._buffer = self._buffer, b""
+        return found
+
     def read_rest(self) -> bytes:
         with contextlib.suppress(EOFError):
             while True:

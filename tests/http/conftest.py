@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 import zmq
 from facts import DEADLINE_S, wait_until
 from raw_http import RawHttp
@@ -243,7 +243,7 @@ class RunningFrontend:
         wait_until(lambda: self.server.started and link.is_connected, "frontend is connected")
 
     def _run(self) -> None:
-        asyncio.run(self.server.serve(sockets=self.sockets))
+        uvloop.run(self.server.serve(sockets=self.sockets))
 
     def client(self, role: str = "inference") -> Client:
         where = self.ports[role]

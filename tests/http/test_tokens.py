@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-AUTHORIZATION = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+AUTHORIZATION = (
+    "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
+)
 AUTHENTICATION = (
     "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
 )
@@ -66,7 +68,9 @@ def test_the_file_is_as_the_peers_and_for_us_alone(guarded, keys):
     assert list(document) == ["management", "inference", "API"]
     assert list(document["management"]) == ["key", "expiration time"]
     assert list(document["API"]) == ["key"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z", document["inference"]["expiration time"])
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{6}Z", document["inference"]["expiration time"]
+    )
     assert 3000 < left_s <= 3600
     assert len({len(entry["key"]) for entry in document.values()}) == 1
     assert len(document["API"]["key"]) == 43
