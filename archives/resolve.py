@@ -29,7 +29,7 @@ from stoker.archives.members import BadMember, UnpackLimits, member_parts, unrea
 from stoker.archives.model_config import ModelConfig, read_model_config
 from stoker.archives.partial import clean_partials
 from stoker.archives.s3_signature import S3Credentials
-from stoker.errors import ArchiveNotFound, InvalidParameter, ManifestInvalid
+from stoker.errors import ArchiveElsewhere, ArchiveNotFound, InvalidParameter, ManifestInvalid
 from stoker.logs import get_logger
 from stoker.names import check_model_name, check_version
 
@@ -119,6 +119,7 @@ def resolve(
     places: ArchivePlaces,
     cache: ArchiveCache,
     *,
+    may_fetch: bool = True,
     progress: Progress = lambda done, total: None,
     should_stop: Callable[[], bool] = lambda: False,
     environment: Mapping[str, str] | None = None,
@@ -129,6 +130,8 @@ def resolve(
     error none is.
 
     Args:
+        may_fetch: False when there is no time for a download now: one that
+            would be needed is `ArchiveElsewhere`.
         progress: Told (bytes, total or None) of a download, at most once a
             second and at its end.  Called in this thread.
         should_stop: Asked all along; True ends it with the step's error.
@@ -147,7 +150,15 @@ def resolve(
         return _without_archive(request, runtime)
     try:
         return _with_archive(
-            request, runtime, request.url, places, cache, progress, should_stop, environment
+            request,
+            runtime,
+            request.url,
+            places,
+            cache,
+            may_fetch,
+            progress,
+            should_stop,
+            environment,
         )
     except OSError as error:
         raise unreadable(request.url, f"the disk says: {error.strerror}") from None
@@ -159,6 +170,7 @@ def _with_archive(
     url: str,
     places: ArchivePlaces,
     cache: ArchiveCache,
+    may_fetch: bool,
     progress: Progress,
     should_stop: Callable[[], bool],
     environment: Mapping[str, str] | None,
@@ -170,6 +182,8 @@ def _with_archive(
     if copy is None:
         if isinstance(location, ArchiveNotFound):
             raise location
+        if isinstance(location, Remote) and not may_fetch:
+            raise ArchiveElsewhere("The archive is not here; it must be fetched.", url=url)
         copy = _obtain(request, location, places, cache, progress, should_stop, environment)
     try:
         return _read(request, runtime, copy.path, copy.sha256)

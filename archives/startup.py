@@ -29,6 +29,11 @@ class StartupModel(NamedTuple):
     model: str | None
     default_model: str
 
+    @property
+    def key(self) -> str:
+        """Names this item among the items of one start and of the next."""
+        return f"{self.model or ''}={self.url}"
+
 
 def startup_names(model_store: Path | None, load_models: Sequence[str]) -> list[StartupModel]:
     """Expand `load_models` in order; `all` stands for everything in the store, by name.

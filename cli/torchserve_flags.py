@@ -84,8 +84,8 @@ def parse(argv: Sequence[str], program: str) -> tuple[argparse.Namespace, list[s
 
 
 def settings_argv(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
-    """The flags for `stoker serve`, which read a file as the peer reads it."""
-    argv = ["--lenient-config", "true"]
+    """The flags for `stoker serve`, which reads a file and writes snapshots as the peer does."""
+    argv = ["--lenient-config", "true", "--config-snapshots", "true"]
     for name, flag in _VALUED:
         if (value := getattr(options, name)) is not None:
             argv += [flag, value]

@@ -52,10 +52,10 @@ class ArchiveSource:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
         self._is_stopping = threading.Event()
 
-    async def obtain(self, request: ArchiveRequest) -> ResolvedArchive:
+    async def obtain(self, request: ArchiveRequest, *, may_fetch: bool = True) -> ResolvedArchive:
         """Find, fetch, unpack and read.  Raises what `archives.resolve.resolve` raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._resolve, request)
+        return await loop.run_in_executor(self._threads, self._resolve, request, may_fetch)
 
     def release(self, archive: ResolvedArchive) -> None:
         """The version is gone; its unpacked copy may be pruned."""
@@ -73,7 +73,7 @@ class ArchiveSource:
         self._is_stopping.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _resolve(self, request: ArchiveRequest) -> ResolvedArchive:
+    def _resolve(self, request: ArchiveRequest, may_fetch: bool) -> ResolvedArchive:
         def progress(done_bytes: int, total_bytes: int | None) -> None:
             log.info("downloading", url=request.url, bytes=done_bytes, of=total_bytes)
 
@@ -81,6 +81,7 @@ class ArchiveSource:
             request,
             self._places,
             self._cache,
+            may_fetch=may_fetch,
             progress=progress,
             should_stop=self._is_stopping.is_set,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from stoker.errors import InvalidParameter
@@ -31,6 +32,15 @@ class Arguments:
         if type(value) is not kind:
             raise InvalidParameter(f"Parameter {name} must be {kind.__name__}.", parameter=name)
         return value
+
+    def stated(self, names: Sequence[str]) -> dict[str, str | int | float | bool]:
+        """Of these, the ones that say something; what cannot mean anything is left out."""
+        found = {name: self._values.get(name) for name in names}
+        return {
+            name: value
+            for name, value in found.items()
+            if isinstance(value, (str, int, float)) and value is not False
+        }
 
     def flag(self, name: str) -> bool:
         return self._values.get(name) is True

@@ -14,28 +14,41 @@
     statistics   -                            -> numbers               (`statistics.py`)
 
 `?` may be None.  Verbs know no dialect: texts, defaults and units are the
-listener's.  Fetching and unpacking run in threads; everything else is
-decided at once.
+listener's.  What only asks is answered at once.  What changes something is
+durable first (`journal.py`), then done, then answered; fetching and unpacking
+run in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
-from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
+from stoker.archives.resolve import ArchiveRequest
 from stoker.clock import Clock
-from stoker.errors import Internal, InvalidParameter, LoadFailed, StokerError, TooManyRequests
+from stoker.errors import (
+    Internal,
+    InvalidParameter,
+    LoadFailed,
+    ShuttingDown,
+    StokerError,
+    TooManyRequests,
+)
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
+from stoker.supervisor.calls import Caller, WaitingCall
 from stoker.supervisor.descriptions import Describer
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
-from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
+from stoker.supervisor.journal import Journal
+from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
+from stoker.supervisor.restoring import Restoring
+from stoker.supervisor.served import Served
 from stoker.supervisor.statistics import statistics
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
@@ -44,25 +57,12 @@ log = get_logger("control")
 
 #: Registrations under way at once; each may hold a thread for a download.
 MAX_REGISTRATIONS: Final = 64
-#: A synchronous call waits for loading and a little more; draining may take longer.
-SETTLE_GRACE_S: Final = 30.0
+#: Changes of any kind that may be under way.
+MAX_CHANGES: Final = 512
+#: A synchronous call waits for loading; draining may take longer.
 MAX_WAIT_S: Final = 3600.0
 
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Where a result goes."""
-
-    identity: bytes
-    call_id: int
-
-
-@dataclass(slots=True)
-class WaitingCall:
-    """A call whose result comes later; `value` is merged with the engine's outcome."""
-
-    caller: Caller | None
-    value: dict[str, Any] = field(default_factory=dict)
+Value = dict[str, Any]
 
 
 class Control:
@@ -80,56 +80,96 @@ class Control:
         engine: Engine,
         places: DevicePlaces,
         clock: Clock,
-        answer: Callable[[Caller, dict[str, Any] | StokerError], None],
+        journal: Journal,
+        answer: Callable[[Caller, Value | StokerError], None],
         end_turn: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._places = places
         self._clock = clock
+        self._journal = journal
         self._answer = answer
         self._end_turn = end_turn
-        #: Names, in order; they stay when their models go (`/invocations`).
-        self._loaded_at_start: list[str] = []
-        self._describer = Describer(engine, places, settings, self._loaded_at_start)
         self._archives = ArchiveSource(settings)
+        self._registrations = Registrations(
+            settings, engine, places, clock, self._archives, journal
+        )
+        self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
         self._tasks: set[asyncio.Task[None]] = set()
-        #: Archives in use, until the last worker of their version is gone.
-        self._held: dict[VersionSpec, ResolvedArchive] = {}
-        self._verbs: Final[dict[str, Callable[[Arguments, Caller], dict[str, Any] | None]]] = {
-            "register": self._register,
-            "scale": self._scale,
+        self._registering = 0
+        self._questions: Final[dict[str, Callable[[Arguments], Value]]] = {
             "describe": self._describe,
-            "unregister": self._unregister,
-            "set_default": self._set_default,
             "list": self._list,
             "health": self._health,
             "startup_models": self._startup_models,
             "statistics": self._statistics,
+        }
+        #: None when the answer comes later.
+        self._changes: Final[
+            dict[str, Callable[[Arguments, Caller], Coroutine[Any, Any, Value | None]]]
+        ] = {
+            "register": self._register,
+            "scale": self._scale,
+            "unregister": self._unregister,
+            "set_default": self._set_default,
         }
 
     # -- in and out -----------------------------------------------------------
 
     def call(self, caller: Caller, verb: str, arguments: dict[str, Any]) -> None:
         """Answer a call now, or see to it that it is answered later."""
-        handle = self._verbs.get(verb)
         try:
-            if handle is None:
+            if (question := self._questions.get(verb)) is not None:
+                self._answer(caller, question(Arguments(arguments)))
+            elif (change := self._changes.get(verb)) is not None:
+                if len(self._tasks) >= MAX_CHANGES:
+                    raise TooManyRequests("Too many changes are under way; try again later.")
+                self._begin(self._carry_out(verb, change(Arguments(arguments), caller), caller))
+            else:
                 raise InvalidParameter(f"There is no verb {verb!r}.", parameter="verb")
-            value = handle(Arguments(arguments), caller)
         except StokerError as error:
             self._answer(caller, error)
         except Exception:
             log.exception("verb failed", verb=verb)
             self._answer(caller, Internal("The supervisor could not do that; see its log."))
-        else:
-            if value is not None:
-                self._answer(caller, value)
 
-    def resolve(self, call: WaitingCall, outcome: dict[str, Any] | StokerError) -> None:
+    async def _carry_out(
+        self, verb: str, change: Coroutine[Any, Any, Value | None], caller: Caller
+    ) -> None:
+        outcome: Value | StokerError | None
+        try:
+            outcome = await change
+        except StokerError as error:
+            outcome = error
+        except Exception:
+            log.exception("verb failed", verb=verb)
+            outcome = Internal("The supervisor could not do that; see its log.")
+        if outcome is not None:
+            self._answer(caller, outcome)
+        self._end_turn()
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def resolve(self, call: WaitingCall, outcome: Value | StokerError) -> None:
         """The engine says how a waiting call ended."""
-        if call.caller is None:
-            return
+        if call.registers is not None:
+            self._begin(self._conclude(call, outcome))
+        else:
+            self._answer_waiting(call, outcome)
+
+    async def _conclude(self, call: WaitingCall, outcome: Value | StokerError) -> None:
+        try:
+            await self._registrations.conclude(call, outcome)
+        except StokerError as error:
+            outcome = error
+        self._answer_waiting(call, outcome)
+        self._end_turn()
+
+    def _answer_waiting(self, call: WaitingCall, outcome: Value | StokerError) -> None:
         if isinstance(outcome, LoadFailed):
             details = outcome.details
             details["log"] = log_name(details["model"], details["version"])
@@ -139,10 +179,26 @@ class Control:
             self._answer(call.caller, {**call.value, **outcome})
 
     def release(self, spec: VersionSpec) -> None:
-        """A version is gone with all its workers: its archive is not needed any more."""
-        archive = self._held.pop(spec, None)
-        if archive is not None:
-            self._archives.release(archive)
+        """A version is gone with all its workers."""
+        self._registrations.release(spec)
+
+    async def start(self, *, goes_on: bool, keep_aside: Callable[[str], Path]) -> None:
+        """Serve what is stored and what the configuration names.
+
+        Raises:
+            SettingsError: What the configuration names cannot be.
+        """
+        await Restoring(
+            self._settings,
+            self._places,
+            self._archives,
+            self._journal,
+            self._registrations,
+            goes_on=goes_on,
+            keep_aside=keep_aside,
+            begin=self._begin,
+            end_turn=self._end_turn,
+        ).run()
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -150,10 +206,10 @@ class Control:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._archives.close()
 
-    # -- register -------------------------------------------------------------
+    # -- changes --------------------------------------------------------------
 
-    def _register(self, arguments: Arguments, caller: Caller) -> None:
-        if len(self._tasks) >= MAX_REGISTRATIONS:
+    async def _register(self, arguments: Arguments, caller: Caller) -> Value | None:
+        if self._registering >= MAX_REGISTRATIONS:
             raise TooManyRequests("Too many registrations are under way; try again later.")
         request = ArchiveRequest(
             url=arguments.optional("url", str),
@@ -164,19 +220,9 @@ class Control:
             s3_sse_kms=arguments.flag("s3_sse_kms"),
             default_handler=self._settings.default_service_handler,
         )
-        self._start(self._register_archive(request, arguments, caller))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _register_archive(
-        self, request: ArchiveRequest, arguments: Arguments, caller: Caller
-    ) -> None:
+        self._registering += 1
         try:
-            archive = await self._archives.obtain(request)
-            value = self._add(archive, arguments, caller)
+            return await self._registrations.register(request, arguments, caller)
         except StokerError as error:
             log.warning(
                 "registration refused",
@@ -184,84 +230,13 @@ class Control:
                 reason=error.message,
                 why=error.details.get("reason"),
             )
-            self._answer(caller, error)
-        except Exception:
-            log.exception("registration failed", url=request.url)
-            self._answer(caller, Internal("The registration failed; see the supervisor's log."))
-        else:
-            if value is not None:
-                self._answer(caller, value)
-        self._end_turn()
-
-    def _add(
-        self, archive: ResolvedArchive, arguments: Arguments, caller: Caller | None
-    ) -> dict[str, Any] | None:
-        """Put a version into the registry and staff it; None when the answer comes later."""
-        is_startup = caller is None
-        for warning in archive.warnings:
-            log.warning("archive has a flaw", model=archive.model, flaw=warning)
-        try:
-            spec = build_spec(archive, arguments, self._settings, self._places, is_startup)
-            if is_startup:
-                min_workers, max_workers = startup_workers(archive, self._settings, self._places)
-            else:
-                min_workers, max_workers = initial_workers(archive, arguments, self._settings)
-            self._engine.register(spec)
-        except BaseException:
-            self._archives.release(archive)
             raise
-        self._held[spec] = archive
-        if is_startup and spec.model not in self._loaded_at_start:
-            self._loaded_at_start.append(spec.model)
-        value: dict[str, Any] = {
-            "model": spec.model,
-            "version": spec.version,
-            "workers": min_workers,
-            "outcome": "registered",
-        }
-        if not max_workers:
-            return value
-        is_synchronous = arguments.flag("synchronous") and not is_startup
-        self._engine.scale(
-            spec.key,
-            min_workers,
-            max_workers,
-            self._clock.now(),
-            call=WaitingCall(caller, value) if is_synchronous else None,
-            wait_s=spec.startup_timeout_s + SETTLE_GRACE_S,
-            is_registration=is_synchronous,
-        )
-        return None if is_synchronous else {**value, "outcome": "scheduled"}
+        finally:
+            self._registering -= 1
 
-    async def load_at_startup(self) -> None:
-        """`load_models`, one after the other; one that fails is logged and left out.
-
-        Raises:
-            SettingsError: `load_models=all` without a model store.
-        """
-        arguments = Arguments({})
-        for model in self._archives.startup_models():
-            request = ArchiveRequest(
-                url=model.url,
-                model=model.model,
-                default_model=model.default_model,
-                default_handler=self._settings.default_service_handler,
-            )
-            try:
-                self._add(await self._archives.obtain(request), arguments, None)
-            except StokerError as error:
-                why = error.details.get("reason")
-                log.error("startup model left out", url=model.url, reason=error.message, why=why)
-            except Exception:
-                log.exception("startup model left out", url=model.url)
-            self._end_turn()
-
-    # -- the other verbs ------------------------------------------------------
-
-    def _scale(self, arguments: Arguments, caller: Caller) -> dict[str, Any] | None:
-        served = self._engine.registry.find(
-            arguments.required("model", str), arguments.optional("version", str)
-        )
+    async def _scale(self, arguments: Arguments, caller: Caller) -> Value | None:
+        model, version = arguments.required("model", str), arguments.optional("version", str)
+        key = self._engine.registry.find(model, version).spec.key
         min_workers = arguments.required("min_workers", int)
         max_workers = arguments.required("max_workers", int)
         if min_workers < 0 or max_workers < min_workers:
@@ -271,19 +246,64 @@ class Control:
         drain_s = arguments.seconds("drain_timeout_s")
         is_synchronous = arguments.flag("synchronous")
         value = {"min_workers": min_workers, "outcome": "scheduled"}
-        wait_s = served.spec.startup_timeout_s + SETTLE_GRACE_S
-        self._engine.scale(
-            served.spec.key,
-            min_workers,
-            max_workers,
-            self._clock.now(),
-            drain_s=drain_s,
-            call=WaitingCall(caller, value) if is_synchronous else None,
-            wait_s=MAX_WAIT_S if drain_s is None else min(MAX_WAIT_S, wait_s + drain_s),
-        )
-        return None if is_synchronous else value
+        if self._registrations.is_absent(key):
+            await self._registrations.bring_back(key)
+        async with self._journal.changing() as state:
+            served = self._find(*key)
+            await self._registrations.settle(state, key)
+            await self._journal.write(state.scaling(key, min_workers, max_workers))
+            wait_s = served.spec.startup_timeout_s + SETTLE_GRACE_S
+            with suppress(ShuttingDown):  # it is kept, and that counts
+                self._engine.scale(
+                    key,
+                    min_workers,
+                    max_workers,
+                    self._clock.now(),
+                    drain_s=drain_s,
+                    call=WaitingCall(caller, value) if is_synchronous else None,
+                    wait_s=MAX_WAIT_S if drain_s is None else min(MAX_WAIT_S, wait_s + drain_s),
+                )
+                return None if is_synchronous else value
+            return value
 
-    def _describe(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
+    async def _unregister(self, arguments: Arguments, caller: Caller) -> Value | None:
+        model, version = arguments.required("model", str), arguments.optional("version", str)
+        async with self._journal.changing() as state:
+            self._find(model, version)
+            key = self._engine.registry.check_removable(model, version).spec.key
+            await self._journal.write(state.unregistering(key))
+            self._registrations.forget(key)
+            value = {"model": key.model, "version": key.version}
+            if self._engine.is_stopping:
+                return value
+            self._engine.unregister(
+                key.model,
+                key.version,
+                self._clock.now(),
+                WaitingCall(caller, value),
+                self._settings.unregister_model_timeout,
+            )
+        return None
+
+    async def _set_default(self, arguments: Arguments, caller: Caller) -> Value:
+        key = VersionKey(arguments.required("model", str), arguments.required("version", str))
+        async with self._journal.changing() as state:
+            self._find(*key)
+            await self._registrations.settle(state, key)
+            await self._journal.write(state.making_default(key))
+            self._registrations.make_default(key)
+        log.info("default version set", model=key.model, version=key.version)
+        return {"model": key.model, "version": key.version}
+
+    def _find(self, model: str, version: str | None) -> Served:
+        """Raises ModelNotFound, VersionNotFound, ShuttingDown."""
+        if self._engine.is_stopping:
+            raise ShuttingDown("The server is stopping.")
+        return self._engine.registry.find(model, version)
+
+    # -- questions ------------------------------------------------------------
+
+    def _describe(self, arguments: Arguments) -> Value:
         model = arguments.required("model", str)
         registry = self._engine.registry
         if arguments.flag("all"):
@@ -292,27 +312,7 @@ class Control:
             versions = [registry.find(model, arguments.optional("version", str))]
         return {"versions": self._describer.describe(versions, self._clock.now())}
 
-    def _unregister(self, arguments: Arguments, caller: Caller) -> None:
-        model = arguments.required("model", str)
-        version = arguments.optional("version", str)
-        served = self._engine.registry.check_removable(model, version)
-        key = served.spec.key
-        call = WaitingCall(caller, {"model": key.model, "version": key.version})
-        self._engine.unregister(
-            key.model,
-            key.version,
-            self._clock.now(),
-            call,
-            self._settings.unregister_model_timeout,
-        )
-
-    def _set_default(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
-        key = VersionKey(arguments.required("model", str), arguments.required("version", str))
-        self._engine.registry.set_default(*key)
-        log.info("default version set", model=key.model, version=key.version)
-        return {"model": key.model, "version": key.version}
-
-    def _list(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
+    def _list(self, arguments: Arguments) -> Value:
         limit, offset = arguments.required("limit", int), arguments.required("offset", int)
         registry = self._engine.registry
         names = registry.names()
@@ -322,7 +322,7 @@ class Control:
             models.append({"model": name, "version": spec.version, "url": spec.shown["url"]})
         return {"total": len(names), "models": models}
 
-    def _health(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
+    def _health(self, arguments: Arguments) -> Value:
         now = self._clock.now()
         registry = self._engine.registry
         models = {name: registry.find(name).crew.is_healthy(now) for name in registry.names()}
@@ -332,8 +332,8 @@ class Control:
             "models": models,
         }
 
-    def _startup_models(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
-        return {"models": self._loaded_at_start}
+    def _startup_models(self, arguments: Arguments) -> Value:
+        return {"models": self._registrations.loaded_at_start}
 
-    def _statistics(self, arguments: Arguments, caller: Caller) -> dict[str, Any]:
+    def _statistics(self, arguments: Arguments) -> Value:
         return statistics(self._engine, self._clock.now())

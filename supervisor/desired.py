@@ -125,6 +125,8 @@ class DesiredState:
 
     def scaling(self, key: VersionKey, min_workers: int, max_workers: int) -> list[Edit]:
         known = self.versions[key]
+        if (known.min_workers, known.max_workers) == (min_workers, max_workers):
+            return []
         return [PutVersion(replace(known, min_workers=min_workers, max_workers=max_workers))]
 
     def unregistering(self, key: VersionKey) -> list[Edit]:
@@ -140,7 +142,7 @@ class DesiredState:
         return edits
 
     def making_default(self, key: VersionKey) -> list[Edit]:
-        return [PutDefault(key.model, key.version)]
+        return [] if self.is_default(key) else [PutDefault(key.model, key.version)]
 
     def edits(self) -> list[Edit]:
         """What makes an empty state this one."""
@@ -170,6 +172,10 @@ class DesiredState:
                     self.facts[name] = value
 
     # -- questions ------------------------------------------------------------
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.versions and not self.items
 
     def is_default(self, key: VersionKey) -> bool:
         return self.defaults.get(key.model) == key.version

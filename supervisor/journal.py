@@ -25,13 +25,15 @@ from typing import Final
 from stoker.errors import StateNotWritten
 from stoker.logs import get_logger
 from stoker.supervisor.desired import DesiredState, Edit
-from stoker.supervisor.journal_file import JournalFile
+from stoker.supervisor.journal_file import JournalFile, StateRefused
 
 log = get_logger("journal")
 
 #: A disk that takes longer fails the call; what it was about to do is undone
 #: as soon as the disk answers.
 WRITE_DEADLINE_S: Final = 30.0
+#: A stop does not wait longer for it.
+CLOSE_DEADLINE_S: Final = 5.0
 #: Changes that may wait for their turn.
 MAX_WAITING: Final = 256
 
@@ -51,6 +53,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._with_next: list[Edit] = []
         #: A write that did not return in time and may still happen.
         self._late: asyncio.Future[None] | None = None
 
@@ -58,6 +61,10 @@ class Journal:
         """Take over what the file says.  Raises StateRefused, StateNotWritten."""
         self.state = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)
         return self.state
+
+    def add_to_next_write(self, edit: Edit) -> None:
+        """Nothing that is worth a write of its own."""
+        self._with_next.append(edit)
 
     @asynccontextmanager
     async def changing(self) -> AsyncIterator[DesiredState]:
@@ -80,12 +87,13 @@ class Journal:
         Raises:
             StateNotWritten: Nothing was changed.
         """
+        edits = [*self._with_next, *edits]
         if not edits:
             return
         if self._late is not None:
             raise _late_error()
         loop = asyncio.get_running_loop()
-        written = loop.run_in_executor(self._thread, self._write, list(edits))
+        written = loop.run_in_executor(self._thread, self._write, edits)
         done, _ = await asyncio.wait({written}, timeout=WRITE_DEADLINE_S)
         if not done:
             log.error("state not written, the disk does not answer", waited_s=WRITE_DEADLINE_S)
@@ -95,6 +103,7 @@ class Journal:
         if error is not None:
             log.error("state not written", reason=str(error))
             raise error
+        self._with_next.clear()
         self.state.apply(edits)
 
     async def copy_to(self, path: Path) -> None:
@@ -106,7 +115,8 @@ class Journal:
     async def close(self) -> None:
         if self._late is not None:
             self._late.cancel()
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        closed = asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        await asyncio.wait({closed}, timeout=CLOSE_DEADLINE_S)
         self._thread.shutdown(wait=False)
 
     async def _undo(self, written: asyncio.Future[None]) -> None:
@@ -131,7 +141,13 @@ class Journal:
         return self._opened().read()
 
     def _write(self, edits: Sequence[Edit]) -> None:
-        self._opened().write(edits)
+        try:
+            self._opened().write(edits)
+        except StateRefused as refused:
+            raise StateNotWritten(
+                f"The state of the server cannot be written ({refused.reason}).",
+                reason=refused.reason,
+            ) from None
 
     def _close(self) -> None:
         if self._file is not None:

@@ -114,6 +114,9 @@ class JournalFile:
             )
         try:
             with _told_apart():
+                # Nobody else is to use it, so it needs no shared memory: even
+                # on a full disk it can be opened and read.
+                self._pragma("locking_mode", "EXCLUSIVE")
                 layout = self._check()
                 self._set_up(is_durable)
                 self._migrate(layout)
@@ -227,8 +230,8 @@ class JournalFile:
         return layout
 
     def _set_up(self, is_durable: bool) -> None:
-        # Where the folder cannot do shared memory SQLite stays with its
-        # rollback journal, which is as durable and a little slower.
+        # Where that cannot be SQLite stays with its rollback journal, which is
+        # as durable and a little slower.
         self._pragma("journal_mode", "WAL")
         self._pragma("synchronous", "FULL" if is_durable else "OFF")
 

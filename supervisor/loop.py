@@ -24,13 +24,16 @@ from stoker.logs import get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.supervisor import actions as a
-from stoker.supervisor.control import Caller, Control
+from stoker.supervisor.calls import Caller
+from stoker.supervisor.control import Control
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import discover
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.fleet import Fleet
 from stoker.supervisor.frontend_port import FrontendPort
 from stoker.supervisor.guarding import guarded
+from stoker.supervisor.journal_place import JournalPlace
+from stoker.supervisor.launches import launch_id
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
 from stoker.wire import frames as f
@@ -74,9 +77,7 @@ class Supervisor:
         self._loop = loop
         become_subreaper()
         raise_descriptor_limit()
-        self._fleet = Fleet(
-            settings, self.engine, self._places, self._clock, loop, self._end_turn
-        )
+        self._fleet = Fleet(settings, self.engine, self._places, self._clock, loop, self._end_turn)
         self._frontend_port = FrontendPort(
             loop,
             frontend_address(settings.runtime_dir),
@@ -84,15 +85,23 @@ class Supervisor:
             self._end_turn,
             self._lose_frontend,
         )
+        place = JournalPlace(settings, launch_id(os.environ))
+        journal = await place.open()
         self._control = Control(
-            settings, self.engine, self._places, self._clock, self._answer_call, self._end_turn
+            settings,
+            self.engine,
+            self._places,
+            self._clock,
+            journal,
+            self._answer_call,
+            self._end_turn,
         )
         self._performers = self._who_performs()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
-            await self._control.load_at_startup()
+            await self._control.start(goes_on=place.goes_on, keep_aside=place.keep_aside)
             self._is_serving = True
             self._tick()
             self._notifier.ready("serving")
@@ -102,6 +111,8 @@ class Supervisor:
         finally:
             self._notifier.stopping()
             await self._control.close()
+            await journal.close()
+            place.close()
             await self._fleet.close()
             self._frontend_port.close()
             lock.release()

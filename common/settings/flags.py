@@ -22,7 +22,10 @@ _PEER_FLAGS: Final = {
     "--ppath": "plugins_path",
 }
 #: The peer's flags about its own way of starting; nothing is left to do.
-_EMPTY_FLAGS: Final = ("--start", "--foreground", "--ncs", "--no-config-snapshots")
+_EMPTY_FLAGS: Final = ("--start", "--foreground")
+#: The peer's flag for neither writing nor restoring snapshots, and what it sets.
+_NO_SNAPSHOT_FLAGS: Final = ("--ncs", "--no-config-snapshots")
+_NO_SNAPSHOTS: Final = (("config_snapshots", "false"), ("restore_state", "off"))
 
 
 @dataclass(slots=True)
@@ -50,7 +53,9 @@ def split_flags(argv: Sequence[str]) -> Flags:
         flag, has_value, value = rest.pop(0).partition("=")
         if flag in _EMPTY_FLAGS and not has_value:
             continue
-        if flag == CONFIG:
+        if flag in _NO_SNAPSHOT_FLAGS and not has_value:
+            found.values += [(KNOWN[name], text, flag) for name, text in _NO_SNAPSHOTS]
+        elif flag == CONFIG:
             found.config = value if has_value else _next_value(flag, rest)
         elif flag == PEER_CONFIG:
             found.peer_config = value if has_value else _next_value(flag, rest)

@@ -19,7 +19,8 @@ from stoker.settings.names import nearest_name, unknown_setting
 from stoker.settings.origins import Origin
 from stoker.settings.values import parse_as_peer, parse_text, parse_value
 
-MAX_FILE_BYTES: Final = 1024 * 1024
+#: Room for a snapshot of ten thousand models.
+MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 #: Keys that the peer writes into its snapshot files beside the settings.
 _SNAPSHOT_KEYS: Final = ("tsConfigFile", "NUM_WORKERS", "version")
 #: Variables that are ours and not settings.
@@ -60,8 +61,11 @@ class Gathering:
         except SettingsError as error:
             where = f"{path}:{error.details['line']}"
             raise SettingsError(f"{where}: {error.message}", source=where) from None
+        has_snapshot = any(entry.key == "model_snapshot" for entry in entries)
         for entry in entries:
-            if entry.key not in _SNAPSHOT_KEYS:
+            if entry.key == "load_models" and has_snapshot:
+                self.notes.append(f"{path}:{entry.line}: model_snapshot stands for load_models")
+            elif entry.key not in _SNAPSHOT_KEYS:
                 self._take_entry(entry.key, entry.value, Origin("file", str(path), entry.line))
 
     def _take_entry(self, key: str, value: Any, origin: Origin) -> None:

@@ -75,7 +75,18 @@ class Settings:
         (), "Models to register at start: `all`, or [name=]location items."
     )
     models: str = peer("", "JSON with per-model worker counts and timeouts.", peer_env="-")
-    model_snapshot: str = later("", "JSON written by the peer's snapshots.", peer_env="-")
+    model_snapshot: str = peer(
+        "", "JSON of a snapshot file: the models to serve instead of the stored ones.", peer_env="-"
+    )
+    restore_state: str = setting(
+        "on",
+        "Serve again what was served before a stop or a crash: on; off, and keep nothing for "
+        "the next start; or clean, which puts what is stored aside first.",
+        choices=("on", "off", "clean"),
+    )
+    config_snapshots: bool = setting(
+        False, "Write TorchServe's snapshot files, into `config` in log_dir."
+    )
     allowed_urls: tuple[str, ...] = peer(
         (), "Regular expressions; a remote archive must match one of them.", is_pattern=True
     )

@@ -189,7 +189,7 @@ def test_a_new_supervisor_serves_bodies_of_a_frontend_that_stayed(start_server, 
     server.supervisor.kill()
     server.wait_logged("frontend joined", count=2)
     until(server.is_answering, "it serves again")
-    server.register("digest", "digest:handle")
+    until(lambda: server.predict("digest").status == 200, "the model is back")
     body = pattern(2, MIB)
 
     assert server.predict("digest", body).text == told(body)

@@ -218,6 +218,7 @@ def test_the_peers_flags_are_understood(tmp_path):
 
     assert loaded.settings.load_models == ("a=a.mar", "b.mar")
     assert loaded.settings.disable_token_authorization
+    assert (loaded.settings.restore_state, loaded.settings.config_snapshots) == ("off", False)
     assert Path(file) == loaded.config_file
     assert loaded.notes[:1] == ("understood but without effect: vmargs, plugins_path",)
 
@@ -437,6 +438,20 @@ def test_a_snapshot_of_the_peer_is_readable(tmp_path):
     assert load([], {}).job_queue_size == 3
 
 
+def test_a_snapshot_stands_for_the_load_models_it_was_written_with(tmp_path):
+    """
+    The peer ignores them, too (9.5): what was unregistered since must not come back.
+    """
+    (tmp_path / "config.properties").write_text('load_models=all\nmodel_snapshot={"models":{}}\n')
+
+    loaded = load_with_origins([], {})
+    named = load_with_origins(["--models", "b.mar"], {})
+
+    assert loaded.settings.load_models == ()
+    assert loaded.notes == ("config.properties:1: model_snapshot stands for load_models",)
+    assert named.settings.load_models == ("b.mar",)
+
+
 def test_a_secret_is_never_part_of_a_refusal(tmp_path):
     """
     Refusals end up in logs.
@@ -450,7 +465,7 @@ def test_a_huge_file_is_not_read(tmp_path):
     """
     Every input has a limit.
     """
-    (tmp_path / "config.properties").write_bytes(b"#" * (1024 * 1024 + 1))
+    (tmp_path / "config.properties").write_bytes(b"#" * (8 * 1024 * 1024 + 1))
 
     assert "larger than" in refusal()
 

@@ -1,0 +1,29 @@
+"""Management calls on their way: who asked, and what the answer will hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from stoker.supervisor.desired import DesiredVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a result goes."""
+
+    identity: bytes
+    call_id: int
+
+
+@dataclass(slots=True)
+class WaitingCall:
+    """A call whose result comes later; `value` is merged with the engine's outcome.
+
+    Attributes:
+        registers: The version that becomes durable when the call succeeds.
+    """
+
+    caller: Caller
+    value: dict[str, Any] = field(default_factory=dict)
+    registers: DesiredVersion | None = None

@@ -1,0 +1,352 @@
+"""Registered versions with their archives, and how far each is durable.
+
+    register, asynchronous    archive -> journal -> engine -> answer
+    register, synchronous     archive -> engine -> workers ready -> journal -> answer
+    restored at the start     journal -> archive -> engine
+
+A synchronous registration is all or nothing, so its row is written when its
+workers are ready: killed before that, the next start shows nothing of it.  A
+call that builds on such a version (scale, set-default) makes it durable first.
+
+A version whose archive cannot be had is served without one: it is FAILED, it
+says why, and it is tried again when somebody scales it.
+
+Source: contracts/torchserve.md 3.1 and 9.5; issue "TorchServe's whole REST contract", point 4.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Final
+
+from stoker.archives.manifest import DEFAULT_RUNTIME
+from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
+from stoker.clock import Clock
+from stoker.errors import InvalidParameter, ShuttingDown, StateNotWritten, StokerError
+from stoker.logs import get_logger
+from stoker.settings import Settings
+from stoker.supervisor.archive_source import ArchiveSource
+from stoker.supervisor.arguments import Arguments
+from stoker.supervisor.calls import Caller, WaitingCall
+from stoker.supervisor.desired import DesiredState, DesiredVersion, Edit, Plain, PutDefault
+from stoker.supervisor.device_places import DevicePlaces
+from stoker.supervisor.engine import Engine
+from stoker.supervisor.journal import Journal
+from stoker.supervisor.specs import build_spec, initial_workers
+from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
+
+log = get_logger("control")
+
+#: What of a register call is kept; the rest is kept elsewhere (names, worker
+#: counts) or is about the call alone.
+KEPT_ARGUMENTS: Final = (
+    "url",
+    "handler",
+    "runtime",
+    "batch_size",
+    "max_batch_delay_s",
+    "response_timeout_s",
+    "startup_timeout_s",
+    "s3_sse_kms",
+)
+MAX_KEPT_CHARACTERS: Final = 64 * 1024
+#: A synchronous call waits for loading and a little more.
+SETTLE_GRACE_S: Final = 30.0
+
+
+class Registrations:
+    """Puts versions into the engine and the journal, and keeps their archives in use."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        places: DevicePlaces,
+        clock: Clock,
+        archives: ArchiveSource,
+        journal: Journal,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._places = places
+        self._clock = clock
+        self._archives = archives
+        self._journal = journal
+        #: Archives in use, until the last worker of their version is gone.
+        self._held: dict[VersionSpec, ResolvedArchive] = {}
+        #: Served, and not in the journal (yet).
+        self._unsettled: dict[VersionKey, DesiredVersion] = {}
+        #: Served without their archives.
+        self._absent: dict[VersionKey, DesiredVersion] = {}
+        #: Names, in order; they stay when their models go (`/invocations`).
+        self.loaded_at_start: list[str] = []
+
+    # -- calls ----------------------------------------------------------------
+
+    async def register(
+        self, request: ArchiveRequest, arguments: Arguments, caller: Caller
+    ) -> dict[str, Any] | None:
+        """Carry out a register call; None when the answer comes later.
+
+        Raises:
+            StokerError: Nothing is registered.
+        """
+        asked = kept_arguments(arguments)
+        archive = await self._archives.obtain(request)
+        spec: VersionSpec | None = None
+        try:
+            spec = self.spec(archive, arguments, is_startup=False)
+            counts = initial_workers(archive, arguments, self._settings)
+            desired = desired_version(archive, asked, counts)
+            is_synchronous = arguments.flag("synchronous") and counts[1] > 0
+            async with self._journal.changing() as state:
+                self._engine.check_new(spec.key)
+                if not is_synchronous:
+                    await self._journal.write(state.registering(desired))
+                self.serve(spec, archive)
+                if is_synchronous:
+                    self._unsettled[spec.key] = desired
+                return self._staff(spec, desired, caller if is_synchronous else None)
+        finally:
+            self._release_unless_held(spec, archive)
+
+    def _staff(
+        self, spec: VersionSpec, desired: DesiredVersion, caller: Caller | None
+    ) -> dict[str, Any] | None:
+        """Start its workers, if it is to have any."""
+        value: dict[str, Any] = {
+            "model": spec.model,
+            "version": spec.version,
+            "workers": desired.min_workers,
+            "outcome": "registered",
+        }
+        if desired.max_workers:
+            call = None if caller is None else WaitingCall(caller, value, desired)
+            self._engine.scale(
+                spec.key,
+                desired.min_workers,
+                desired.max_workers,
+                self._clock.now(),
+                call=call,
+                wait_s=spec.startup_timeout_s + SETTLE_GRACE_S,
+                is_registration=call is not None,
+            )
+            value["outcome"] = "scheduled"
+        return value if caller is None else None
+
+    async def conclude(self, call: WaitingCall, outcome: dict[str, Any] | StokerError) -> None:
+        """A synchronous registration has ended: make it durable, or see that nothing is left.
+
+        Raises:
+            StateNotWritten: It was taken back.
+        """
+        desired = call.registers
+        assert desired is not None
+        key = desired.key
+        async with self._journal.changing() as state:
+            is_unsettled = self._unsettled.get(key) is desired
+            if isinstance(outcome, StokerError):
+                if is_unsettled:
+                    del self._unsettled[key]
+                elif _is_same(state.versions.get(key), desired) and not self._engine.is_stopping:
+                    await self._journal.write(state.unregistering(key))
+                    self._follow_default(state, key.model)
+                return
+            if not is_unsettled:
+                return
+            try:
+                await self._settle(state, key)
+            except StateNotWritten:
+                del self._unsettled[key]
+                self.withdraw(key)
+                raise
+
+    async def settle(self, state: DesiredState, key: VersionKey) -> None:
+        """Make a version durable before something durable is said of it; inside `changing`."""
+        if key in self._unsettled:
+            await self._settle(state, key)
+
+    async def _settle(self, state: DesiredState, key: VersionKey) -> None:
+        edits: list[Edit] = state.registering(self._unsettled[key])
+        with suppress(StokerError):
+            edits.append(PutDefault(key.model, self._engine.registry.default_version(key.model)))
+        await self._journal.write(edits)
+        del self._unsettled[key]
+
+    def forget(self, key: VersionKey) -> None:
+        """It was unregistered."""
+        self._unsettled.pop(key, None)
+        self._absent.pop(key, None)
+
+    def release(self, spec: VersionSpec) -> None:
+        """A version is gone with all its workers: its archive is not needed any more."""
+        archive = self._held.pop(spec, None)
+        if archive is not None:
+            self._archives.release(archive)
+
+    # -- versions without their archives --------------------------------------
+
+    def is_absent(self, key: VersionKey) -> bool:
+        return key in self._absent
+
+    def serve_absent(self, desired: DesiredVersion, failure: str) -> None:
+        """Serve what there is of a version: its name, and why it cannot run."""
+        key = desired.key
+        if key not in self._absent:
+            self._engine.register(self._spec_of_absent(desired))
+            self._absent[key] = desired
+        reason = Failure(failure, failure)
+        self._engine.fail(key, reason, desired.min_workers, desired.max_workers)
+
+    def _spec_of_absent(self, desired: DesiredVersion) -> VersionSpec:
+        asked = Arguments(dict(desired.asked))
+        archive = ResolvedArchive(
+            model=desired.model,
+            version=desired.version,
+            handler=asked.optional("handler", str) or "",
+            runtime=asked.optional("runtime", str) or DEFAULT_RUNTIME,
+            url=asked.optional("url", str) or "",
+        )
+        is_startup = desired.item is not None
+        try:
+            return self.spec(archive, asked, is_startup=is_startup)
+        except StokerError:  # what was allowed once is not any more; that may be the failure
+            return self.spec(archive, Arguments({}), is_startup=is_startup)
+
+    async def bring_back(self, key: VersionKey) -> VersionSpec | None:
+        """Try once more to get a version's archive; None when it is not wanted any more.
+
+        Raises:
+            StokerError: It is as it was.
+        """
+        desired = self._absent[key]
+        archive = await self._archives.obtain(self.request_of(desired))
+        spec: VersionSpec | None = None
+        try:
+            async with self._journal.changing() as state:
+                if self._absent.get(key) is not desired:
+                    return None
+                spec = self.spec(
+                    archive,
+                    Arguments(dict(desired.asked)),
+                    is_startup=desired.item is not None,
+                )
+                if archive.content_hash != desired.content_hash:
+                    known = state.versions.get(key, desired)
+                    fresh = replace(known, content_hash=archive.content_hash)
+                    await self._journal.write(state.registering(fresh))
+                self._engine.replace(spec)
+                self._held[spec] = archive
+                del self._absent[key]
+                return spec
+        finally:
+            self._release_unless_held(spec, archive)
+
+    def request_of(self, desired: DesiredVersion) -> ArchiveRequest:
+        """How to get the archive of a version that was registered before."""
+        asked = Arguments(dict(desired.asked))
+        return ArchiveRequest(
+            url=asked.optional("url", str),
+            model=desired.model,
+            version=desired.version,
+            handler=asked.optional("handler", str),
+            runtime=asked.optional("runtime", str),
+            s3_sse_kms=asked.flag("s3_sse_kms"),
+            default_handler=self._settings.default_service_handler,
+            known_hash=desired.content_hash,
+        )
+
+    # -- into the engine ------------------------------------------------------
+
+    def spec(
+        self, archive: ResolvedArchive, arguments: Arguments, *, is_startup: bool
+    ) -> VersionSpec:
+        """Raises what `build_spec` raises."""
+        for warning in archive.warnings:
+            log.warning("archive has a flaw", model=archive.model, flaw=warning)
+        return build_spec(archive, arguments, self._settings, self._places, is_startup)
+
+    def serve(self, spec: VersionSpec, archive: ResolvedArchive) -> None:
+        """Raises VersionExists, ShuttingDown."""
+        self._engine.register(spec)
+        self._held[spec] = archive
+        if spec.is_loaded_at_startup and spec.model not in self.loaded_at_start:
+            self.loaded_at_start.append(spec.model)
+
+    def restore(
+        self, desired: DesiredVersion, archive: ResolvedArchive, *, is_written: bool = True
+    ) -> None:
+        """Serve a version that nobody waits for.
+
+        Args:
+            is_written: False when it should be in the journal and is not.
+
+        Raises:
+            StokerError: It is not served, and its archive not in use.
+        """
+        spec: VersionSpec | None = None
+        try:
+            asked = Arguments(dict(desired.asked))
+            spec = self.spec(archive, asked, is_startup=desired.item is not None)
+            self.serve(spec, archive)
+        finally:
+            self._release_unless_held(spec, archive)
+        if not is_written:
+            self._unsettled[spec.key] = desired
+        self.staff(spec, desired)
+
+    def staff(self, spec: VersionSpec, desired: DesiredVersion) -> None:
+        with suppress(ShuttingDown):
+            self._staff(spec, desired, None)
+
+    def withdraw(self, key: VersionKey) -> None:
+        with suppress(StokerError):
+            self._engine.withdraw(key, self._clock.now())
+
+    def make_default(self, key: VersionKey) -> None:
+        with suppress(StokerError):
+            self._engine.registry.set_default(*key)
+
+    def _release_unless_held(self, spec: VersionSpec | None, archive: ResolvedArchive) -> None:
+        if spec is None or self._held.get(spec) is not archive:
+            self._archives.release(archive)
+
+    def _follow_default(self, state: DesiredState, model: str) -> None:
+        if model in state.defaults:
+            self.make_default(VersionKey(model, state.defaults[model]))
+
+
+def desired_version(
+    archive: ResolvedArchive,
+    asked: dict[str, Plain],
+    counts: tuple[int, int],
+    item: str | None = None,
+    configured_workers: str = "",
+) -> DesiredVersion:
+    return DesiredVersion(
+        model=archive.model,
+        version=archive.version,
+        min_workers=counts[0],
+        max_workers=counts[1],
+        asked=asked,
+        content_hash=archive.content_hash,
+        item=item,
+        configured_workers=configured_workers,
+        registered_at=time.time(),
+    )
+
+
+def kept_arguments(arguments: Arguments) -> dict[str, Plain]:
+    """What a register call states of its version.  Raises InvalidParameter."""
+    asked = arguments.stated(KEPT_ARGUMENTS)
+    if len(json.dumps(asked)) > MAX_KEPT_CHARACTERS:
+        raise InvalidParameter("The parameters are too long.", parameter="url")
+    return asked
+
+
+def _is_same(known: DesiredVersion | None, desired: DesiredVersion) -> bool:
+    """The same registration, whatever was said of it since."""
+    return known is not None and known.registered_at == desired.registered_at
