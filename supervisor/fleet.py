@@ -34,6 +34,7 @@ from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_environment import (
     EnvironmentPolicy,
+    RankPlan,
     WorkerPlace,
     compile_blacklist,
     inherited,
@@ -49,6 +50,8 @@ from stoker.wire.runtime_dir import worker_address
 log = get_logger("supervisor")
 
 TOKEN_BYTES: Final = 16
+#: Ports from `initial_distribution_port` on, where the processes of one worker find each other.
+MASTER_PORTS: Final = 10_000
 #: How often we look for what nothing wakes us for.
 SWEEP_S: Final = 1.0
 #: A worker that somebody stopped (SIGSTOP) for so long will not go on by itself.
@@ -187,6 +190,8 @@ class Fleet:
             model_dir=spec.loading["model_dir"],
             device=self._places.device(device),
             sees_gpus=spec.device_type != "cpu",
+            group=self._places.of_worker(worker_id) if spec.parallel_level else (),
+            ranks=self._rank_plan(spec, slot),
         )
         self._output.open(worker_id, spec.model, spec.version, slot)
         command = worker_command(place, self._policy, os.environ)
@@ -197,6 +202,14 @@ class Fleet:
             self._output.feed,
         )
         return started.pid
+
+    def _rank_plan(self, spec: VersionSpec, slot: int) -> RankPlan | None:
+        """Slots are never used twice, so no two workers meet at one port."""
+        if spec.ranks == 1:
+            return None
+        settings = self._settings
+        offset = (slot - settings.initial_worker_port) % MASTER_PORTS
+        return RankPlan(spec.ranks, settings.initial_distribution_port + offset, spec.omp_threads)
 
     def _greet(self, connection: Connection, hello: f.WorkerHello, now: float) -> None:
         process = self._processes.get(hello.worker_id)
@@ -263,11 +276,14 @@ class Fleet:
         worker_id, spec, device_index = action
         device = self._places.device(device_index)
         gpu_id = None if device is None else device.gpu_id
+        if spec.parallel_level and device is not None:
+            gpu_id = 0  # of those that this worker is shown
         load = LoadSpec(
             model=spec.model,
             version=spec.version,
             batch_size=spec.batch.max_size,
             gpu_id=gpu_id,
+            ranks=spec.ranks,
             **spec.loading,
         )
         self._tell(worker_id, f.Load(load.to_wire()))

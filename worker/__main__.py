@@ -10,37 +10,36 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import gc
-import io
 import os
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Final
-
-import setproctitle
+from typing import TYPE_CHECKING, Final
 
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader, arena_folder
-from stoker.wire.frames import Loaded, LoadFailed
+from stoker.wire.frames import Loaded
 from stoker.wire.loading import LoadSpec
 from stoker.wire.stream import socket_path
 from stoker.worker.channel import Channel, SupervisorGone
-from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.in_hand import BatchInHand
-from stoker.worker.load import load, make_context
+from stoker.worker.load import load, load_failure, make_context
 from stoker.worker.parent import die_with_parent
+from stoker.worker.process import prepare_process
 from stoker.worker.serve import serve
+
+if TYPE_CHECKING:
+    from stoker.worker.ranks import Ranks
 
 TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"
 LOAD_DEADLINE_S: Final = 60.0
 #: Threads of the handler may keep an interpreter from ending; then it ends
 #: anyhow, with a stack in the log.
 EXIT_DEADLINE_S: Final = 10.0
-MAX_LAST_LINE: Final = 1000
 #: Imports worth a template of their own: they take longer than a worker may be missed.
 HEAVY_MODULES: Final = ("torch",)
 
@@ -56,7 +55,7 @@ def main() -> ExitCode:
         return ExitCode.USAGE
     if not die_with_parent():
         return ExitCode.UNAVAILABLE
-    _prepare_process(arguments.label)
+    prepare_process(arguments.label)
     try:
         return _work(arguments, token)
     except SupervisorGone as error:
@@ -78,45 +77,46 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _prepare_process(label: str) -> None:
-    setproctitle.setproctitle(f"stoker: worker {label}")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Pipes to the supervisor: whole lines, at once, and no print that
-            # fails for a letter.
-            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    # SIGABRT is how the supervisor asks a stuck worker for its stacks before
-    # killing it; SIGUSR1 shows them without an end.
-    faulthandler.enable(all_threads=True)
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
-    # Ctrl-C in a terminal reaches the whole group; the supervisor decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _work(arguments: argparse.Namespace, token: bytes) -> ExitCode:
     """Everything between the first word and the last.  Raises SupervisorGone, ProtocolError."""
     channel = Channel(arguments.address)
     channel.stop_on(signal.SIGTERM)
     try:
         channel.say_hello(arguments.worker_id, token)
-        return _load_and_serve(channel, arguments.address)
+        return _load_and_serve(channel, arguments)
     finally:
         faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
         channel.close()
 
 
-def _load_and_serve(channel: Channel, address: str) -> ExitCode:
+def _load_and_serve(channel: Channel, arguments: argparse.Namespace) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
         return ExitCode.OK
     spec = LoadSpec.from_wire(order.spec)
+    if spec.ranks == 1:
+        return _serve(channel, spec, arguments.address, None)
+    # Only here: few workers have more than one process, and this costs memory.
+    from stoker.worker.ranks import Ranks
+
+    ranks = Ranks(spec.ranks, arguments.label, channel.send)
+    try:
+        ranks.load(order.spec)
+        return _serve(channel, spec, arguments.address, ranks)
+    finally:
+        ranks.leave()
+
+
+def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) -> ExitCode:
     context = make_context(spec)
     started_at = time.monotonic()
     try:
         entry = load(spec, context)
     except BaseException as error:
-        channel.send(_load_failure(spec, error))
+        channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
+    if ranks is not None:
+        ranks.wait_loaded()
     in_hand = BatchInHand(channel)
     contract = TorchServeContract(
         entry,
@@ -126,6 +126,7 @@ def _load_and_serve(channel: Channel, address: str) -> ExitCode:
         max_response_bytes=spec.max_response_bytes,
         # Our socket lies in the server's runtime directory.
         arena=ArenaReader(arena_folder(Path(socket_path(address)).parent)),
+        broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
     )
     # What loading left behind lives as long as the worker: the collector need
     # not look at it again and again.
@@ -134,18 +135,6 @@ def _load_and_serve(channel: Channel, address: str) -> ExitCode:
     heavy = [name for name in HEAVY_MODULES if name in sys.modules]
     channel.send(Loaded({"load_s": time.monotonic() - started_at, "heavy": heavy}))
     return serve(channel, contract, in_hand)
-
-
-def _load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
-    """Tell the log everything and the supervisor what it may repeat to clients."""
-    traceback.print_exception(error)
-    # Messages may have several lines; whoever reads this has room for one.
-    last_line = " ".join(traceback.format_exception_only(error)[-1].split())[:MAX_LAST_LINE]
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and faults.is_out_of_memory(error)
-    ):
-        return LoadFailed("load_out_of_memory", "System out of memory", last_line)
-    return LoadFailed("load_failed", f"Handler {spec.handler} could not be loaded.", last_line)
 
 
 if __name__ == "__main__":
