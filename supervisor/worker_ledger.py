@@ -1,0 +1,251 @@
+"""Who our workers are, written down for the supervisor that comes after us.
+
+    <runtime_dir>/workers.ledger, one JSON object per line:
+        {"life": "9f..", "pid": 40, "start_ticks": 812, "boot_id": "..", "worker_id": 7, ...}
+        {"started": 8, "slot": 9004, "pid": 77, "start_ticks": 913, "token": "<sha256>", ...}
+        {"ended": 8}
+
+The first line is the supervisor that writes, and how far its numbers have come;
+they go on from there, because none is ever used twice.  A line is written when
+a worker starts and when it has ended, with one system call and without waiting
+for a disk: all this is only worth something while the processes live.  A line
+that a killed writer left half written is skipped.
+
+A successor adopts a worker that proves itself: pid and start time say that the
+process is the one that was started, the token that it says so itself, and the
+hash of the specification that it has loaded what it should have.
+
+Source: design section 4; issue "Nothing is lost", promise 4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from stoker.logs import get_logger
+from stoker.process_start import boot_id, start_ticks
+from stoker.supervisor.versions import VersionSpec
+
+log = get_logger("supervisor")
+
+FILE: Final = "workers.ledger"
+#: Written anew when so many lines speak of workers that are gone.
+MAX_DEAD_LINES: Final = 2000
+MAX_FILE_BYTES: Final = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRecord:
+    """What a successor must know of one worker.
+
+    Attributes:
+        start_ticks: With the pid it names one process for ever.
+        token: SHA-256 of the worker's token: enough to check it, not to use it.
+        spec: `spec_hash` of what it was told to load.
+        devices: By UUID.
+    """
+
+    worker_id: int
+    slot: int
+    pid: int
+    start_ticks: int
+    token: str
+    model: str
+    version: str
+    spec: str
+    devices: tuple[str, ...] = ()
+
+    @property
+    def is_alive(self) -> bool:
+        """The very process, not another one with its number."""
+        return start_ticks(self.pid) == self.start_ticks
+
+    def is_proved_by(self, token: bytes) -> bool:
+        return hmac.compare_digest(self.token, token_hash(token))
+
+
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """What a ledger says: nothing, unless somebody wrote one since this host was started.
+
+    Attributes:
+        worker_id: The highest number that was given to a worker.
+        slot: The highest number that clients have seen.
+        workers: Those that have not ended as far as it knew.
+    """
+
+    life: str = ""
+    worker_id: int = 0
+    slot: int = 0
+    workers: tuple[WorkerRecord, ...] = ()
+
+
+class WorkerLedger:
+    """Writes the ledger of one supervisor.
+
+    Args:
+        life: Names this supervisor: its incarnation.
+    """
+
+    def __init__(self, folder: Path, life: str) -> None:
+        self._path = folder / FILE
+        self._life = life
+        self._handle = -1
+        self._workers: dict[int, WorkerRecord] = {}
+        self._dead_lines = 0
+        self._worker_id = 0
+        self._slot = 0
+        self._is_broken = False
+
+    def take_over(self) -> Predecessor:
+        """Read what the predecessor wrote and go on from there, with its living workers."""
+        before = read_ledger(self._path)
+        self._worker_id, self._slot = before.worker_id, before.slot
+        self._workers = {w.worker_id: w for w in before.workers if w.is_alive}
+        return before
+
+    def started(self, worker: WorkerRecord) -> None:
+        self._workers[worker.worker_id] = worker
+        self._worker_id = max(self._worker_id, worker.worker_id)
+        self._slot = max(self._slot, worker.slot)
+        if self._handle < 0:
+            self._write_anew()
+        else:
+            self._append(_started(worker))
+
+    def ended(self, worker_id: int) -> None:
+        """Also for one that never got so far as to be written down."""
+        if self._workers.pop(worker_id, None) is None:
+            return
+        self._dead_lines += 2
+        if self._dead_lines >= MAX_DEAD_LINES:
+            self._write_anew()
+        else:
+            self._append({"ended": worker_id})
+
+    def close(self) -> None:
+        """An orderly end: there is nothing to take over."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        self._path.unlink(missing_ok=True)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            os.write(self._handle, _line(line))
+        except OSError as error:
+            self._complain(error)
+
+    def _write_anew(self) -> None:
+        """Replace the file in one step by what is true now."""
+        first = {
+            "life": self._life,
+            "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
+            "boot_id": boot_id(),
+            "worker_id": self._worker_id,
+            "slot": self._slot,
+        }
+        lines = [first, *(_started(worker) for worker in self._workers.values())]
+        fresh = self._path.with_suffix(".new")
+        try:
+            handle = os.open(
+                fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600
+            )
+            try:
+                os.write(handle, b"".join(map(_line, lines)))
+                fresh.replace(self._path)
+            except BaseException:
+                os.close(handle)
+                raise
+        except OSError as error:
+            self._complain(error)
+            return
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle = handle
+        self._dead_lines = 0
+
+    def _complain(self, error: OSError) -> None:
+        if not self._is_broken:
+            self._is_broken = True
+            log.warning("ledger of workers not written", reason=error.strerror)
+
+
+def read_ledger(path: Path) -> Predecessor:
+    """What is readable of it; nothing of another boot, whose processes are all gone."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES)
+    except OSError:
+        return Predecessor()
+    workers: dict[int, WorkerRecord] = {}
+    head: dict[str, Any] | None = None
+    worker_id = slot = 0
+    for text in content.split(b"\n"):
+        try:
+            line = json.loads(text)
+            if "life" in line:
+                head = line
+                worker_id, slot = int(line["worker_id"]), int(line["slot"])
+            elif "started" in line:
+                record = _record(line)
+                workers[record.worker_id] = record
+                worker_id = max(worker_id, record.worker_id)
+                slot = max(slot, record.slot)
+            else:
+                workers.pop(int(line["ended"]), None)
+        except (ValueError, KeyError, TypeError):
+            continue
+    if head is None or head.get("boot_id") != boot_id():
+        return Predecessor()
+    return Predecessor(str(head["life"]), worker_id, slot, tuple(workers.values()))
+
+
+def token_hash(token: bytes) -> str:
+    return hashlib.sha256(token).hexdigest()
+
+
+def spec_hash(spec: VersionSpec) -> str:
+    """Differs when a worker must load anew to be one of that version."""
+    told = {
+        "model": spec.model,
+        "version": spec.version,
+        "loading": spec.loading,
+        "batch_size": spec.batch.max_size,
+        "device_type": spec.device_type,
+        "device_ids": spec.device_ids,
+        "parallel": (spec.parallel_type, spec.parallel_level, spec.omp_threads),
+    }
+    text = json.dumps(told, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _started(worker: WorkerRecord) -> dict[str, Any]:
+    fields = asdict(worker)
+    return {"started": fields.pop("worker_id"), **fields}
+
+
+def _record(line: dict[str, Any]) -> WorkerRecord:
+    """Raises ValueError, KeyError, TypeError."""
+    return WorkerRecord(
+        worker_id=int(line["started"]),
+        slot=int(line["slot"]),
+        pid=int(line["pid"]),
+        start_ticks=int(line["start_ticks"]),
+        token=str(line["token"]),
+        model=str(line["model"]),
+        version=str(line["version"]),
+        spec=str(line["spec"]),
+        devices=tuple(map(str, line["devices"])),
+    )
+
+
+def _line(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
