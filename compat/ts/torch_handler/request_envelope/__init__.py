@@ -1,0 +1,1 @@
+"""Envelopes under the names that `service_envelope` takes."""

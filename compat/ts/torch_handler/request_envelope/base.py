@@ -1,0 +1,5 @@
+"""`BaseEnvelope`, to derive from."""
+
+from stoker.handlers.envelopes import BaseEnvelope
+
+__all__ = ["BaseEnvelope"]
