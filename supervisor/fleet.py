@@ -21,6 +21,7 @@ from typing import Any, Final
 from stoker.clock import Clock
 from stoker.errors import ProtocolError, ShuttingDown, SpawnFailed
 from stoker.logs import get_logger
+from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
@@ -40,6 +41,7 @@ from stoker.supervisor.worker_environment import (
     inherited,
     worker_command,
 )
+from stoker.supervisor.worker_ledger import WorkerLedger, WorkerRecord, spec_hash, token_hash
 from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
 from stoker.wire import frames as f
@@ -83,6 +85,7 @@ class Fleet:
         places: DevicePlaces,
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
+        ledger: WorkerLedger,
         end_turn: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -90,6 +93,7 @@ class Fleet:
         self._places = places
         self._clock = clock
         self._loop = loop
+        self._ledger = ledger
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
         self._worker_of: dict[Connection, int] = {}
@@ -158,6 +162,7 @@ class Fleet:
         self._nursery.close()
         self._output.close_all()
         self._port.close()
+        self._ledger.close()
 
     # -- starting -------------------------------------------------------------
 
@@ -172,6 +177,7 @@ class Fleet:
             log.exception("worker cannot be started")
             reason = "could not be started; see the supervisor's log"
         else:
+            self._ledger.started(self._record(action, process))
             self._engine.worker_spawned(worker_id, process.pid)
             return
         # Later: the engine's other actions of this turn come first.
@@ -202,6 +208,20 @@ class Fleet:
             self._output.feed,
         )
         return started.pid
+
+    def _record(self, action: a.Spawn, process: _Process) -> WorkerRecord:
+        worker_id, slot, spec, _ = action
+        return WorkerRecord(
+            worker_id=worker_id,
+            slot=slot,
+            pid=process.pid,
+            start_ticks=start_ticks(process.pid) or 0,
+            token=token_hash(process.token),
+            model=spec.model,
+            version=spec.version,
+            spec=spec_hash(spec),
+            devices=tuple(device.uuid for device in self._places.of_worker(worker_id)),
+        )
 
     def _rank_plan(self, spec: VersionSpec, slot: int) -> RankPlan | None:
         """Slots are never used twice, so no two workers meet at one port."""
@@ -323,5 +343,6 @@ class Fleet:
             self._port.drop(connection)
             del self._worker_of[connection]
         self._output.close(worker_id)
+        self._ledger.ended(worker_id)
         self._engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()

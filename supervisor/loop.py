@@ -36,6 +36,7 @@ from stoker.supervisor.journal_place import JournalPlace
 from stoker.supervisor.launches import launch_id
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
+from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.wire import frames as f
 from stoker.wire.runtime_dir import FolderLock, frontend_address, prepare_folder
 
@@ -77,7 +78,10 @@ class Supervisor:
         self._loop = loop
         become_subreaper()
         raise_descriptor_limit()
-        self._fleet = Fleet(settings, self.engine, self._places, self._clock, loop, self._end_turn)
+        ledger = WorkerLedger(settings.runtime_dir, self._incarnation.hex())
+        self._fleet = Fleet(
+            settings, self.engine, self._places, self._clock, loop, ledger, self._end_turn
+        )
         self._frontend_port = FrontendPort(
             loop,
             frontend_address(settings.runtime_dir),
