@@ -36,9 +36,10 @@ class Budget:
 
     def take(self, size: int, own: int) -> bool:
         """False when there is no room, for anybody or for this one; then nothing was taken."""
-        if not self.has_room(size, own):
+        taken = self.taken_bytes + size
+        if taken > self._unasked and not may_take(size, own, self.taken_bytes, self.limit_bytes):
             return False
-        self.taken_bytes += size
+        self.taken_bytes = taken
         return True
 
     def has_room(self, size: int, own: int) -> bool:

@@ -15,6 +15,7 @@ from stoker.frontend.problems import (
     MalformedHttp,
     MethodNotAllowed,
     RouteNotFound,
+    is_overload,
     render_json,
 )
 from stoker.frontend.routes import Fixed, Reply
@@ -48,6 +49,7 @@ def answer_problem(
 ) -> None:
     """Tell an error as the dialect does, and log what only we can explain."""
     problem = dialect.problem(error, verb, arguments)
+    exchange_of(request).keeps_open = is_overload(error)
     if error.code == Internal.code:
         log.error(
             "an internal error was answered",

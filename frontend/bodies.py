@@ -1,4 +1,4 @@
-"""Bodies: how much memory they may take, and what they mean to a handler.
+"""Bodies: what they mean to a handler.
 
 A body becomes `Parameter`s (contracts/torchserve.md 2.3): one per part of a
 form, else exactly one called `body`.  Bodies are never decompressed.
@@ -16,34 +16,6 @@ from stoker.wire.payloads import Parameter
 BODY_NAME: Final = "body"
 _MULTIPART: Final = "multipart/form-data"
 _URLENCODED: Final = "application/x-www-form-urlencoded"
-
-
-class BodyBudget:
-    """Bytes that all bodies of this process may take at once.
-
-    Taken before a body is read where its length is known, given back when
-    its request has been answered.
-    """
-
-    __slots__ = ("_limit", "_taken")
-
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit = limit_bytes
-        self._taken = 0
-
-    @property
-    def taken_bytes(self) -> int:
-        return self._taken
-
-    def take(self, size: int) -> bool:
-        """False when there is no room; then nothing was taken."""
-        if self._taken + size > self._limit:
-            return False
-        self._taken += size
-        return True
-
-    def give_back(self, size: int) -> None:
-        self._taken -= size
 
 
 def may_be_form(content_type: bytes | None) -> bool:

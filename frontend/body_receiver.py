@@ -10,27 +10,33 @@ import asyncio
 from typing import Protocol
 
 
-class Receiving(Protocol):
-    """What a connection offers while it receives a body."""
+class Room(Protocol):
+    """Where a body is to be written."""
 
-    def body_room(self) -> memoryview: ...
-    def body_arrived(self, size: int) -> None: ...
+    def room(self) -> memoryview: ...
+    def arrived(self, size: int) -> None: ...
+
+
+class Replaced(Protocol):
+    """The connection in whose place this stands."""
+
     def connection_lost(self, exc: Exception | None) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
 
 
 class BodyReceiver(asyncio.BufferedProtocol):
-    """Receives exactly as much as the connection has room for."""
+    """Receives exactly as much as there is room for."""
 
-    def __init__(self, connection: Receiving) -> None:
+    def __init__(self, body: Room, connection: Replaced) -> None:
+        self._body = body
         self._connection = connection
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._connection.body_room()
+        return self._body.room()
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._connection.body_arrived(nbytes)
+        self._body.arrived(nbytes)
 
     def eof_received(self) -> None:
         """The client sends no more, so its body stays cut off: let the transport close."""

@@ -1,9 +1,10 @@
-"""One client's connection: HTTP bytes in, whole requests out, limits before parsers.
+"""One client's connection: whole requests in, answers out, one after the other.
 
-Built on uvicorn's httptools protocol for its place in the server, but reading
-is ours: a request reaches the application when its body is complete, so slow
-senders cost no task, a refused one is refused before its body is read, and
-nothing is woken per piece.  Timeouts are checked by one sweep over all
+Reading is ours and not the server's: a request reaches the application when
+its body is complete, so slow senders cost no task, a refused one is refused
+before its body is read, and nothing is woken per piece.  `head_reader.py` and
+`body_reader.py` read; here is decided who is answered, who waits, who is
+refused and whose connection ends.  Timeouts are checked by one sweep over all
 connections, not by a timer each.
 
 Source: contracts/torchserve.md 1.2, 1.6; design sections 5 and 6.
@@ -15,112 +16,170 @@ import asyncio
 import contextlib
 import enum
 from collections import deque
-from typing import Any, Final
+from typing import Final, NoReturn, cast
 
 import httptools
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 from uvicorn.server import ServerState
 
-from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
-from stoker.frontend.bodies import may_be_form
-from stoker.frontend.body_receiver import BodyReceiver
-from stoker.frontend.exchange import Exchange, RequestHead
-from stoker.frontend.problems import BodyTooSlow, MalformedHttp
+from stoker.errors import StokerError, TooManyRequests
+from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
+from stoker.frontend.exchange import Exchange
+from stoker.frontend.head_reader import HeadReader
+from stoker.frontend.problems import BodyTooSlow, HeadTooSlow, MalformedHttp
+from stoker.frontend.refusals import Refusal
 from stoker.frontend.request_ids import choose_request_id
 from stoker.frontend.site import Site
-from stoker.frontend.submission import TIMEOUT_HEADER
 from stoker.logs import get_logger
-from stoker.wire.arena import MIN_BODY_BYTES
 
 log = get_logger("http")
 access = get_logger("access")
 
-#: " HTTP/1.1" and the blank before the target.
-_LINE_OVERHEAD: Final = 10
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: From here on it is worth looking for the end of the head before parsing.
 _SPLIT_BYTES: Final = 16 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: A refused client that goes on talking is heard for so many times `linger_s`.
+_LINGERINGS: Final = 10
 
 
-class _Phase(enum.Enum):
-    """What the connection reads next."""
+class _Wait(enum.Enum):
+    """What a connection without a request in hand waits for."""
 
-    IDLE = "idle"
+    REQUEST = "request"
     HEAD = "head"
     BODY = "body"
+    #: The rest of a refused request, to go on with the next one.
+    REST = "rest"
     #: Refused: we have answered and ignore what still comes.
-    DEAF = "deaf"
+    LEAVING = "leaving"
 
 
-class Connection(HttpToolsProtocol):
+class Connection(asyncio.Protocol):
     """One connection; lives on the loop of its process."""
 
-    def __init__(
-        self, config: Config, server_state: ServerState, app_state: dict[str, Any], site: Site
-    ) -> None:
-        super().__init__(config, server_state, app_state, asyncio.get_running_loop())
+    __slots__ = (
+        "_answered_at_once",
+        "_body",
+        "_deaf_since",
+        "_heads",
+        "_in_hand",
+        "_is_deaf",
+        "_is_draining",
+        "_since",
+        "_stalled_since",
+        "_unsent_bytes",
+        "_wait",
+        "_waiting",
+        "flow",
+        "loop",
+        "server_state",
+        "site",
+        "transport",
+    )
+
+    transport: asyncio.Transport
+    flow: FlowControl
+
+    def __init__(self, server_state: ServerState, site: Site) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.server_state = server_state
         self.site = site
-        self._phase = _Phase.HEAD
-        self._since = self.loop.time()
-        self._reading: Exchange | None = None
+        self._heads = HeadReader(self, site.limits)
+        self._body = BodyReader(self)
         self._in_hand: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
+        self._is_deaf = False
         self._is_draining = False
-        self._method = b""
-        self._url = b""
-        self._raw_headers: list[tuple[bytes, bytes]] = []
-        self._lower_headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
-        self._unparsed_bytes = 0
-        self._length: int | None = None
-        self._expects_continue = False
-        self._offered_id: bytes | None = None
-        self._content_type: bytes | None = None
-        self._patience: bytes | None = None
+        #: Requests refused since the loop last called us.
+        self._answered_at_once = 0
+        #: Since when it waits for what, as the sweep has seen it.
+        self._wait = _Wait.HEAD
+        self._since: float | None = self.loop.time()
+        self._deaf_since = 0.0
         self._unsent_bytes = 0
         self._stalled_since: float | None = None
-        self._receiver: BodyReceiver | None = None
-        self._is_receiving = False
 
     # -- the transport --------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.site.connections) >= self.site.limits.connections:
-            log.warning("too many connections", limit=self.site.limits.connections)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.flow = FlowControl(self.transport)
+        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        site = self.site
+        if len(site.connections) >= site.limits.connections:
+            site.turned_away += 1
+            self.transport.write(site.crowded.render(choose_request_id(None), closes=True))
             self._go_deaf()
-            transport.abort()
+            self.transport.close()
             return
-        self.site.connections.add(self)
+        site.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections.discard(self)
+        self.server_state.connections.discard(self)
         self.site.connections.discard(self)
-        self._phase = _Phase.DEAF
+        self._is_deaf = True
         if self._in_hand is not None:
             self._in_hand.leave()
-        for exchange in (self._in_hand, self._reading, *self._waiting):
-            self._release(exchange)
-        self._reading = None
+            self._in_hand.release(self.site.budget)
+        for exchange in self._waiting:
+            exchange.release(self.site.budget)
         self._waiting.clear()
+        self._body.close()
         self.flow.resume_writing()
-        self.parser = None  # type: ignore[assignment]  # it holds us
+        self._heads.close()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            self._since = None
+            return
+        self._answered_at_once = 0
         rest: bytes | memoryview = data
-        while rest and self._phase is not _Phase.DEAF:
+        while rest and not self._is_deaf:
             rest = self._feed(rest)
-        reading = self._reading
-        if reading is not None and reading.slot is not None:
-            self._receive_directly()
+        if self._body.is_filling:
+            self._body.receive_directly()
+
+    def eof_received(self) -> None:
+        """The client sends no more: let the transport close."""
+
+    def pause_writing(self) -> None:
+        # Who does not take answers shall not ask for more.
+        self.flow.pause_writing()
+        self.flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.flow.resume_writing()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        if not self._waiting and not self.flow.write_paused:
+            self.flow.resume_reading()
+
+    @property
+    def is_read_paused(self) -> bool:
+        return self.flow.read_paused
+
+    @property
+    def scheme(self) -> str:
+        return "https" if is_ssl(self.transport) else "http"
+
+    @property
+    def client(self) -> tuple[str, int] | None:
+        return get_remote_addr(self.transport)
+
+    @property
+    def server(self) -> tuple[str, int | None] | None:
+        return get_local_addr(self.transport)
+
+    # -- reading --------------------------------------------------------------
 
     def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
         """Read some of it; return what is left."""
-        if self._reading is not None and self._reading.slot is not None:
-            return self._fill_slot(data)
-        if len(data) < _SPLIT_BYTES or self._phase is _Phase.BODY or type(data) is not bytes:
+        if self._body.is_filling:
+            return self._body.fill(data)
+        if len(data) < _SPLIT_BYTES or self._body.exchange is not None or type(data) is not bytes:
             return self._parse(data)
         # What follows the head may belong into the arena; spare it the parser.
         end = data.find(_END_OF_HEAD) + len(_END_OF_HEAD)
@@ -133,238 +192,103 @@ class Connection(HttpToolsProtocol):
     def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
         """Parse; return what must be parsed again."""
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # The parser leaves the body to the new protocol, but nothing here
-            # is upgraded: let a fresh one read the request without the offer.
-            self._renew_parser()
-            return self._head_without_upgrade() + data[upgrade.args[0] :]
-        except httptools.HttpParserError:
-            if self._phase is not _Phase.DEAF:
+            return self._heads.feed(data)
+        except (httptools.HttpParserError, StokerError):
+            if not self._is_deaf:
                 self._refuse(MalformedHttp())
             return b""
-        if self._phase is _Phase.HEAD:
-            # A header that never ends is not shown to `on_header`.
-            self._unparsed_bytes += len(data)
-            limits = self.site.limits
-            if self._unparsed_bytes > limits.request_line_bytes + 2 * limits.header_bytes:
-                self._refuse(MalformedHttp())
-        return b""
 
-    def _renew_parser(self) -> None:
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
-    def _head_without_upgrade(self) -> bytes:
-        lines = [b"%b %b HTTP/1.1" % (self._method, self._url)]
-        for name, value in self._raw_headers:
-            lowered = name.lower()
-            if lowered == b"connection":
-                tokens = [token.strip() for token in value.split(b",")]
-                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")
-            if lowered != b"upgrade":
-                lines.append(b"%b: %b" % (name, value))
-        return b"\r\n".join(lines) + b"\r\n\r\n"
-
-    # -- the parser -----------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._phase is _Phase.IDLE:
-            self._since = self.loop.time()
-        self._phase = _Phase.HEAD
-        self._url = b""
-        self._raw_headers = []
-        self._lower_headers = []
-        self._head_bytes = 0
-        self._unparsed_bytes = 0
-        self._length = None
-        self._expects_continue = False
-        self._offered_id = None
-        self._content_type = None
-        self._patience = None
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-        if len(self._url) + _LINE_OVERHEAD > self.site.limits.request_line_bytes:
-            self._stop_parsing(MalformedHttp())
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self.site.limits.header_bytes:
-            self._stop_parsing(MalformedHttp())
-        lowered = name.lower()
-        self._raw_headers.append((name, value))
-        self._lower_headers.append((lowered, value))
-        if lowered == b"content-length":
-            # The parser has checked the digits.
-            self._length = int(value)
-        elif lowered == b"expect":
-            self._expects_continue = value.lower() == b"100-continue"
-        elif lowered == b"content-type":
-            self._content_type = value
-        elif lowered == b"x-request-id":
-            self._offered_id = value
-        elif lowered == TIMEOUT_HEADER:
-            self._patience = value
-
-    def on_headers_complete(self) -> None:
-        parser = self.parser
-        method = parser.get_method()
-        limits = self.site.limits
-        if parser.should_upgrade():
-            if method == b"CONNECT":
-                self._stop_parsing(MalformedHttp())
-            self._method = method
-            return
-        if len(method) + len(self._url) + _LINE_OVERHEAD > limits.request_line_bytes:
-            self._stop_parsing(MalformedHttp())
-        if self._length is not None and self._length > limits.body_bytes:
-            self._stop_parsing(RequestTooLarge())
-        guard = self.site.guard
-        if guard is not None and (refused := guard.refusal(self._url, self._lower_headers)):
-            self._stop_parsing(refused)
-        version = parser.get_http_version()
+    def on_head(self) -> None:
+        """A head is complete: refuse what can be refused now, before the body is read."""
+        heads, site = self._heads, self.site
+        self._since = None
+        if site.guard is not None:
+            lower_headers = [(name.lower(), value) for name, value in heads.headers]
+            if refused := site.guard.refusal(heads.url, lower_headers):
+                self.stop_parsing(refused)
+        way = None if site.express is None else site.express.way(heads.method, heads.url)
+        if way is not None and site.lanes.closed and self._is_free:
+            lane = site.lanes.refusing(way.key)
+            if lane is not None:
+                self._decline(site.full(lane))
+                return
+        model = "" if way is None else way.model
+        length = heads.length
+        if length is not None and (error := self._body.refuses(length, model)):
+            if isinstance(error, TooManyRequests) and self._is_free:
+                self._decline(site.refusal(error))
+                return
+            self.stop_parsing(error)
         exchange = Exchange(
             self,
-            RequestHead(
-                method,
-                self._url,
-                version,
-                self._raw_headers,
-                self._lower_headers,
-                self._content_type,
-                self._patience,
-            ),
-            choose_request_id(self._offered_id),
+            heads.take(),
+            choose_request_id(heads.offered_id),
             self.loop.time(),
-            close_after=version == "1.0" or self._is_draining or not parser.should_keep_alive(),
+            close_after=self._is_draining or heads.is_last,
         )
-        self._reading = exchange
-        self._phase = _Phase.BODY
-        if self._length:
-            self._reserve(exchange, self._length)
-            arena = self.site.arena
-            if (
-                self._length >= MIN_BODY_BYTES
-                and arena is not None
-                and not may_be_form(self._content_type)
-            ):
-                exchange.slot = arena.take(self._length)
-        if self._expects_continue and version != "1.0" and self._in_hand is None:
+        exchange.way = way
+        self._body.begin(exchange, length, model)
+        if heads.expects_continue and exchange.version != "1.0" and self._is_free:
             self.transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
-        exchange = self._reading
-        if exchange is None:
-            return
-        exchange.received_bytes += len(body)
-        if exchange.received_bytes > exchange.reserved_bytes:  # chunked: no length told
-            if exchange.received_bytes > self.site.limits.body_bytes:
-                self._stop_parsing(RequestTooLarge())
-            self._reserve(exchange, exchange.received_bytes - exchange.reserved_bytes)
-        if exchange.slot is not None:
-            end = exchange.received_bytes
-            exchange.slot.view[end - len(body) : end] = body
-        else:
-            exchange.chunks.append(body)
+        self._body.on_body(body)
 
     def on_message_complete(self) -> None:
-        exchange = self._reading
+        self._heads.is_in_message = False
+        self._since = None
+        exchange = self._body.take()
         if exchange is None:
             return
-        self._reading = None
-        self._phase = _Phase.IDLE
-        self._since = self.loop.time()
-        if exchange.slot is None:
-            chunks = exchange.chunks
-            exchange.body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            exchange.chunks = []
         if self._in_hand is None:
             self._answer(exchange)
             return
         self._waiting.append(exchange)
         self.flow.pause_reading()
         if len(self._waiting) > self.site.limits.pipelined_requests:
-            self._stop_parsing(MalformedHttp())
+            self.stop_parsing(MalformedHttp())
 
-    # -- bodies in the arena --------------------------------------------------
-
-    def _fill_slot(self, data: bytes | memoryview) -> memoryview:
-        """Read what follows the head of a large request without the parser."""
-        room = self.body_room()
-        taken = memoryview(data)[: len(room)]
-        room[: len(taken)] = taken
-        rest = memoryview(data)[len(taken) :]
-        self.body_arrived(len(taken))
-        return rest
-
-    def body_room(self) -> memoryview:
-        """Where the rest of the body belongs."""
-        exchange = self._reading
-        assert exchange is not None
-        assert exchange.slot is not None
-        return exchange.slot.view[exchange.received_bytes :]
-
-    def body_arrived(self, size: int) -> None:
-        """So much has been written to `body_room`."""
-        exchange = self._reading
-        assert exchange is not None
-        exchange.received_bytes += size
-        if exchange.received_bytes < exchange.reserved_bytes:
-            return
-        # The old one still waits for this body.
-        self._renew_parser()
-        self._receive_through_parser()
+    def body_filled(self) -> None:
+        """The body of a large request is complete, and the parser has not seen it."""
+        self._heads.renew()
         with contextlib.suppress(StokerError):  # refused, and answered
             self.on_message_complete()
 
-    def _receive_directly(self) -> None:
-        # TLS hands out copies anyway, and who does not read gets nothing.
-        if not self._is_receiving and not self.site.is_tls and not self.flow.read_paused:
-            if self._receiver is None:
-                self._receiver = BodyReceiver(self)
-            self._is_receiving = True
-            self._change_protocol(self._receiver)
-
-    def _receive_through_parser(self) -> None:
-        if self._is_receiving:
-            self._is_receiving = False
-            self._change_protocol(self)
-
-    def _change_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        transport = self.transport
-        transport.set_protocol(protocol)
-        if not transport.is_closing():
-            # How to read is decided when reading starts.
-            transport.pause_reading()
-            transport.resume_reading()
-
     # -- exchanges ------------------------------------------------------------
+
+    @property
+    def _is_free(self) -> bool:
+        """An answer to what is being read could be written now."""
+        return self._in_hand is None and not self._waiting
 
     def _answer(self, exchange: Exchange) -> None:
         # Every request passes here with its head and body complete.
         self._in_hand = exchange
-        if self.site.express is not None and self.site.express.take(exchange):
+        express = self.site.express
+        if express is not None and express.take(exchange):
             return
         task = self.loop.create_task(exchange.run(self.site.app))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        tasks = self.server_state.tasks
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def end_exchange(self, exchange: Exchange) -> None:
         """The answer has been written."""
         self.server_state.total_requests += 1
         self._in_hand = None
-        self._release(exchange)
+        self._since = None
+        exchange.release(self.site.budget)
         if self.site.logs_access:
-            self._log_access(exchange)
+            taken_s = self.loop.time() - exchange.started_at
+            head = (exchange.request_id, exchange.method, exchange.url)
+            self._log_access(*head, exchange.status, taken_s)
         if exchange.close_after:
-            self._phase = _Phase.DEAF
+            self._is_deaf = True
             self.transport.close()
         elif self._waiting:
             self._answer(self._waiting.popleft())
         else:
-            self._since = self.loop.time()
-            self.flow.resume_reading()
+            self._resume_reading()
 
     def cut(self, exchange: Exchange) -> None:
         """End an answer whose beginning is out, so that the client sees it is not whole."""
@@ -374,37 +298,57 @@ class Connection(HttpToolsProtocol):
     def refuse_exchange(self, exchange: Exchange, error: StokerError) -> None:
         """Answer for an application that did not."""
         exchange.close_after = True
-        self.transport.write(self.site.refusal(error, exchange.request_id))
+        refusal = self.site.refusal(error)
+        exchange.status = refusal.status
+        self.transport.write(refusal.render(exchange.request_id, closes=True))
         self.end_exchange(exchange)
 
-    def _reserve(self, exchange: Exchange, size: int) -> None:
-        if not self.site.budget.take(size):
-            self._stop_parsing(
-                TooManyRequests("Too many request bodies are in memory; try again later.")
-            )
-        exchange.reserved_bytes += size
-
-    def _release(self, exchange: Exchange | None) -> None:
-        if exchange is not None:
-            self.site.budget.give_back(exchange.reserved_bytes)
-            exchange.reserved_bytes = 0
-            if exchange.slot is not None:
-                exchange.slot.free()
-                exchange.slot = None
-
-    def _log_access(self, exchange: Exchange) -> None:
+    def _log_access(
+        self, request_id: str, method: bytes, url: bytes, status: int, taken_s: float
+    ) -> None:
         access.debug(
             "request",
-            request_id=exchange.request_id,
-            method=exchange.method.decode("ascii"),
-            path=exchange.url.partition(b"?")[0].decode("utf-8", "replace"),
-            status=exchange.status,
-            duration_ms=round((self.loop.time() - exchange.started_at) * 1000, 3),
+            request_id=request_id,
+            method=method.decode("ascii"),
+            path=url.partition(b"?")[0].decode("utf-8", "replace"),
+            status=status,
+            duration_ms=round(taken_s * 1000, 3),
         )
 
     # -- refusing -------------------------------------------------------------
 
-    def _stop_parsing(self, error: StokerError) -> None:
+    def _decline(self, refusal: Refusal) -> None:
+        """Refuse for want of room the request whose head has just been read.
+
+        Nothing is wrong with it, so the connection stays, unless too much of
+        the request is still to come: then the client had better save it.
+        """
+        heads = self._heads
+        self._answered_at_once += 1
+        is_kept = (
+            (heads.length or 0) <= MAX_SKIPPED_BYTES
+            and not heads.expects_continue
+            and not heads.is_last
+            and not self._is_draining
+            and self._answered_at_once <= self.site.limits.pipelined_requests
+        )
+        request_id = choose_request_id(heads.offered_id)
+        self.server_state.total_requests += 1
+        self.transport.write(refusal.render(request_id, closes=not is_kept))
+        if self.site.logs_access:
+            self._log_access(request_id, heads.method, heads.url, refusal.status, 0.0)
+        if is_kept:
+            self._body.skip()
+        else:
+            self.hang_up()
+
+    def hang_up(self) -> NoReturn:
+        """From inside a parser callback: say no more, and stop the parser by raising."""
+        self._end_writing()
+        self._go_deaf()
+        raise TooManyRequests
+
+    def stop_parsing(self, error: StokerError) -> NoReturn:
         """From inside a parser callback: refuse, and stop the parser by raising."""
         self._refuse(error)
         raise error
@@ -414,49 +358,79 @@ class Connection(HttpToolsProtocol):
             # Another answer is on its way out; ours must not mix with it.
             self._in_hand.close_after = True
         else:
-            self.transport.write(self.site.refusal(error, choose_request_id(self._offered_id)))
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
+            refusal = self.site.refusal(error)
+            request_id = choose_request_id(self._heads.offered_id)
+            self.transport.write(refusal.render(request_id, closes=True))
+            self._end_writing()
         log.info("a request was refused", code=error.code)
         self._go_deaf()
 
+    def _end_writing(self) -> None:
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
     def _go_deaf(self) -> None:
         """Read on and ignore: closing over unread bytes would reset our answer away."""
-        self._phase = _Phase.DEAF
-        self._since = self.loop.time()
-        for exchange in (self._reading, *self._waiting):
-            self._release(exchange)
-        self._reading = None
+        self._is_deaf = True
+        self._deaf_since = self.loop.time()
+        self._body.drop()
+        for exchange in self._waiting:
+            exchange.release(self.site.budget)
         self._waiting.clear()
-        self._receive_through_parser()
+        self._body.receive_through_parser()
         self.flow.resume_reading()
 
     # -- time -----------------------------------------------------------------
 
-    def sweep(self, now: float) -> None:
-        """Close what has taken too long; called about once a second."""
+    def sweep(self, now: float) -> int:
+        """Close what has taken too long; called about once a second.
+
+        Returns how many bytes of answers the client has not taken yet.
+        """
+        unsent = self.transport.get_write_buffer_size()
+        if self._is_stalled(unsent, now):
+            self.transport.abort()
+        elif self._in_hand is None:
+            self._check_wait(now)
+        return unsent
+
+    def _check_wait(self, now: float) -> None:
+        wait = self._what_for()
+        if self._since is None or wait is not self._wait:
+            self._wait, self._since = wait, now
         limits = self.site.limits
         waited_s = now - self._since
-        if self._is_stalled(now):
-            self.transport.abort()
-        elif self._in_hand is not None:
-            return
-        elif self._phase is _Phase.IDLE:
+        if wait is _Wait.REQUEST:
             if waited_s > limits.idle_timeout_s:
                 self.transport.close()
-        elif self._phase is _Phase.HEAD:
+        elif wait is _Wait.HEAD or wait is _Wait.REST:
             if waited_s > limits.header_timeout_s:
-                self.transport.abort()
-        elif self._phase is _Phase.BODY:
-            assert self._reading is not None
-            allowed_s = self._reading.received_bytes / limits.body_rate_bytes
-            if now - self._reading.started_at > limits.body_timeout_s + allowed_s:
+                self._give_up_head()
+        elif wait is _Wait.BODY:
+            exchange = self._body.exchange
+            assert exchange is not None
+            allowed_s = exchange.received_bytes / limits.body_rate_bytes
+            if now - exchange.started_at > limits.body_timeout_s + allowed_s:
                 self._refuse(BodyTooSlow("The request body did not arrive in time."))
-        elif waited_s > limits.linger_s:
+        elif waited_s > limits.linger_s or now - self._deaf_since > _LINGERINGS * limits.linger_s:
             self.transport.abort()
 
-    def _is_stalled(self, now: float) -> bool:
-        unsent = self.transport.get_write_buffer_size()
+    def _what_for(self) -> _Wait:
+        if self._is_deaf:
+            return _Wait.LEAVING
+        if self._body.exchange is not None:
+            return _Wait.BODY
+        if self._body.is_skipping:
+            return _Wait.REST
+        return _Wait.HEAD if self._heads.is_open else _Wait.REQUEST
+
+    def _give_up_head(self) -> None:
+        if self._heads.is_in_message and not self._body.is_skipping:
+            self._refuse(HeadTooSlow("The head of the request did not arrive in time."))
+        else:
+            self.transport.abort()  # it has said nothing, or has been answered
+
+    def _is_stalled(self, unsent: int, now: float) -> bool:
         if unsent == 0 or unsent < self._unsent_bytes or self._stalled_since is None:
             self._stalled_since = now if unsent else None
             self._unsent_bytes = unsent
@@ -467,12 +441,13 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The server drains: finish what is in hand, take nothing new."""
         self._is_draining = True
+        reading = self._body.exchange
         if self._in_hand is not None:
             if not self._waiting:
                 self._in_hand.close_after = True
             else:
                 self._waiting[-1].close_after = True
-        elif self._reading is not None:
-            self._reading.close_after = True
+        elif reading is not None:
+            reading.close_after = True
         else:
             self.transport.close()

@@ -14,16 +14,23 @@ import asyncio
 import http
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
 from stoker.errors import Internal, ShuttingDown, StokerError
 from stoker.frontend.asgi import AsgiApp, Message, Scope, request_scope
+from stoker.frontend.head_reader import RequestHead
+from stoker.frontend.lanes import Holding
+from stoker.frontend.pieces import Pieces
 from stoker.logs import get_logger
+from stoker.shares import Budget
 from stoker.wire.arena import Descriptor, Slot
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
+
+if TYPE_CHECKING:
+    from stoker.frontend.express import Way
 
 SCOPE_KEY: Final = "stoker.exchange"
 
@@ -52,23 +59,6 @@ def header_line(name: bytes, value: bytes) -> bytes:
     if _CONTROL.search(value):
         value = _CONTROL.sub(b" ", value)
     return b"%b: %b\r\n" % (name, value)
-
-
-class RequestHead(NamedTuple):
-    """A request's head as the parser left it.
-
-    Attributes:
-        headers: As the client spelled and ordered them.
-        lower_headers: The same with lower-case names.
-    """
-
-    method: bytes
-    url: bytes
-    version: str
-    headers: list[tuple[bytes, bytes]]
-    lower_headers: list[tuple[bytes, bytes]]
-    content_type: bytes | None = None
-    patience: bytes | None = None
 
 
 class StandingHeaders(Protocol):
@@ -107,7 +97,6 @@ class Exchange:
 
     __slots__ = (
         "body",
-        "chunks",
         "close_after",
         "connection",
         "content_type",
@@ -117,14 +106,16 @@ class Exchange:
         "has_left",
         "head",
         "headers",
+        "holding",
         "is_chunked",
         "is_complete",
         "is_head_only",
         "is_started",
-        "lower_headers",
+        "keeps_open",
         "method",
         "on_left",
         "patience",
+        "pieces",
         "reason",
         "received_bytes",
         "request_id",
@@ -136,6 +127,7 @@ class Exchange:
         "url",
         "version",
         "wake",
+        "way",
     )
 
     def __init__(
@@ -148,22 +140,24 @@ class Exchange:
         close_after: bool,
     ) -> None:
         self.connection = connection
-        self.method, self.url, self.version, self.headers, self.lower_headers = head[:5]
-        #: Of the request, undecoded; None without one.
-        self.content_type = head.content_type
-        #: `x-request-timeout-ms` as sent; None without one.
-        self.patience = head.patience
+        self.method, self.url, self.version, self.headers, self.content_type, self.patience = head
+        #: Where the short way leads; None for a request that cannot take it.
+        self.way: Way | None = None
         #: Built when an application is asked; a prediction on the short way has none.
         self.scope: Scope | None = None
         self.request_id = request_id
         self.started_at = started_at
         self.close_after = close_after
+        #: The connection stays open after an error, too: it was not about this request.
+        self.keeps_open = False
         #: Empty if the body is in the arena: then it is in `slot`.
         self.body = b""
         self.slot: Slot | None = None
-        self.chunks: list[bytes] = []
+        #: A body that came in more than one, while it comes.
+        self.pieces: Pieces | None = None
         self.received_bytes = 0
         self.reserved_bytes = 0
+        self.holding: Holding | None = None
         #: Reason phrase; None for the standard one.
         self.reason: bytes | None = None
         #: Header lines ready for the wire, and their lower-case names.
@@ -193,6 +187,33 @@ class Exchange:
         if self.delivered is not None:
             self.delivered["body"] = b""
         return body
+
+    @property
+    def lower_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers with lower-case names."""
+        return [(name.lower(), value) for name, value in self.headers]
+
+    # -- its body in memory ---------------------------------------------------
+
+    def reserve(self, budget: Budget, size: int, holding: Holding | None) -> bool:
+        """Take room for so much of the body, on its model's account; False if there is none."""
+        if not budget.take(size, 0 if holding is None else holding.body_bytes):
+            return False
+        self.reserved_bytes += size
+        if holding is not None:
+            holding.body_bytes += size
+        return True
+
+    def release(self, budget: Budget) -> None:
+        """Give back what its body took."""
+        budget.give_back(self.reserved_bytes)
+        if self.holding is not None:
+            self.holding.body_bytes -= self.reserved_bytes
+            self.holding = None
+        self.reserved_bytes = 0
+        if self.slot is not None:
+            self.slot.free()
+            self.slot = None
 
     # -- for the connection ---------------------------------------------------
 
@@ -343,7 +364,7 @@ class Exchange:
             if name not in self.extra_names:
                 lines.append(cors)
         self.is_head_only = self.method == b"HEAD" or status in (204, 304)
-        self.close_after = self.close_after or status >= 400
+        self.close_after = self.close_after or (status >= 400 and not self.keeps_open)
         if length is not None:
             lines.append(b"content-length: %b\r\n" % length)
         elif not self.is_head_only:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stoker.errors import Internal, StokerError
 from stoker.frontend.dialect import Dialect
-from stoker.frontend.problems import JSON_TYPE, render_json
-from stoker.frontend.submission import Submission
+from stoker.frontend.lanes import Key
+from stoker.frontend.problems import JSON_TYPE, is_overload, render_json
+from stoker.frontend.submission import Submission, is_large_form
 from stoker.logs import get_logger
 from stoker.wire.payloads import Answer, AnswerKind
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _JSON: Final = (b"content-type", JSON_TYPE.encode())
 
+#: Paths whose way is remembered.
+_MAX_KNOWN: Final = 1024
+
 _PLAIN: Final = re.compile(r"/([\w-]+)/{model_name}")
 
 log = get_logger("http")
@@ -41,6 +45,16 @@ log = get_logger("http")
 def _pattern(template: str) -> re.Pattern[str]:
     before, after = template.split("{model_name}")
     return re.compile(f"{re.escape(before)}([^/]+){re.escape(after)}")
+
+
+class Way(NamedTuple):
+    """What a path asks for, worked out once."""
+
+    submission: Submission
+    model: str
+    version: str | None
+    rest: str
+    key: Key
 
 
 class Express:
@@ -61,32 +75,51 @@ class Express:
             else:
                 self._others.append((_pattern(template), submission))
         self._dialect = dialect
+        self._known: dict[bytes, Way] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def way(self, method: bytes, url: bytes) -> Way | None:
+        """Where a request goes, as soon as its head is known; None: to the application."""
+        if method == b"OPTIONS":
+            return None
+        way = self._known.get(url)
+        if way is None:
+            path = url.partition(b"?")[0]
+            way = self._find(path)
+            if way is not None and not way.rest:
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[path] = way
+        return way
+
+    def _find(self, path: bytes) -> Way | None:
+        if b"%" in path or not path.isascii():
+            return None
+        parts = path.rstrip(b"/").decode("ascii").split("/", 4)
+        if len(parts) < 3 or parts[0]:
+            return None
+        submission = self._submissions.get(parts[1].encode())
+        if submission is None:
+            return self._find_other("/".join(parts))
+        if not all(parts[2:4]):
+            return None
+        version = parts[3] if len(parts) > 3 else None
+        rest = parts[4] if len(parts) > 4 else ""
+        return Way(submission, parts[2], version, rest, (parts[2], version))
+
+    def _find_other(self, path: str) -> Way | None:
+        for pattern, submission in self._others:
+            if match := pattern.fullmatch(path):
+                return Way(submission, match[1], None, "", (match[1], None))
+        return None
 
     def take(self, exchange: Exchange) -> bool:
         """Answer this one, now or later; False leaves it to the application."""
-        path = exchange.url.partition(b"?")[0]
-        if b"%" in path or exchange.method == b"OPTIONS" or not path.isascii():
+        way = exchange.way
+        if way is None or is_large_form(exchange):
             return False
-        parts = path.rstrip(b"/").decode("ascii").split("/", 4)
-        if len(parts) < 3 or parts[0]:
-            return False
-        submission = self._submissions.get(parts[1].encode())
-        if submission is None:
-            return self._take_other(exchange, "/".join(parts))
-        if not all(parts[2:4]):
-            return False
-        version = parts[3] if len(parts) > 3 else None
-        rest = parts[4] if len(parts) > 4 else ""
-        _Ride(self, submission, exchange, parts[2], version).start(rest)
+        _Ride(self, way, exchange).start()
         return True
-
-    def _take_other(self, exchange: Exchange, path: str) -> bool:
-        for pattern, submission in self._others:
-            if match := pattern.fullmatch(path):
-                _Ride(self, submission, exchange, match[1], None).start("")
-                return True
-        return False
 
     def problem(
         self, exchange: Exchange, error: StokerError, model: str, version: str | None
@@ -106,6 +139,7 @@ class Express:
         if problem.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % problem.retry_after_s))
         exchange.reason = None
+        exchange.keeps_open = is_overload(error)
         exchange.extra_head, exchange.extra_names = b"", frozenset()
         exchange.write_whole(problem.status, headers, body)
 
@@ -118,27 +152,19 @@ class Express:
 class _Ride:
     """One exchange on the short way."""
 
-    __slots__ = ("_exchange", "_express", "_model", "_pending", "_submission", "_version")
+    __slots__ = ("_exchange", "_express", "_pending", "_way")
 
-    def __init__(
-        self,
-        express: Express,
-        submission: Submission,
-        exchange: Exchange,
-        model: str,
-        version: str | None,
-    ) -> None:
+    def __init__(self, express: Express, way: Way, exchange: Exchange) -> None:
         self._express = express
-        self._submission = submission
+        self._way = way
         self._exchange = exchange
-        self._model = model
-        self._version = version
         self._pending: Pending | None = None
 
-    def start(self, rest: str) -> None:
+    def start(self) -> None:
         exchange = self._exchange
+        submission, model, version, rest, _ = self._way
         try:
-            pending = self._submission.submit(exchange, self._model, self._version, rest)
+            pending = submission.submit(exchange, model, version, rest)
         except StokerError as error:
             self._fail(error)
         except Exception:
@@ -162,7 +188,7 @@ class _Ride:
             if answer.kind is AnswerKind.CHUNK:
                 self._stream(answer)
                 return
-            status = self._submission.shape(exchange, answer)
+            status = self._way.submission.shape(exchange, answer)
             body = answer.body
             exchange.write_whole(status, [(b"content-length", b"%d" % len(body))], body)
         except StokerError as error:
@@ -174,11 +200,11 @@ class _Ride:
     def _fail(self, error: StokerError) -> None:
         if self._pending is not None:
             self._pending.cancel()
-        self._express.problem(self._exchange, error, self._model, self._version)
+        self._express.problem(self._exchange, error, self._way.model, self._way.version)
 
     def _stream(self, first: Answer) -> None:
         """The first piece has come: from here on somebody may have to wait."""
         assert self._pending is not None
-        status = self._submission.shape(self._exchange, first)
+        status = self._way.submission.shape(self._exchange, first)
         self._pending.on_answer(None)
         self._express.run(self._exchange.run_stream(status, self._pending, first))

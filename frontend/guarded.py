@@ -48,7 +48,8 @@ class GuardedSubmission(Submission):
         version: str | None,
         rest: str,
         inputs: Sequence[Parameter] = (),
+        parameters: list[Parameter] | None = None,
     ) -> Pending:
         """Raises TokenRefused, or as `Submission.submit`."""
         self._guard.demand(exchange, (Role.INFERENCE,))
-        return super().submit(exchange, model, version, rest, inputs)
+        return super().submit(exchange, model, version, rest, inputs, parameters)

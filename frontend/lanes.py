@@ -9,16 +9,17 @@ a refusal begins that anew, and a lane that lets in many without one is open
 again.  Hence nobody is refused for longer than such a moment while there is
 room.
 
-Pure: told the time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+from stoker.clock import Clock
 from stoker.errors import QueueFull, TooManyRequests
-from stoker.shares import may_take
+from stoker.shares import GREED, may_take
+from stoker.wire.frames import FullQueue
 
 #: However fast places become free, a closed lane asks no more often than this...
 MIN_MOMENT_S: Final = 0.005
@@ -58,6 +59,7 @@ class Lane:
         "_forget_at",
         "_look_at",
         "_moment_s",
+        "_on_full",
         "_step",
         "in_flight",
         "key",
@@ -66,8 +68,9 @@ class Lane:
         "retry_after_s",
     )
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, on_full: Callable[[Lane, QueueFull], None] | None = None) -> None:
         self.key = key
+        self._on_full = on_full
         self.in_flight = 0
         self.limit: int | None = None
         self.retry_after_s = 1
@@ -102,6 +105,12 @@ class Lane:
         self._forget_at = now + FORGOTTEN_MOMENTS * self._moment_s
         return True
 
+    def ended(self, outcome: object) -> None:
+        """A request that was in flight has come to its end."""
+        self.in_flight -= 1
+        if type(outcome) is QueueFull and self._on_full is not None:
+            self._on_full(self, outcome)
+
     def full(self) -> QueueFull:
         model, version = self.key
         return QueueFull(
@@ -116,6 +125,7 @@ class Lanes:
     """All lanes of one process.
 
     Args:
+        clock: The lanes themselves are told the time.
         max_in_flight: Requests of all models together.
 
     Attributes:
@@ -123,9 +133,12 @@ class Lanes:
             there is none.
     """
 
-    def __init__(self, max_in_flight: int) -> None:
+    def __init__(self, clock: Clock, max_in_flight: int) -> None:
         self.closed: dict[Key, Lane] = {}
-        self.max_in_flight = max_in_flight
+        self._clock = clock
+        self._max_in_flight = max_in_flight
+        #: Below this nobody can have more than a share of what is free.
+        self._crowded = max_in_flight - max_in_flight // (GREED + 1)
         self._lanes: dict[Key, Lane] = {}
         self._holdings: dict[str, Holding] = {}
 
@@ -137,8 +150,24 @@ class Lanes:
         if lane is None:
             if len(self._lanes) >= MAX_IDLE_LANES:
                 self._forget(lane for lane in self._lanes.values() if not lane.in_flight)
-            lane = self._lanes[key] = Lane(key)
+            lane = self._lanes[key] = Lane(key, self._close)
         return lane
+
+    def enter(self, key: Key, in_flight: int) -> Lane:
+        """The lane of a request that may be handed over now; its caller counts it.
+
+        Args:
+            in_flight: Requests of all models together.
+
+        Raises:
+            QueueFull: The queue has no room, as far as we know.
+            TooManyRequests: The places that are left are for other models.
+        """
+        if self.closed and (closed := self.refusing(key)) is not None:
+            raise closed.full()
+        if in_flight >= self._crowded:
+            self._check_share(key, in_flight)
+        return self.of(key)
 
     def holding(self, model: str) -> Holding:
         """What a model holds; the same record for as long as it holds anything."""
@@ -150,33 +179,38 @@ class Lanes:
             holding = self._holdings[model] = Holding()
         return holding
 
-    def close(self, lane: Lane, now: float, place_every_s: float, retry_after_s: int) -> None:
-        lane.close(now, place_every_s, retry_after_s)
+    def close_full(self, queue: FullQueue) -> None:
+        """The supervisor says that a queue is full."""
+        model, version, is_default, place_every_s, retry_after_s = queue
+        for asked in (version, None) if is_default else (version,):
+            lane = self.of((model, asked))
+            lane.close(self._clock.now(), place_every_s, retry_after_s)
+            self.closed[lane.key] = lane
+
+    def _close(self, lane: Lane, error: QueueFull) -> None:
+        told = error.details
+        every_s, retry_after_s = told.get("place_every_s", 0.0), told.get("retry_after_s", 1)
+        lane.close(self._clock.now(), every_s, retry_after_s)
         self.closed[lane.key] = lane
 
-    def may_enter(self, key: Key, now: float) -> Lane | None:
+    def refusing(self, key: Key) -> Lane | None:
         """The closed lane that refuses this request; None: let it in."""
         lane = self.closed.get(key)
         if lane is None:
             return None
-        if lane.may_enter(now):
+        if lane.may_enter(self._clock.now()):
             if lane.limit is None:
                 del self.closed[key]
             return None
         return lane
 
-    def check_share(self, key: Key, in_flight: int) -> None:
-        """One model's requests leave places for another's.  Raises TooManyRequests.
-
-        Args:
-            in_flight: Requests of all models together; ask only when they are many.
-        """
+    def _check_share(self, key: Key, in_flight: int) -> None:
         own = sum(lane.in_flight for lane in self._lanes.values() if lane.key[0] == key[0])
-        if not may_take(1, own, in_flight, self.max_in_flight):
+        if not may_take(1, own, in_flight, self._max_in_flight):
             raise TooManyRequests(
                 "Too many requests are waiting; try again later.",
                 model=key[0],
-                limit=self.max_in_flight,
+                limit=self._max_in_flight,
             )
 
     def _forget(self, lanes: Iterable[Lane]) -> None:

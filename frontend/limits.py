@@ -28,10 +28,12 @@ class Limits:
         linger_s: How long a refused client may still talk into the void, so
             that it reads our answer instead of a reset.
         pipelined_requests: Requests that may wait behind the one in hand.
+        headers: Header fields of one request.
     """
 
     request_line_bytes: int = 4 * KIB
     header_bytes: int = 8 * KIB
+    headers: int = 256
     body_bytes: int = 6_553_500
     body_memory_bytes: int = 1024 * KIB * KIB
     header_timeout_s: float = 20.0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from stoker.errors import Internal, StokerError
+from stoker.errors import Internal, QueueFull, StokerError, TooManyRequests
 
 JSON_TYPE: Final = "application/json"
 #: Fields of a failed load that a client may see, beside the message.
@@ -56,6 +56,12 @@ class HttpsRequired(StokerError):
     """Plain HTTP on an https listener."""
 
     code = "https_required"
+
+
+class HeadTooSlow(StokerError):
+    """A head that had begun did not end in time."""
+
+    code = "head_too_slow"
 
 
 class BodyTooSlow(StokerError):
@@ -125,8 +131,21 @@ def solve(
     status = row.status
     if error.code == "handler_refused":
         status = _refused_status(details.get("status"), row.status)
+    retry_after_s = row.retry_after_s
+    if retry_after_s is not None:
+        # What measures the queue knows better than a table.
+        retry_after_s = details.get("retry_after_s", retry_after_s)
     failure = {name: details[name] for name in _FAILURE_FIELDS if details.get(name)}
-    return Problem(status, row.kind, message, row.retry_after_s, failure)
+    return Problem(status, row.kind, message, retry_after_s, failure)
+
+
+#: Not about the request, which might have been answered a moment before or after.
+_OVERLOAD: Final = frozenset((QueueFull.code, TooManyRequests.code))
+
+
+def is_overload(error: StokerError) -> bool:
+    """Refused for want of room alone: such a client's connection stays open."""
+    return error.code in _OVERLOAD
 
 
 def _refused_status(status: Any, otherwise: int) -> int:

@@ -7,6 +7,7 @@ request never has to be told which listener it came in by.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 import socket
 import sys
@@ -67,13 +68,19 @@ class FrontendServer(Server):
         return await loop.create_server(self._connect(site), sock=bound, backlog=BACKLOG)
 
     def _connect(self, site: Site) -> Callable[[], asyncio.Protocol]:
-        return lambda: Connection(self.config, self.server_state, {}, site)
+        return lambda: Connection(self.server_state, site)
 
 
 class FrontendWorker(UvicornWorker):  # type: ignore[misc]
     """One HTTP process under gunicorn."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = CONFIG
+
+    def init_signals(self) -> None:
+        super().init_signals()
+        # That has taken SIGABRT, by which gunicorn ends a process that hangs, away from it.
+        faulthandler.disable()
+        faulthandler.enable()
 
     async def _serve(self) -> None:
         frontend = cast(Frontend, self.wsgi)

@@ -10,28 +10,20 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from stoker.errors import RequestTooLarge, StokerError
+from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
 from stoker.frontend.asgi import AsgiApp
-from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.express import Express
 from stoker.frontend.guard import Guard, HttpsOnly
+from stoker.frontend.lanes import Key, Lane, Lanes
 from stoker.frontend.limits import Limits
-from stoker.frontend.problems import JSON_TYPE, render_json
+from stoker.frontend.problems import render_json
+from stoker.frontend.refusals import EMPTY_413, Refusal
+from stoker.shares import Budget
 from stoker.wire.arena import Arena
 
-#: The peer's answer to a large body has no body of its own, and no headers of ours.
-_TOO_LARGE: Final = (
-    b"HTTP/1.1 413 Request Entity Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-)
-_PHRASES: Final = {
-    400: b"Bad Request",
-    403: b"Forbidden",
-    408: b"Request Timeout",
-    429: b"Too Many Requests",
-    500: b"Internal Server Error",
-    503: b"Service Unavailable",
-}
+#: Refusals kept ready.
+_MAX_FULL: Final = 256
 
 
 class Swept(Protocol):
@@ -39,7 +31,7 @@ class Swept(Protocol):
 
     @property
     def transport(self) -> asyncio.Transport: ...
-    def sweep(self, now: float) -> None: ...
+    def sweep(self, now: float) -> int: ...
 
 
 @dataclass(eq=False)
@@ -59,7 +51,8 @@ class Site:
     app: AsgiApp
     dialect: Dialect
     limits: Limits
-    budget: BodyBudget
+    budget: Budget
+    lanes: Lanes
     express: Express | None = None
     guard: Guard | HttpsOnly | None = None
     arena: Arena | None = None
@@ -68,28 +61,34 @@ class Site:
     plain: Site | None = None
     logs_access: bool = False
     connections: set[Swept] = field(default_factory=set)
+    #: Connections that were one too many, since the last sweep.
+    turned_away: int = 0
 
     def __post_init__(self) -> None:
         self.is_tls = self.tls is not None
         self.fixed_head = self.dialect.fixed_head
         self.fixed_names = self.dialect.fixed_names
+        self.most_body_bytes = min(self.limits.body_bytes, self.budget.limit_bytes)
+        self.crowded = self.refusal(TooManyRequests("Too many connections; try again later."))
+        self._full: dict[tuple[Key, int], Refusal] = {}
 
-    def refusal(self, error: StokerError, request_id: str) -> bytes:
-        """A whole answer for a request that never reaches the application."""
+    def refusal(self, error: StokerError) -> Refusal:
+        """An answer for a request that never reaches the application."""
         if isinstance(error, RequestTooLarge):
-            return _TOO_LARGE
+            return EMPTY_413
         problem = self.dialect.problem(error)
-        body = render_json(self.dialect.error_document(problem))
-        retry = problem.retry_after_s
-        return b"".join(
-            (
-                b"HTTP/1.1 %d %b\r\n" % (problem.status, _PHRASES.get(problem.status, b"")),
-                b"content-type: %b\r\n" % JSON_TYPE.encode(),
-                b"x-request-id: %b\r\n" % request_id.encode(),
-                self.fixed_head,
-                b"" if retry is None else b"retry-after: %d\r\n" % retry,
-                *(line for _, line in self.cors),
-                b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body),
-                body,
-            )
-        )
+        return Refusal(problem, render_json(self.dialect.error_document(problem)), self)
+
+    def full(self, lane: Lane) -> Refusal:
+        """The answer to predictions that find the queue full; made once."""
+        which = (lane.key, lane.retry_after_s)
+        refusal = self._full.get(which)
+        if refusal is None:
+            if len(self._full) >= _MAX_FULL:
+                self._full.clear()
+            model, version = lane.key
+            subject = {"model": model, "version": version}
+            problem = self.dialect.problem(lane.full(), "predict", subject)
+            body = render_json(self.dialect.error_document(problem))
+            refusal = self._full[which] = Refusal(problem, body, self)
+        return refusal

@@ -13,17 +13,23 @@ from typing import Final
 
 from stoker.clock import Clock
 from stoker.errors import BadHandlerResult, InvalidParameter
-from stoker.frontend.bodies import read_parameters
+from stoker.frontend.bodies import may_be_form, read_parameters
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
+from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
 from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
 
-#: A client's own deadline, in milliseconds, counted from the request's arrival.
-TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
+#: Taking a form apart takes so long for one of this size that others would notice.
+LARGE_FORM_BYTES: Final = 64 * 1024
+
+
+def is_large_form(exchange: Exchange) -> bool:
+    return exchange.received_bytes > LARGE_FORM_BYTES and may_be_form(exchange.content_type)
+
 
 class Submission:
     """How one kind of prediction route becomes a job."""
@@ -31,9 +37,16 @@ class Submission:
     flags = JobFlag.NONE.value
 
     def __init__(
-        self, link: Link, dialect: Dialect, limits: Limits, clock: Clock, kind: Prediction
+        self,
+        link: Link,
+        lanes: Lanes,
+        dialect: Dialect,
+        limits: Limits,
+        clock: Clock,
+        kind: Prediction,
     ) -> None:
         self._link = link
+        self._lanes = lanes
         self._limits = limits
         self._clock = clock
         self._added = kind.headers
@@ -49,31 +62,44 @@ class Submission:
         version: str | None,
         rest: str,
         inputs: Sequence[Parameter] = (),
+        parameters: list[Parameter] | None = None,
     ) -> Pending:
         """Send the job.
 
         Args:
             model: None: an input of the body must name it.
             inputs: What the handler gets beside those of the body.
+            parameters: Those of the body, where it was taken apart before.
 
         Raises:
             InvalidBody: A malformed form.
             InvalidParameter: Nothing names a model.
-            SupervisorUnavailable, TooManyRequests: It was not sent.
+            QueueFull, SupervisorUnavailable, TooManyRequests: It was not sent.
         """
-        parameters = self._parameters(exchange)
+        if parameters is None:
+            parameters = self._parameters(exchange)
         if inputs:
             parameters = [*inputs, *parameters]
         if model is None:
             model = self._model_in(parameters)
+        link = self._link
+        lane = self._lanes.enter((model, version), link.pending_count)
         payload = self._payload(exchange, rest, parameters)
         deadline = self._clock.now() + self._patience(exchange.patience)
         # A client's own deadline is the client's; ours is for waiting, and what a
         # worker has taken up is bounded by the model's response_timeout.
         is_clients = exchange.patience is not None
-        return self._link.submit(
-            model, version, deadline, self.flags, payload, ends_in_hand=is_clients
+        pending = link.submit(
+            model,
+            version,
+            deadline,
+            self.flags,
+            payload,
+            ends_in_hand=is_clients,
+            on_end=lane.ended,
         )
+        lane.in_flight += 1
+        return pending
 
     def _parameters(self, exchange: Exchange) -> list[Parameter]:
         kind = exchange.content_type

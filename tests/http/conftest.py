@@ -91,12 +91,18 @@ class FakeSupervisor:
         self._later = self._context.socket(zmq.PUSH)
         self._later.connect("inproc://later")
         self._peer = b""
+        self._frontends: set[bytes] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def send_later(self, *answers: Answer) -> None:
         """From the test: answers for jobs that were left open."""
         self._later.send(payloads.pack_answers(answers))
+
+    def announce_full(self, *queues: frames.FullQueue) -> None:
+        """From the test: these queues have taken their last job."""
+        self._later.send(codec.encode(frames.Full([*queues])), zmq.SNDMORE)
+        self._later.send(b"full")
 
     def close(self) -> None:
         self._later.send(b"")
@@ -111,7 +117,11 @@ class FakeSupervisor:
         while True:
             ready = dict(poller.poll())
             if self._wakes in ready:
-                frame = self._wakes.recv()
+                frame, *more = self._wakes.recv_multipart()
+                if more:
+                    for identity in self._frontends:
+                        self._router.send_multipart([identity, frame])
+                    continue
                 if not frame:
                     return
                 # A job id begins with the routing id of whoever submitted it.
@@ -123,6 +133,7 @@ class FakeSupervisor:
 
     def _take(self, message: Any) -> None:
         if isinstance(message, frames.FrontendHello):
+            self._frontends.add(self._peer)
             self._send(frames.Welcome(frames.PROTOCOL, b"life-1"))
         elif isinstance(message, frames.Submit):
             for job in message.jobs:
@@ -326,6 +337,8 @@ def frontend_of_module(make_settings: Callable[..., Settings]) -> Iterator[Runni
 @pytest.fixture
 def frontend(frontend_of_module: RunningFrontend, supervisor: FakeSupervisor) -> RunningFrontend:
     """A frontend with default settings and a clean supervisor."""
+    # An earlier test may have filled a queue of the same name.
+    frontend_of_module.frontend._lanes.closed.clear()
     return frontend_of_module
 
 

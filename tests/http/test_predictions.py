@@ -264,7 +264,8 @@ def test_error_has_its_exact_shape(
     assert answer.body.decode() == expected
     assert answer.status == status
     assert answer.header("content-type") == "application/json"
-    assert answer.is_closed
+    # Want of room is not about this request: the client may ask again right here.
+    assert answer.is_closed != isinstance(error, QueueFull)
 
 
 def test_refused_job_is_answered_like_a_failed_one(frontend):

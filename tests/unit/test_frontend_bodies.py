@@ -9,27 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker import errors
-from stoker.frontend.bodies import BodyBudget, read_parameters
+from stoker.frontend.bodies import read_parameters
 from stoker.frontend.dialects.torchserve.problems import torchserve_problems
 from stoker.frontend.limits import Limits
 from stoker.frontend.problems import solve
 
 #: Errors that never reach an HTTP client: between our processes, or at start.
 INSIDE = {"protocol", "settings", "runtime_dir_in_use"}
-
-
-@given(st.lists(st.integers(0, 40)))
-def test_budget_never_gives_more_than_it_has(sizes):
-    """
-    Refused means nothing taken; given back means all of it.
-    """
-    budget = BodyBudget(100)
-    taken = [size for size in sizes if budget.take(size)]
-
-    assert budget.taken_bytes == sum(taken) <= 100
-    for size in taken:
-        budget.give_back(size)
-    assert budget.taken_bytes == 0
 
 
 @given(

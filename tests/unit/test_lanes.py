@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from stoker.errors import QueueFull, TooManyRequests
+from stoker.clock import FakeClock
+from stoker.errors import NoWorker, QueueFull, TooManyRequests
 from stoker.frontend.lanes import (
     FORGOTTEN_MOMENTS,
     MAX_IDLE_LANES,
@@ -15,6 +16,7 @@ from stoker.frontend.lanes import (
     Lane,
     Lanes,
 )
+from stoker.wire.frames import FullQueue
 
 NOW = 1000.0
 KEY = ("echo", None)
@@ -137,51 +139,83 @@ def test_good_work_does_not_suffer():
     assert asked <= 2 * 2000 + 10
 
 
-def test_lanes_know_which_of_them_are_closed():
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW)
+
+
+def test_a_lane_is_closed_by_what_the_supervisor_answers(clock):
     """
-    While none is, a request costs no look-up.
+    While none is closed, a request costs no look-up.
     """
-    lanes = Lanes(100)
-    lane = lanes.of(KEY)
+    lanes = Lanes(clock, 100)
+    lane = lanes.enter(KEY, 0)
+    lane.in_flight += 1
     assert not lanes.closed
 
-    lanes.close(lane, NOW, 0.01, 7)
+    lane.ended(QueueFull("full", place_every_s=0.01, retry_after_s=7))
 
-    assert lanes.may_enter(KEY, NOW) is lane
-    assert lanes.may_enter(("other", None), NOW) is None
-    error = lane.full()
-    assert isinstance(error, QueueFull)
-    assert (error.details["model"], error.details["retry_after_s"]) == ("echo", 7)
-    assert lanes.may_enter(KEY, NOW + 10) is None
+    assert lane.in_flight == 0
+    assert lanes.refusing(KEY) is lane
+    assert lanes.refusing(("other", None)) is None
+    with pytest.raises(QueueFull) as caught:
+        lanes.enter(KEY, 0)
+    assert caught.value.details == {"model": "echo", "version": None, "retry_after_s": 7}
+    clock.advance(10)
+    assert lanes.enter(KEY, 0) is lane
     assert not lanes.closed
 
 
-def test_one_model_leaves_places_for_another():
+@pytest.mark.parametrize("outcome", [object(), NoWorker(), None])
+def test_other_ends_close_nothing(clock, outcome):
+    lanes = Lanes(clock, 100)
+    lane = lanes.enter(KEY, 0)
+    lane.in_flight += 1
+
+    lane.ended(outcome)
+
+    assert (lane.in_flight, lane.limit) == (0, None)
+
+
+def test_an_announcement_closes_both_names_of_the_default_version(clock):
+    """
+    Clients name the version or leave it out; the queue is the same.
+    """
+    lanes = Lanes(clock, 100)
+    lanes.of(("echo", "2.0")).in_flight = 3
+
+    lanes.close_full(FullQueue("echo", "2.0", True, 0.01, 1))
+    lanes.close_full(FullQueue("other", "1.0", False, 0.01, 1))
+
+    assert lanes.of(("echo", "2.0")).limit == 3
+    assert {*lanes.closed} == {("echo", "2.0"), ("echo", None), ("other", "1.0")}
+
+
+def test_one_model_leaves_places_for_another(clock):
     """
     Whatever its versions are called.
     """
-    lanes = Lanes(80)
+    lanes = Lanes(clock, 80)
     lanes.of(("hot", None)).in_flight = 40
     lanes.of(("hot", "1.0")).in_flight = 30
 
     with pytest.raises(TooManyRequests):
-        lanes.check_share(("hot", "2.0"), 70)
-    lanes.check_share(("other", None), 70)
+        lanes.enter(("hot", "2.0"), 70)
+    lanes.enter(("other", None), 70)
 
 
-def test_lanes_of_names_that_nobody_serves_do_not_pile_up():
+def test_lanes_of_names_that_nobody_serves_do_not_pile_up(clock):
     """
     Anybody can ask for any name.
     """
-    lanes = Lanes(100)
+    lanes = Lanes(clock, 100)
     kept = lanes.of(("kept", None))
     kept.in_flight = 1
     held = lanes.holding("kept")
     held.body_bytes = 1
     for number in range(5 * MAX_IDLE_LANES):
-        key = (f"nobody {number}", None)
-        lanes.close(lanes.of(key), NOW, 0.0, 1)
-        lanes.holding(key[0])
+        lanes.close_full(FullQueue(f"nobody {number}", "1.0", True, 0.0, 1))
+        lanes.holding(f"nobody {number}")
 
     assert len(lanes) <= MAX_IDLE_LANES
     assert len(lanes.closed) <= MAX_IDLE_LANES
