@@ -6,10 +6,13 @@ import http.client
 import json
 import socket
 import ssl
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from stoker import key_file
 from stoker.addresses import Address
+from stoker.errors import SettingsError
 
 TIMEOUT_S: Final = 5.0
 MAX_ANSWER_BYTES: Final = 8 << 20
@@ -21,15 +24,16 @@ class ManagementError(Exception):
     """The server does not answer, or not with what we asked for."""
 
 
-def list_models(address: Address) -> list[str]:
-    """The names of all registered models."""
+def list_models(address: Address, runtime_dir: Path) -> list[str]:
+    """The names of all registered models; `runtime_dir` may hold the key to ask with."""
+    key = _find_key(runtime_dir)
     names: list[str] = []
     token: str | None = None
     for _ in range(MAX_PAGES):
         query = {"limit": str(PAGE_LIMIT)}
         if token is not None:
             query["next_page_token"] = token
-        page = _get(address, f"/models?{urlencode(query)}")
+        page = _get(address, f"/models?{urlencode(query)}", key)
         try:
             names += [str(model["modelName"]) for model in page["models"]]
             token = page.get("nextPageToken")
@@ -40,10 +44,23 @@ def list_models(address: Address) -> list[str]:
     return names
 
 
-def _get(address: Address, path: str) -> Any:
-    connection = _connect(address)
+def _find_key(runtime_dir: Path) -> str | None:
+    """Where callers must show one, the server has left a link to the file."""
     try:
-        connection.request("GET", path, headers={"Host": "localhost"})
+        found = key_file.read_keys(runtime_dir / key_file.FILE_NAME).keys
+    except (OSError, SettingsError):
+        return None
+    key = found.get(key_file.MANAGEMENT)
+    return key.text if key is not None else None
+
+
+def _get(address: Address, path: str, key: str | None) -> Any:
+    connection = _connect(address)
+    headers = {"Host": "localhost"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    try:
+        connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
         body = answer.read(MAX_ANSWER_BYTES)
         if answer.status != 200:

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     models: list[str] | None = None
     trouble = ""
     try:
-        models = list_models(parse_address(where, "management"))
+        models = list_models(parse_address(where, "management"), settings.runtime_dir)
     except ManagementError as error:
         trouble = str(error)
     if options.json:
