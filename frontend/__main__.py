@@ -7,6 +7,7 @@ loaded; each builds its own.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import json
 import os
@@ -34,6 +35,7 @@ from stoker.frontend.listeners import (
     open_socket,
     plan_listeners,
 )
+from stoker.frontend.master import Master, end_with_master
 from stoker.frontend.serving import FrontendWorker
 from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import configure, get_logger
@@ -48,7 +50,7 @@ TITLE: Final = "stoker: frontend"
 #: Where tools and tests read the ports that the kernel chose.
 ADDRESSES_FILE: Final = "addresses.json"
 #: A process whose loop has not turned for so long is replaced by gunicorn.
-STUCK_S: Final = 60
+STUCK_S: Final = 30
 #: Between our own end of draining and gunicorn's SIGKILL.
 _GRACE_S: Final = 5
 _PROCESSORS_PER_PROCESS: Final = 4
@@ -101,6 +103,9 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         for name, value in wanted.items():
             self.cfg.set(name, value)
 
+    def run(self) -> None:
+        Master(self, self._notifier).run()
+
     def load(self) -> Frontend:
         """Runs in every process that serves, after the fork."""
         settings = self._settings
@@ -109,13 +114,11 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             max_pending=settings.max_inflight_requests,
             frontend_id=self._frontend_id,
         )
-        on_turn = self._notifier.watchdog if self._notifier.watchdog_interval_s else None
         return Frontend(
             settings,
             self._listeners,
             link,
             on_welcome=self._announce,
-            on_turn=on_turn,
             keyring=self._keyring,
             tls=self._tls,
         )
@@ -127,6 +130,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         log.info("serving", pid=os.getpid())
 
     def _begin_process(self, arbiter: Any, worker: Any) -> None:
+        end_with_master(worker.ppid)
         setproctitle(f"{TITLE} {worker.age}")
         self._frontend_id = worker.frontend_id
 
@@ -250,6 +254,8 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     # The processes to be forked share what exists now, as long as nobody writes to
     # it, as a collection would.
     gc.freeze()
+    # SIGABRT is how a watchdog asks where we hang.
+    faulthandler.enable()
     # gunicorn would say READY as soon as it has sockets: too early.
     os.environ.pop("NOTIFY_SOCKET", None)
     FrontendApplication(settings, listeners, sockets, notifier, keyring, tls).run()

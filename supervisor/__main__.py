@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import sys
@@ -38,6 +39,8 @@ def serve(loaded: Loaded, _environ: Mapping[str, str]) -> int:
         log.warning("settings", note=note)
     setproctitle.setproctitle("stoker: supervisor")
     os.umask(0o077)
+    # SIGABRT is how a watchdog asks where we hang.
+    faulthandler.enable()
     # What was imported lives as long as we do; and a request makes no cycles.
     # No collection: it writes to objects, and so takes copies of what a fork shares.
     gc.freeze()
