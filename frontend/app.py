@@ -20,7 +20,6 @@ from falcon.asgi import App, Request, Response
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
 from stoker.frontend.answers import FixedAnswer, install_error_handlers
-from stoker.frontend.bodies import BodyBudget
 from stoker.frontend.consultation import Consultation, Question
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
@@ -30,6 +29,7 @@ from stoker.frontend.guard import Guard, HttpsOnly, open_paths
 from stoker.frontend.guarded import GuardedSubmission, guarded
 from stoker.frontend.key_renewal import KeyRenewals
 from stoker.frontend.keyring import Keyring
+from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
 from stoker.frontend.management import Management
@@ -50,9 +50,11 @@ from stoker.frontend.routes import (
 from stoker.frontend.site import Site
 from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.submission import Submission
+from stoker.frontend.sweep import sweep_connections
 from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.shares import Budget
 from stoker.wire.arena import Arena, arena_folder
 from stoker.wire.link import Link
 
@@ -100,7 +102,9 @@ class Frontend:
         self._on_welcome = on_welcome
         self._keyring = keyring
         self._tls = tls
-        self._budget = BodyBudget(self.limits.body_memory_bytes)
+        self._budget = Budget(self.limits.body_memory_bytes)
+        self._lanes = Lanes(self._clock, link.max_pending)
+        link.on_full = self._lanes.close_full
         self._arena = Arena(
             arena_folder(settings.runtime_dir), link.frontend_id, settings.arena_max_bytes
         )
@@ -158,15 +162,8 @@ class Frontend:
             self._arena.sweep()
             if self._keyring is not None:
                 self._keyring.refresh()
-            now = loop.time()
-            for site in [*self.sites, *filter(None, (site.plain for site in self.sites))]:
-                for connection in list(site.connections):
-                    try:
-                        connection.sweep(now)
-                    except Exception:
-                        # One broken connection must not end the sweep for all.
-                        log.exception("a connection could not be checked")
-                        connection.transport.abort()
+            sites = [*self.sites, *filter(None, (site.plain for site in self.sites))]
+            sweep_connections(sites, loop.time(), self.limits.body_memory_bytes)
 
     # -- building -------------------------------------------------------------
 
@@ -188,6 +185,7 @@ class Frontend:
             dialect=dialect,
             limits=self.limits,
             budget=self._budget,
+            lanes=self._lanes,
             cors=tuple((name, header_line(name, text.encode())) for name, text in cors if text),
             **self._encryption(listener, dialect),
             logs_access=settings.log_level == "debug",
@@ -201,7 +199,7 @@ class Frontend:
             self._tls = read_material(self.settings)
         context = self._tls.context(asks_clients=Role.MANAGEMENT in listener.roles)
         app: FalconApp = App()
-        plain = Site(app, dialect, self.limits, self._budget, guard=HttpsOnly())
+        plain = Site(app, dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly())
         return {"tls": context, "plain": plain}
 
     def _guard(self, listener: Listener, dialect: Dialect) -> Guard | None:
@@ -236,7 +234,7 @@ class Frontend:
     def _submission(
         self, dialect: Dialect, kind: Prediction, guard: Guard | None = None
     ) -> Submission:
-        about = (self.link, dialect, self.limits, self._clock, kind)
+        about = (self.link, self._lanes, dialect, self.limits, self._clock, kind)
         if guard is not None and guard.is_shared:
             return GuardedSubmission(guard, *about)
         return Submission(*about)

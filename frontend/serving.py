@@ -68,7 +68,7 @@ class FrontendServer(Server):
         return await loop.create_server(self._connect(site), sock=bound, backlog=BACKLOG)
 
     def _connect(self, site: Site) -> Callable[[], asyncio.Protocol]:
-        return lambda: Connection(self.config, self.server_state, {}, site)
+        return lambda: Connection(self.server_state, site)
 
 
 class FrontendWorker(UvicornWorker):  # type: ignore[misc]
