@@ -202,10 +202,8 @@ class Connection(asyncio.Protocol):
         """A head is complete: refuse what can be refused now, before the body is read."""
         heads, site = self._heads, self.site
         self._since = None
-        if site.guard is not None:
-            lower_headers = [(name.lower(), value) for name, value in heads.headers]
-            if refused := site.guard.refusal(heads.url, lower_headers):
-                self.stop_parsing(refused)
+        if site.guard is not None and (refused := site.guard.refusal(heads.url, heads.headers)):
+            self.stop_parsing(refused)
         way = None if site.express is None else site.express.way(heads.method, heads.url)
         if way is not None and site.lanes.closed and self._is_free:
             lane = site.lanes.refusing(way.key)

@@ -26,6 +26,9 @@ from stoker.frontend.routes import Description, KeyRenewal, Operation, Route
 
 _KEY_OF: Final = {Role.INFERENCE: key_file.INFERENCE, Role.MANAGEMENT: key_file.MANAGEMENT}
 
+_AUTHORIZATION: Final = b"authorization"
+_NAME_LENGTH: Final = len(_AUTHORIZATION)
+
 Headers = Iterable[tuple[bytes, bytes]]
 
 
@@ -51,9 +54,9 @@ class Guard:
         """Routes here need different keys."""
         return len(self._names) > 1
 
-    def refusal(self, url: bytes, lower_headers: Headers) -> StokerError | None:
+    def refusal(self, url: bytes, headers: Headers) -> StokerError | None:
         """Why a request may not come in, as far as its head tells; None if it may."""
-        credentials = _credentials(lower_headers)
+        credentials = _credentials(headers)
         if credentials:
             for name in self._names:
                 if self._keyring.opens(name, credentials):
@@ -65,7 +68,7 @@ class Guard:
 
     def demand(self, exchange: Exchange, roles: Iterable[Role]) -> None:
         """Raises TokenRefused unless the request shows the key of one of these roles."""
-        credentials = _credentials(exchange.lower_headers)
+        credentials = _credentials(exchange.headers)
         names = [_KEY_OF[role] for role in roles if role in _KEY_OF] or self._names
         if not any(self._keyring.opens(name, credentials) for name in names):
             raise TokenRefused
@@ -74,13 +77,13 @@ class Guard:
 class HttpsOnly:
     """Refuses everybody: for plain HTTP on an https listener."""
 
-    def refusal(self, url: bytes, lower_headers: Headers) -> StokerError | None:
+    def refusal(self, url: bytes, headers: Headers) -> StokerError | None:
         return HttpsRequired()
 
 
 def holds_api_key(keyring: Keyring, exchange: Exchange) -> bool:
     """Does the request show the key that renews the others?"""
-    return keyring.opens(key_file.API, _credentials(exchange.lower_headers))
+    return keyring.opens(key_file.API, _credentials(exchange.headers))
 
 
 def open_paths(routes: Iterable[Route], *, health_needs_token: bool) -> frozenset[bytes]:
@@ -98,11 +101,11 @@ def _is_health(route: Route) -> bool:
     return isinstance(route.serves, Operation) and route.serves.verb == "health"
 
 
-def _credentials(lower_headers: Headers) -> bytes:
+def _credentials(headers: Headers) -> bytes:
     """The Authorization header; b"" without one, or with several that could contradict."""
     found = b""
-    for name, value in lower_headers:
-        if name == b"authorization":
+    for name, value in headers:
+        if len(name) == _NAME_LENGTH and name.lower() == _AUTHORIZATION:
             if found:
                 return b""
             found = value
