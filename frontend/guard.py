@@ -22,7 +22,7 @@ from stoker.frontend.exchange import Exchange
 from stoker.frontend.keyring import Keyring
 from stoker.frontend.listeners import Role
 from stoker.frontend.problems import HttpsRequired, TokenRefused
-from stoker.frontend.routes import Description, KeyRenewal, Operation, Route
+from stoker.frontend.routes import Description, KeyRenewal, Route
 
 _KEY_OF: Final = {Role.INFERENCE: key_file.INFERENCE, Role.MANAGEMENT: key_file.MANAGEMENT}
 
@@ -93,12 +93,8 @@ def open_paths(routes: Iterable[Route], *, health_needs_token: bool) -> frozense
         for route in routes
         if (isinstance(route.serves, Description) and not route.serves.of_model)
         or isinstance(route.serves, KeyRenewal)
-        or (not health_needs_token and _is_health(route))
+        or (route.is_probe and not health_needs_token)
     )
-
-
-def _is_health(route: Route) -> bool:
-    return isinstance(route.serves, Operation) and route.serves.verb == "health"
 
 
 def _credentials(headers: Headers) -> bytes:

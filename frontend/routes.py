@@ -95,12 +95,15 @@ class Prediction:
         takes_query: Query parameters are inputs, before those of the body.
         model_input: Where the path names no model: the input that does, if it
             is not the only one that was loaded at start.
+        is_alone: Never batched with others: handlers read from the first
+            request of a batch what the whole batch is about.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
     has_url_path: bool = False
     takes_query: bool = False
     model_input: str = ""
+    is_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +133,11 @@ class KeyRenewal:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row.  Rows without an `operation_id` are served but not described."""
+    """One row.  Rows without an `operation_id` are served but not described.
+
+    Attributes:
+        is_probe: Asked by machines whether we are well; see `health_needs_token`.
+    """
 
     methods: tuple[str, ...]
     path: str
@@ -138,3 +145,4 @@ class Route:
     operation_id: str = ""
     summary: str = ""
     is_deprecated: bool = False
+    is_probe: bool = False

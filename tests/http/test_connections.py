@@ -272,3 +272,34 @@ def test_many_clients_at_once_each_get_their_own_answer(frontend, echo):
         thread.join()
 
     assert wrong == []
+
+
+def test_cors_headers_are_on_every_answer_and_a_preflight_is_no_special_case(
+    start_frontend, supervisor, echo
+):
+    """
+    A browser's first question is a description like any other (1.3); refusals carry them too.
+    """
+    supervisor.verbs["describe"] = lambda arguments: {"versions": []}
+    running = start_frontend(
+        cors_allowed_origin="https://app.example",
+        cors_allowed_methods="GET, POST, OPTIONS",
+        cors_allowed_headers="content-type, authorization",
+    )
+    asking = (("Origin", "https://app.example"), ("Access-Control-Request-Method", "POST"))
+
+    answers = [
+        running.request("inference", "OPTIONS", "/predictions/echo", b"", asking),
+        running.request("inference", "POST", "/predictions/echo", b"hi"),
+        running.request("inference", "GET", "/nowhere"),
+        running.request("management", "DELETE", "/models"),
+        running.request("inference", "GET", "/x\x01"),
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200, 404, 405, 400]
+    for answer in answers:
+        assert [pair for pair in answer.headers if pair[0].startswith("access-control-")] == [
+            ("access-control-allow-origin", "https://app.example"),
+            ("access-control-allow-methods", "GET, POST, OPTIONS"),
+            ("access-control-allow-headers", "content-type, authorization"),
+        ]

@@ -294,9 +294,12 @@ def test_probes_can_be_let_in(start_frontend, supervisor, tmp_path):
         disable_token_authorization=False,
         key_file=tmp_path / "key_file.json",
         health_needs_token=False,
+        ts_open_inference_protocol=True,
     )
 
     assert running.request("inference", "GET", "/ping").status == 200
+    assert running.request("inference", "GET", "/v2/health/live").status == 200
+    assert running.request("inference", "GET", "/v2").status == 400
     assert running.request("inference", "GET", "/ping/").status == 200
     assert running.request("inference", "GET", "/predictions/m").status == 400
 

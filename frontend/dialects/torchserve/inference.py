@@ -25,7 +25,7 @@ from stoker.frontend.routes import (
 from stoker.settings import Settings
 
 _PREDICT: Final = Prediction(headers=(("explain", "False"),), has_url_path=True)
-_EXPLAIN: Final = Prediction(headers=(("explain", "True"),), has_url_path=True)
+_EXPLAIN: Final = Prediction(headers=(("explain", "True"),), has_url_path=True, is_alone=True)
 #: The oldest routes: nothing is added to the headers, and the query counts.
 _LEGACY: Final = Prediction(takes_query=True)
 _OF_MODEL: Final = Description(of_model=True, title="RESTful API for: {model_name}")
@@ -43,7 +43,7 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
     health = sagemaker_health() if settings.sagemaker else _health()
     return (
         *description_routes(is_described=True),
-        Route(ALL_METHODS, "/ping", health, "ping", "Is the server healthy?"),
+        Route(ALL_METHODS, "/ping", health, "ping", "Is the server healthy?", is_probe=True),
         *(open_inference_routes() if settings.ts_open_inference_protocol else ()),
         *predictions,
         *(

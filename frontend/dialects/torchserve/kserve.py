@@ -28,7 +28,7 @@ from stoker.frontend.routes import (
 PEER_VERSION: Final = "0.12.0"
 
 _PREDICT: Final = Prediction(headers=(("explain", "False"),))
-_EXPLAIN: Final = Prediction(headers=(("explain", "True"),))
+_EXPLAIN: Final = Prediction(headers=(("explain", "True"),), is_alone=True)
 
 _SERVER: Final = Reply(
     200,
@@ -53,10 +53,11 @@ def kserve_routes() -> tuple[Route, ...]:
 def open_inference_routes() -> tuple[Route, ...]:
     """What `ts_open_inference_protocol` adds."""
     is_ready, is_live = Fixed(Reply(200, {"ready": True})), Fixed(Reply(200, {"live": True}))
+    ready, live = "/v2/health/ready", "/v2/health/live"
     versions = "/v2/models/{model_name}/versions"
     return (
-        Route(ALL_METHODS, "/v2/health/ready", is_ready, "v2_ready", "Is the server ready?"),
-        Route(ALL_METHODS, "/v2/health/live", is_live, "v2_live", "Is the server live?"),
+        Route(ALL_METHODS, ready, is_ready, "v2_ready", "Is the server ready?", is_probe=True),
+        Route(ALL_METHODS, live, is_live, "v2_live", "Is the server live?", is_probe=True),
         Route(ALL_METHODS, "/v2", Fixed(_SERVER), "v2_server", "What the server is."),
         Route(ALL_METHODS, versions, _NO_VERSIONS),
         Route(ALL_METHODS, f"{versions}/{{rest:path}}", _NO_VERSIONS),
