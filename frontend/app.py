@@ -254,7 +254,7 @@ class Frontend:
     def _consultation(self, dialect: Dialect, operation: Operation) -> Consultation | None:
         if not operation.question:
             return None
-        kind = Prediction(headers=operation.question)
+        kind = Prediction(headers=operation.question, is_alone=True)
         about = (self.link, self._lanes, dialect, self.limits, self._clock, kind)
         return Consultation(Question(*about))
 

@@ -14,14 +14,11 @@ from typing import Any, Final
 
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.submission import Submission
-from stoker.wire.frames import JobFlag
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
 
 
 class Question(Submission):
     """How a question becomes a job: whatever the client's body is, the handler gets none."""
-
-    flags = JobFlag.DESCRIBE.value
 
     def _parameters(self, exchange: Exchange) -> list[Parameter]:
         return []

@@ -34,8 +34,6 @@ def is_large_form(exchange: Exchange) -> bool:
 class Submission:
     """How one kind of prediction route becomes a job."""
 
-    flags = JobFlag.NONE.value
-
     def __init__(
         self,
         link: Link,
@@ -49,6 +47,7 @@ class Submission:
         self._lanes = lanes
         self._limits = limits
         self._clock = clock
+        self._flags = JobFlag.ALONE.value if kind.is_alone else JobFlag.NONE.value
         self._added = kind.headers
         self._has_url_path = kind.has_url_path
         self._model_input = kind.model_input
@@ -93,7 +92,7 @@ class Submission:
             model,
             version,
             deadline,
-            self.flags,
+            self._flags,
             payload,
             ends_in_hand=is_clients,
             on_end=lane.ended,

@@ -383,7 +383,7 @@ class Crew:
             return lambda: WorkerOutOfMemory(
                 "The worker was killed, most likely for want of memory.", exit=how.words, **facts
             )
-        reason = worker.why_killed or "exit"
+        reason = "timeout" if worker.why_killed == SILENT else worker.why_killed or "exit"
         return lambda: WorkerDied(
             "The worker died with the request in hand.", reason=reason, exit=how.words, **facts
         )

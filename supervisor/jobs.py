@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 
 #: As a plain int: `&` with a flag costs a microsecond, and every job pays it.
-DESCRIBE: Final = int(JobFlag.DESCRIBE)
+ALONE: Final = int(JobFlag.ALONE)
 
 
 class JobState(enum.Enum):
@@ -86,8 +86,8 @@ class Job:
         arrived_at: When it was accepted; kept when the job is given back, so
             its batch delay and its place in the order are not started anew.
         sequence: Grows with arrival over the whole supervisor.
-        is_loner: Never in a batch with others (a describe job, or one that was
-            in a worker's hand when it died).
+        is_loner: Never in a batch with others: it asked for that, or it was
+            in a worker's hand when that died.
         is_suspect: A worker died with it; see quarantine.
         attempts: Times that a worker had started it when it died.
         pool: Whose queue it is in or came from.
@@ -122,7 +122,7 @@ class Job:
         self.deadline = deadline
         self.arrived_at = arrived_at
         self.sequence = sequence
-        self.is_loner = bool(flags & DESCRIBE)
+        self.is_loner = bool(flags & ALONE)
         self.is_suspect = False
         self.attempts = 0
         self.state = JobState.QUEUED

@@ -79,8 +79,8 @@ class JobFlag(enum.IntFlag):
     """What the supervisor must know of a job beyond its envelope."""
 
     NONE = 0
-    #: A customised describe: goes through the queue, is never batched with others.
-    DESCRIBE = 1
+    #: Never batched with others: a handler's question about itself, an explanation.
+    ALONE = 1
 
 
 # -- frontend -> supervisor ---------------------------------------------------

@@ -159,7 +159,8 @@ class Server:
         self._gates: list[Gate] = []
         self._log = self.home / "server.log"
         command = [sys.executable, "-P", "-m", "stoker.cli", "serve", "--log-format", "json"]
-        for listener in LISTENERS:
+        # A configuration file may want to say where to listen.
+        for listener in () if "--config" in flags else LISTENERS:
             command += [f"--{listener}-address", "http://127.0.0.1:0"]
         for name, folder in (("runtime", "run"), ("cache", "cache"), ("log", "log")):
             command += [f"--{name}-dir", str(self.home / folder)]

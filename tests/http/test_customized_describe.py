@@ -82,7 +82,7 @@ def test_question_is_a_job_alone_with_a_header_and_no_input(described, superviso
 
     (job,) = supervisor.jobs
     assert (job.job.model, job.job.version) == ("m", version)
-    assert job.job.flags == JobFlag.DESCRIBE
+    assert job.job.flags == JobFlag.ALONE
     assert job.headers["describe"] == "True"
     assert job.payload.parameters == []
 

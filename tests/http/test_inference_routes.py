@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from stoker.wire.frames import JobFlag
 from stoker.wire.payloads import Parameter
 
 FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
@@ -59,6 +60,23 @@ def test_route_names_model_version_and_headers(sent, target, version, added, is_
     client = {"explain": "client", "url_path": "client"}
     found = {name: job.headers[name] for name in ("explain", "url_path")}
     assert found == client | added
+
+
+@pytest.mark.parametrize(
+    ("target", "flags"),
+    [
+        ("/predictions/echo", JobFlag.NONE),
+        ("/v2/models/echo/infer", JobFlag.NONE),
+        ("/explanations/echo", JobFlag.ALONE),
+        ("/v1/models/echo:explain", JobFlag.ALONE),
+        ("/v2/models/echo/explain", JobFlag.ALONE),
+    ],
+)
+def test_explanation_is_never_batched_with_predictions(sent, target, flags):
+    """
+    Handlers look at the first request of a batch to learn what it is about.
+    """
+    assert sent(target).job.flags == flags
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE"])

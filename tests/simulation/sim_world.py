@@ -246,7 +246,7 @@ class World:
         version = None if rng.random() < 0.7 else rng.choice("12")
         dice = rng.random()
         wait_s = rng.random() * 0.05 if dice < 0.1 else -1.0 if dice < 0.11 else 30.0
-        flags = JobFlag.DESCRIBE if rng.random() < 0.02 else 0
+        flags = JobFlag.ALONE if rng.random() < 0.02 else 0
         job = SubmittedJob(job_id, model, version, self.now + wait_s, flags, b"of " + job_id)
         self._job_order += 1
         self.judge.expect_submit(job, self._job_order)

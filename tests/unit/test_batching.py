@@ -11,7 +11,7 @@ from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
 from stoker.wire.frames import JobFlag
 
-DESCRIBE = int(JobFlag.DESCRIBE)
+DESCRIBE = int(JobFlag.ALONE)
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ def test_a_silent_worker_is_aborted_then_killed_then_replaced(stage):
     stage.exit(worker_id, "signal 9", is_oom=True)
 
     assert stage.refused == {job_id: "worker_died"}
-    assert stage.refusal(job_id).details["reason"] == "no answer within response_timeout"
+    assert stage.refusal(job_id).details["reason"] == "timeout"
     (new,) = stage.alive(key)
     stage.load(new)
     later = stage.submit()

@@ -206,7 +206,7 @@ def test_a_batch_in_front_of_a_describe_job_does_not_wait_for_company(stage):
 
     job_id = stage.submit()
     assert stage.sent() == []
-    describe = stage.submit(flags=JobFlag.DESCRIBE)
+    describe = stage.submit(flags=JobFlag.ALONE)
 
     assert [[job_id], [describe]] == stage.sent()
 

@@ -83,5 +83,5 @@ def test_the_frontend_is_the_first_half_of_the_id():
 
 def test_only_a_describe_job_travels_alone():
     assert not new_job().is_loner
-    assert Job(bytes(16), b"", 1.0, 0.0, 1, JobFlag.DESCRIBE).is_loner
+    assert Job(bytes(16), b"", 1.0, 0.0, 1, JobFlag.ALONE).is_loner
     assert not Job(bytes(16), b"", 1.0, 0.0, 1, 2).is_loner, "flags we do not know mean nothing"

@@ -264,7 +264,7 @@ def test_describe_job_goes_alone_and_lets_nothing_pass(stage):
     (worker_id,) = stage.alive(stage.serve(batch_size=4))
     stage.submit()
     before = stage.submit()
-    describe = stage.submit(flags=JobFlag.DESCRIBE)
+    describe = stage.submit(flags=JobFlag.ALONE)
     after = stage.submit()
 
     for _ in range(4):

@@ -109,7 +109,7 @@ class QueueLife(RuleBasedStateMachine):
         self.number = 0
 
     @precondition(lambda self: self.queue.room > 0)
-    @rule(deadline=st.integers(0, 20), flags=st.sampled_from((0, 0, 0, int(JobFlag.DESCRIBE))))
+    @rule(deadline=st.integers(0, 20), flags=st.sampled_from((0, 0, 0, int(JobFlag.ALONE))))
     def put(self, deadline: int, flags: int) -> None:
         self.number += 1
         job = Job(self.number.to_bytes(16, "big"), b"", deadline, 0.0, self.number, flags)
