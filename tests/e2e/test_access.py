@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
+import ssl
+import stat
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -164,6 +168,43 @@ def test_no_key_shows_anywhere(server_of_module, model):
     assert any("m/1.0.log" in place for place in places)
 
 
+def test_listeners_on_unix_sockets_outlive_their_processes(start_server, tmp_path, until):
+    """
+    Their files stay while processes come and go, are for us alone, and go at the end.
+    """
+    paths = {name: tmp_path / f"{name}.sock" for name in ("inference", "management", "metrics")}
+    for path in paths.values():
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+    flags = [f"--{name}-address=unix:{path}" for name, path in paths.items()]
+    server = start_server(*flags)
+    about = {name: (path.stat().st_ino, path.stat().st_mode) for name, path in paths.items()}
+
+    def statuses() -> list[int]:
+        targets = {"inference": "/ping", "management": "/models", "metrics": "/metrics"}
+        return [over_unix(paths[name], target) for name, target in targets.items()]
+
+    before = statuses()
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: len(server.logged("serving")) == 2, "another process serves")
+    after = statuses()
+
+    assert before == after == [200, 200, 200]
+    assert {stat.S_IMODE(mode) for _, mode in about.values()} == {0o600}
+    for name, path in paths.items():
+        assert (path.stat().st_ino, path.stat().st_mode) == about[name]
+    server.stop()
+    assert [*tmp_path.glob("*.sock")] == []
+
+
+def over_unix(path: Path, target: str) -> int:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(path))
+        client.sendall(f"GET {target} HTTP/1.1\r\nHost: t\r\n\r\n".encode())
+        return int(client.recv(65536).split(b" ")[1])
+
+
 def test_a_certificate_is_renewed_by_a_signal(start_server, tmp_path, until):
     """
     SIGHUP: new connections see the new certificate; a broken one is refused and the old stays.
@@ -197,10 +238,6 @@ def test_a_certificate_is_renewed_by_a_signal(start_server, tmp_path, until):
 
 def presented(server: Any) -> bytes:
     """The certificate that the inference listener shows."""
-    import socket
-    import ssl
-    from urllib.parse import urlsplit
-
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     where = urlsplit(server.addresses["inference"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,22 @@ def test_socket_in_use_is_not_stolen(tmp_path: Path):
             open_socket(parse_address(f"unix:{path}"))
 
     assert refused.value.message == f"Failed to bind to address: unix:{path}"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_a_unix_socket_is_for_whom_it_is_meant(tmp_path: Path, mode: int):
+    """
+    Whoever may connect may manage; the process's umask has no say.
+    """
+    path = tmp_path / "s"
+    mask = os.umask(0)
+
+    bound = open_socket(parse_address(f"unix:{path}"), mode)
+
+    left = os.umask(mask)
+    bound.close()
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+    assert left == 0
 
 
 def test_file_in_the_way_is_not_removed(tmp_path: Path):
