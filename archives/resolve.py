@@ -17,7 +17,14 @@ from urllib.parse import urlsplit
 
 from stoker.archives.cache import ArchiveCache, CachedArchive, directory_model
 from stoker.archives.fetch import FetchLimits, FetchRequest, Progress, failed, fetched
-from stoker.archives.location import LocalDirectory, LocalFile, Location, Remote, locate
+from stoker.archives.location import (
+    LocalDirectory,
+    LocalFile,
+    Location,
+    Remote,
+    admits_everything,
+    locate,
+)
 from stoker.archives.manifest import (
     DEFAULT_RUNTIME,
     DEFAULT_VERSION,
@@ -108,6 +115,8 @@ class ResolvedArchive:
 
 def open_cache(places: ArchivePlaces) -> ArchiveCache:
     """The cache of these places, with what a killed predecessor left cleaned away."""
+    if admits_everything(places.allowed_urls):
+        log.warning("allowed_urls admits every address: whoever may register may run code")
     cache = ArchiveCache(places.cache_dir, places.unpack_limits)
     cache.clean()
     clean_partials(places.downloads_dir)

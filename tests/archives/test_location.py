@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker.archives.location import LocalDirectory, LocalFile, Remote, locate, normalise
+from stoker.archives.location import (
+    LocalDirectory,
+    LocalFile,
+    Remote,
+    admits_everything,
+    locate,
+    normalise,
+)
 from stoker.errors import (
     ArchiveError,
     ArchiveNotFound,
@@ -129,6 +136,24 @@ def test_no_spelling_gets_around_a_list(store: Path, url: str) -> None:
     """Parsers that disagree about a URL are how such lists are passed (CVE-2024-35198)."""
     with pytest.raises((ArchiveUrlNotAllowed, ArchiveUrlRelative)):
         locate(url, store, (r"https://models\.example/.*", r"file:///srv/models/.*"))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (("file://.*", "http(s)?://.*"), True),
+        ((".*",), True),
+        (("file://.*|http(s)?://.*",), True),
+        ((), False),
+        (EXAMPLE, False),
+        ((r"https://.*\.example/.*",), False),
+    ],
+)
+def test_a_list_that_keeps_nothing_out_is_known_as_such(
+    patterns: tuple[str, ...], expected: bool
+) -> None:
+    """The peer warns of its default, and so do we of a file that carries it along."""
+    assert admits_everything(patterns) == expected
 
 
 def test_a_bad_pattern_is_a_settings_error(store: Path) -> None:
