@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from stoker.cli import config, logs, serve, start, status, stop, torchserve, version
+from stoker.cli import config, logs, serve, snapshot, start, status, stop, torchserve, version
+from stoker.cli.doctor import command as doctor
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 
-_COMMANDS: Final = (serve, start, stop, status, logs, config, torchserve, version)
+_COMMANDS: Final = (serve, start, stop, status, logs, config, snapshot, torchserve, doctor, version)
 _DESCRIPTION: Final = "A model server for people who run their own machines."
 _EPILOG: Final = """\
 Every command takes every setting as a flag: --inference-address http://127.0.0.1:8080,
