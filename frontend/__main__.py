@@ -26,6 +26,7 @@ from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
 from stoker.frontend.gunicorn_log import GunicornLog
 from stoker.frontend.keyring import Keyring, KeysBusy, open_keyring
+from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import (
     BACKLOG,
     BindFailed,
@@ -114,10 +115,17 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             max_pending=settings.max_inflight_requests,
             frontend_id=self._frontend_id,
         )
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = Limits.from_settings(
+            settings,
+            count_processes(settings.frontend_processes),
+            None if files == resource.RLIM_INFINITY else files,
+        )
         return Frontend(
             settings,
             self._listeners,
             link,
+            limits,
             on_welcome=self._announce,
             keyring=self._keyring,
             tls=self._tls,
@@ -213,6 +221,16 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def warn_of_bodies_that_never_fit(settings: Settings) -> None:
+    share = settings.max_body_memory_bytes // count_processes(settings.frontend_processes)
+    if settings.max_request_size > share:
+        log.warning(
+            "larger bodies than memory allows are refused",
+            max_request_size=settings.max_request_size,
+            memory_bytes=share,
+        )
+
+
 def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         loaded = load_with_origins(argv, environ)
@@ -250,6 +268,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     remove_arenas(arena_folder(settings.runtime_dir))
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
+    warn_of_bodies_that_never_fit(settings)
     notifier = Notifier(environ)
     # The processes to be forked share what exists now, as long as nobody writes to
     # it, as a collection would.

@@ -106,7 +106,7 @@ class Frontend:
         self._lanes = Lanes(self._clock, link.max_pending)
         link.on_full = self._lanes.close_full
         self._arena = Arena(
-            arena_folder(settings.runtime_dir), link.frontend_id, settings.arena_max_bytes
+            arena_folder(settings.runtime_dir), link.frontend_id, self.limits.arena_bytes
         )
         self._startup_models = StartupModels(link)
         self._chores: list[asyncio.Task[None]] = []

@@ -127,13 +127,34 @@ class Settings:
         4096, "Requests one frontend process may hold at once.", minimum=1
     )
     max_body_memory_bytes: int = setting(
-        GIB, "Memory one frontend process may use for bodies.", unit="bytes", minimum=1
+        GIB, "Memory for the bodies of all requests that have not ended.", unit="bytes", minimum=1
     )
     arena_max_bytes: int = setting(
         512 * MIB,
-        "Shared memory one frontend process may use for large bodies; 0 = none.",
+        "Shared memory for those of them that are large; 0 = none.",
         unit="bytes",
         minimum=0,
+    )
+    max_connections: int = setting(
+        16_384, "Connections one frontend process may hold per listener.", minimum=1
+    )
+    head_timeout_s: float = setting(
+        20.0, "A request's head must be complete within this time.", unit="s", minimum=0.1
+    )
+    body_timeout_s: float = setting(
+        30.0, "Grace for a request's body, before its rate counts.", unit="s", minimum=0.1
+    )
+    min_body_rate_bytes: int = setting(
+        8 * KIB, "Bytes per second of a body, on average, after that.", unit="bytes", minimum=1
+    )
+    keep_alive_timeout_s: float = setting(
+        75.0, "A connection without a request is closed after this.", unit="s", minimum=0.1
+    )
+    stall_timeout_s: float = setting(
+        60.0,
+        "A client that takes nothing of its answer for so long is cut off.",
+        unit="s",
+        minimum=0.1,
     )
     request_deadline_s: float = setting(
         300.0, "How long a request may wait for a worker to take it up.", unit="s", minimum=0.001
