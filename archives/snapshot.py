@@ -48,6 +48,7 @@ class SnapshotEntry:
     response_timeout_s: int | None = None
     startup_timeout_s: int | None = None
     runtime: str | None = None
+    parallel_level: int = 0
     handler: str | None = None
 
 
@@ -119,6 +120,7 @@ def _entry(model: str, version: str, fields: dict[str, Any]) -> SnapshotEntry:
         response_timeout_s=_number(fields, "responseTimeout", where) or None,
         startup_timeout_s=_number(fields, "startupTimeout", where) or None,
         runtime=_text(fields, "runtimeType", where),
+        parallel_level=_number(fields, "parallelLevel", where) or 0,
         handler=_text(fields, "handler", where),
     )
 
@@ -135,6 +137,7 @@ def _document(entry: SnapshotEntry) -> dict[str, Any]:
         "responseTimeout": entry.response_timeout_s,
         "startupTimeout": entry.startup_timeout_s,
         "runtimeType": entry.runtime,
+        "parallelLevel": entry.parallel_level or None,
         "url": None if entry.url == mar_name else entry.url,
         "handler": entry.handler,
     }

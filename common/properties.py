@@ -1,4 +1,4 @@
-r"""Reading Java `.properties` files.
+r"""Reading and writing Java `.properties` files.
 
     # comment            ! comment
     key=value            key:value            key value
@@ -13,7 +13,7 @@ environment variable NAME.  Source: contracts/torchserve.md 9.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from stoker.errors import SettingsError
@@ -21,6 +21,7 @@ from stoker.errors import SettingsError
 _BLANKS: Final = " \t\f"
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _ESCAPES: Final = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+_ESCAPED: Final = {char: "\\" + letter for letter, char in _ESCAPES.items()}
 _VARIABLE: Final = re.compile(r"\$\$([^$]+)\$\$")
 
 
@@ -40,6 +41,31 @@ def read_properties(content: bytes, environ: Mapping[str, str]) -> list[Property
         value = _fill(_unescape(raw_value, line), environ, line)
         entries.append(Property(_unescape(raw_key, line), value, line))
     return entries
+
+
+def write_properties(entries: Iterable[tuple[str, str]], comment: str = "") -> str:
+    """A file that reads as these entries, whoever reads it; plain ASCII."""
+    plain = comment.encode("ascii", "backslashreplace").decode()
+    lines = [f"# {line}" for line in plain.splitlines()]
+    lines += [f"{_escape(key, is_key=True)}={_escape(value)}" for key, value in entries]
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str, *, is_key: bool = False) -> str:
+    """As Java does it: blanks only where they would be lost."""
+    parts: list[str] = []
+    for at, char in enumerate(text):
+        if char in _ESCAPED:
+            parts.append(_ESCAPED[char])
+        elif char in "\\=:#!" or (char == " " and (is_key or at == 0)):
+            parts.append("\\" + char)
+        elif " " <= char <= "~":
+            parts.append(char)
+        else:
+            # Java's chars are UTF-16: a character may take two escapes.
+            pairs = char.encode("utf-16-be", "surrogatepass").hex()
+            parts += [f"\\u{pairs[i : i + 4].upper()}" for i in range(0, len(pairs), 4)]
+    return "".join(parts)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[str, int]]:

@@ -12,6 +12,7 @@
     health       -                            -> is_healthy has_ready_worker models{name: bool}
     startup_models -                          -> models[name]
     statistics   -                            -> numbers               (`statistics.py`)
+    snapshot     keep                         -> name path? text? left_out (`snapshots.py`)
 
 `?` may be None.  Verbs know no dialect: texts, defaults and units are the
 listener's.  What only asks is answered at once.  What changes something is
@@ -43,12 +44,14 @@ from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import Caller, WaitingCall
 from stoker.supervisor.descriptions import Describer
+from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
 from stoker.supervisor.restoring import Restoring
 from stoker.supervisor.served import Served
+from stoker.supervisor.snapshots import Snapshots
 from stoker.supervisor.statistics import statistics
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
@@ -96,6 +99,7 @@ class Control:
             settings, engine, places, clock, self._archives, journal
         )
         self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
+        self._snapshots = Snapshots(settings, engine, journal, self._begin)
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering = 0
         self._questions: Final[dict[str, Callable[[Arguments], Value]]] = {
@@ -113,6 +117,7 @@ class Control:
             "scale": self._scale,
             "unregister": self._unregister,
             "set_default": self._set_default,
+            "snapshot": self._snapshot,
         }
 
     # -- in and out -----------------------------------------------------------
@@ -147,25 +152,39 @@ class Control:
             outcome = Internal("The supervisor could not do that; see its log.")
         if outcome is not None:
             self._answer(caller, outcome)
+            if not isinstance(outcome, StokerError) and verb != "snapshot":
+                self._snapshots.note_change()
         self._end_turn()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(_guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def resolve(self, call: WaitingCall, outcome: Value | StokerError) -> None:
         """The engine says how a waiting call ended."""
-        if call.registers is not None:
-            self._begin(self._conclude(call, outcome))
-        else:
+        registers = call.registers
+        if registers is None or (
+            isinstance(outcome, StokerError) and self._registrations.drop(registers)
+        ):
             self._answer_waiting(call, outcome)
+        else:
+            self._begin(self._conclude(call, outcome, registers))
 
-    async def _conclude(self, call: WaitingCall, outcome: Value | StokerError) -> None:
+    async def _conclude(
+        self, call: WaitingCall, outcome: Value | StokerError, registers: DesiredVersion
+    ) -> None:
+        """A synchronous registration has ended, and something must be written."""
         try:
-            await self._registrations.conclude(call, outcome)
+            if isinstance(outcome, StokerError):
+                await self._registrations.take_back(registers)
+            else:
+                await self._registrations.keep(registers)
         except StokerError as error:
             outcome = error
+        except Exception:
+            log.exception("registration failed", model=registers.model)
+            outcome = Internal("The registration failed; see the supervisor's log.")
         self._answer_waiting(call, outcome)
         self._end_turn()
 
@@ -177,6 +196,7 @@ class Control:
             self._answer(call.caller, outcome)
         else:
             self._answer(call.caller, {**call.value, **outcome})
+            self._snapshots.note_change()
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
@@ -199,11 +219,17 @@ class Control:
             begin=self._begin,
             end_turn=self._end_turn,
         ).run()
+        self._snapshots.note_change("startup")
+
+    def stop(self) -> None:
+        """The server is about to stop; nothing is taken apart yet."""
+        self._snapshots.stop()
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._snapshots.close()
         self._archives.close()
 
     # -- changes --------------------------------------------------------------
@@ -301,6 +327,13 @@ class Control:
             raise ShuttingDown("The server is stopping.")
         return self._engine.registry.find(model, version)
 
+    async def _snapshot(self, arguments: Arguments, caller: Caller) -> Value:
+        snapshot = self._snapshots.describe("snapshot")
+        value: Value = {"name": snapshot.name, "left_out": snapshot.left_out}
+        if arguments.flag("keep"):
+            return {**value, "path": str(await self._snapshots.write(snapshot))}
+        return {**value, "text": snapshot.text.encode()}
+
     # -- questions ------------------------------------------------------------
 
     def _describe(self, arguments: Arguments) -> Value:
@@ -337,3 +370,10 @@ class Control:
 
     def _statistics(self, arguments: Arguments) -> Value:
         return statistics(self._engine, self._clock.now())
+
+
+async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+    try:
+        await work
+    except Exception:
+        log.exception("task failed")

@@ -127,6 +127,7 @@ class Supervisor:
         now = self._clock.now()
         drain_s = 0.0 if self.engine.is_stopping else self._settings.drain_timeout_s
         log.info("stopping", signal=name, drain_s=drain_s)
+        self._control.stop()
         self.engine.stop(now, drain_s)
         self._end_turn()
 

@@ -137,25 +137,30 @@ class Registrations:
             value["outcome"] = "scheduled"
         return value if caller is None else None
 
-    async def conclude(self, call: WaitingCall, outcome: dict[str, Any] | StokerError) -> None:
-        """A synchronous registration has ended: make it durable, or see that nothing is left.
+    def drop(self, desired: DesiredVersion) -> bool:
+        """A registration failed.  False when it had been made durable before."""
+        if self._unsettled.get(desired.key) is not desired:
+            return False
+        del self._unsettled[desired.key]
+        return True
+
+    async def take_back(self, desired: DesiredVersion) -> None:
+        """A registration failed that had been made durable before.  Raises StateNotWritten."""
+        key = desired.key
+        async with self._journal.changing() as state:
+            if _is_same(state.versions.get(key), desired) and not self._engine.is_stopping:
+                await self._journal.write(state.unregistering(key))
+                self._follow_default(state, key.model)
+
+    async def keep(self, desired: DesiredVersion) -> None:
+        """A synchronous registration succeeded.
 
         Raises:
             StateNotWritten: It was taken back.
         """
-        desired = call.registers
-        assert desired is not None
         key = desired.key
         async with self._journal.changing() as state:
-            is_unsettled = self._unsettled.get(key) is desired
-            if isinstance(outcome, StokerError):
-                if is_unsettled:
-                    del self._unsettled[key]
-                elif _is_same(state.versions.get(key), desired) and not self._engine.is_stopping:
-                    await self._journal.write(state.unregistering(key))
-                    self._follow_default(state, key.model)
-                return
-            if not is_unsettled:
+            if self._unsettled.get(key) is not desired:
                 return
             try:
                 await self._settle(state, key)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.errors import SettingsError
-from stoker.properties import read_properties
+from stoker.properties import read_properties, write_properties
 
 
 def read(content: bytes, **environ: str) -> dict[str, str]:
@@ -122,3 +122,38 @@ def test_what_java_would_write_is_read_back(pairs):
     ]
 
     assert pairs == read("\n".join(lines).encode("latin-1"))
+
+
+@given(
+    st.dictionaries(
+        st.text(min_size=1, max_size=20), st.text(max_size=20).filter(lambda t: "$$" not in t)
+    ),
+    st.text(max_size=30),
+)
+def test_what_we_write_is_read_back(pairs, comment):
+    """
+    In ASCII, whatever stands in a value, and no comment becomes an entry.
+    """
+    written = write_properties(pairs.items(), comment)
+
+    assert written.isascii()
+    assert pairs == read(written.encode())
+
+
+def test_a_snapshot_is_written_as_java_does():
+    """
+    The bytes that TorchServe's own files show.
+    """
+    written = write_properties(
+        [
+            ("inference_address", "http://127.0.0.1:8080"),
+            ("a b", ' x y#"é😀"'),
+            ("json", '{\n  "a": 1}'),
+        ]
+    )
+
+    assert written == (
+        "inference_address=http\\://127.0.0.1\\:8080\n"
+        'a\\ b=\\ x y\\#"\\u00E9\\uD83D\\uDE00"\n'
+        'json={\\n  "a"\\: 1}\n'
+    )
