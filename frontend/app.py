@@ -25,6 +25,7 @@ from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.exchange import header_line
 from stoker.frontend.express import Express
+from stoker.frontend.form_reader import FormReader
 from stoker.frontend.guard import Guard, HttpsOnly, open_paths
 from stoker.frontend.guarded import GuardedSubmission, guarded
 from stoker.frontend.key_renewal import KeyRenewals
@@ -109,6 +110,7 @@ class Frontend:
             arena_folder(settings.runtime_dir), link.frontend_id, self.limits.arena_bytes
         )
         self._startup_models = StartupModels(link)
+        self._forms = FormReader(self.limits)
         self._chores: list[asyncio.Task[None]] = []
         self.sites = [self._site(listener) for listener in listeners]
 
@@ -262,7 +264,9 @@ class Frontend:
         serves = route.serves
         if isinstance(serves, Prediction):
             submission = self._submission(dialect, serves)
-            return Predictions(submission, dialect, serves, self._startup_models).answer
+            return Predictions(
+                submission, dialect, serves, self._startup_models, self._forms
+            ).answer
         if isinstance(serves, Operation):
             return Management(
                 self.link, dialect, serves, self._consultation(dialect, serves)

@@ -1,7 +1,7 @@
 """Predictions through Falcon: for what the short way leaves alone.
 
-That is a path with percent-escapes, an absolute request target, and the
-routes whose query strings mean something; everything else goes through
+That is a path with percent-escapes, an absolute request target, the routes
+whose query strings mean something, and large forms; everything else goes through
 `express.py`.  A client that leaves cancels its job through the connection.
 
 Source: contracts/torchserve.md 2.1, 2.3, 2.5-2.7.
@@ -16,10 +16,11 @@ from falcon.asgi import Request, Response
 from stoker.errors import StokerError
 from stoker.frontend.answers import answer_problem, exchange_of
 from stoker.frontend.dialect import Dialect
+from stoker.frontend.form_reader import FormReader
 from stoker.frontend.parameters import split_query
 from stoker.frontend.routes import Prediction
 from stoker.frontend.startup_models import StartupModels
-from stoker.frontend.submission import Submission
+from stoker.frontend.submission import Submission, is_large_form
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
 
@@ -33,11 +34,13 @@ class Predictions:
         dialect: Dialect,
         kind: Prediction,
         startup_models: StartupModels,
+        forms: FormReader,
     ) -> None:
         self._submission = submission
         self._dialect = dialect
         self._kind = kind
         self._startup_models = startup_models
+        self._forms = forms
 
     async def answer(
         self,
@@ -54,7 +57,10 @@ class Predictions:
             inputs = self._inputs(request.query_string)
             if model_name is None:
                 model_name = await self._named_model(inputs)
-            pending = self._submission.submit(exchange, model_name, model_version, rest, inputs)
+            parameters = await self._forms.read(exchange) if is_large_form(exchange) else None
+            pending = self._submission.submit(
+                exchange, model_name, model_version, rest, inputs, parameters
+            )
             exchange.on_left = pending.cancel
             answer = await pending.next()
             response.status = self._submission.shape(exchange, answer)

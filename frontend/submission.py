@@ -75,13 +75,13 @@ class Submission:
             InvalidParameter: Nothing names a model.
             QueueFull, SupervisorUnavailable, TooManyRequests: It was not sent.
         """
+        link = self._link
         if parameters is None:
             parameters = self._parameters(exchange)
         if inputs:
             parameters = [*inputs, *parameters]
         if model is None:
             model = self._model_in(parameters)
-        link = self._link
         lane = self._lanes.enter((model, version), link.pending_count)
         payload = self._payload(exchange, rest, parameters)
         deadline = self._clock.now() + self._patience(exchange.patience)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import threading
 
+import pytest
+from facts import DEADLINE_S
+
+from stoker.frontend import bodies
 from stoker.frontend.limits import Limits
 
 BOUNDARY = "multipart/form-data; boundary=XX"
@@ -278,3 +282,63 @@ def test_client_that_leaves_amid_its_body_gives_its_room_back(frontend, echo, un
     client.close()
 
     until(lambda: budget.taken_bytes == 0, "its room is free again")
+
+
+@pytest.fixture
+def form_gate(monkeypatch):
+    """Large forms are read when the test lets them; returns the gate and what happens before."""
+    gate, reading = threading.Event(), threading.Event()
+
+    def slow(*about):
+        reading.set()
+        assert gate.wait(DEADLINE_S)
+        return bodies.read_parameters(*about)
+
+    monkeypatch.setattr("stoker.frontend.form_reader.read_parameters", slow)
+    return gate, reading
+
+
+LARGE_FORM = _form(('Content-Disposition: form-data; name="data"', b"x" * 200_000))
+LARGE_REQUEST = (
+    b"POST /predictions/echo HTTP/1.1\r\nHost: t\r\nContent-Type: %b\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (BOUNDARY.encode(), len(LARGE_FORM), LARGE_FORM)
+)
+
+
+def test_large_form_keeps_nobody_waiting(frontend, echo, form_gate):
+    """
+    Taking it apart may take long; the others are answered meanwhile.
+    """
+    gate, reading = form_gate
+    large = frontend.client()
+    large.send(LARGE_REQUEST)
+    assert reading.wait(DEADLINE_S)
+
+    quick = frontend.request("inference", "POST", "/predictions/echo", b"b")
+    gate.set()
+
+    assert quick.body == b"b"
+    assert large.read().body == b"x" * 200_000
+
+
+def test_client_that_leaves_amid_a_large_form_holds_up_nobody(
+    frontend, echo, form_gate, supervisor, until
+):
+    """
+    The thread has the form still; it is the next one's turn when it is done.
+    """
+    gate, reading = form_gate
+    site = frontend.frontend.sites[0]
+    first = frontend.client()
+    first.send(LARGE_REQUEST)
+    assert reading.wait(DEADLINE_S)
+    (connection,) = [each for each in site.connections if each._in_hand is not None]
+
+    first.close()
+    until(lambda: connection not in site.connections, "it has left")
+    second = frontend.client()
+    second.send(LARGE_REQUEST)
+    gate.set()
+
+    assert second.read().body == b"x" * 200_000
+    assert len(supervisor.jobs) == 1
