@@ -343,16 +343,21 @@ class Crew:
     def sweep(self, now: float) -> None:
         """Everything that is due: restarts, silence, drains, signals that brought nothing."""
         self._start_due(now)
+        is_limited = self.spec.has_time_limits
         for worker in list(self.workers()):
             if worker.state is WorkerState.DYING:
                 self._press(worker, now)
             elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
-                if now - worker.started_at > self.spec.startup_timeout_s:
+                if is_limited and now - worker.started_at > self.spec.startup_timeout_s:
                     self._abort(worker, "no answer within startup_timeout", now)
-            elif worker.in_hand and now - worker.quiet_since > self.spec.response_timeout_s:
+            elif is_limited and self._is_silent(worker, now):
                 self._abort(worker, SILENT, now)
             elif worker.state is WorkerState.DRAINING and self._has_drained_too_long(worker, now):
                 self.kill(worker, RETIRED, now)
+
+    def _is_silent(self, worker: Worker, now: float) -> bool:
+        waited_s = now - worker.quiet_since
+        return bool(worker.in_hand) and waited_s > self.spec.response_timeout_s
 
     def _has_drained_too_long(self, worker: Worker, now: float) -> bool:
         if not worker.in_hand:

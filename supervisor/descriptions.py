@@ -77,6 +77,7 @@ class Describer:
             "client_timeout_s": spec.client_timeout_s,
             "parallel_type": spec.parallel_type,
             "parallel_level": spec.parallel_level,
+            "uses_job_tickets": spec.uses_job_tickets,
             "device_type": spec.device_type,
             "device_ids": list(spec.device_ids),
             "is_default": spec.version == default,

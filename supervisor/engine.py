@@ -208,7 +208,7 @@ class Engine:
                 raise ShuttingDown("The server is stopping; try another one.")
             served = self.registry.find(model, version)
             pool = served.pool
-            if not served.crew.has_hope:
+            if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
                 raise pool.no_worker()
             queue = pool.queue
             room = queue.room

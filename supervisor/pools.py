@@ -66,10 +66,16 @@ class Pool:
         self._actions = actions
         self._next_batch_id = next_batch_id
         self._max_attempts = spec.max_attempts
+        self.uses_job_tickets = spec.uses_job_tickets
         #: Jobs that were in the hand of a worker that died, and have not ended.
         self._suspects = 0
 
     # -- jobs -----------------------------------------------------------------
+
+    @property
+    def lacks_ticket(self) -> bool:
+        """Where job tickets count: no worker is left that waits for another job (8.6)."""
+        return len(self.queue) >= len(self._idle)
 
     def submit(self, job: Job) -> None:
         """Queue a job; the caller has seen that there is room, and taken it in the budget."""

@@ -181,6 +181,7 @@ class Settings:
     unregister_model_timeout: int = peer(
         120, "Longest wait for a model's workers to leave.", unit="s", minimum=1
     )
+    debug: bool = peer(False, "No time limits for workers, so that a debugger may hold them.")
     default_service_handler: str = peer("", "Handler when an archive names none.")
     service_envelope: str = peer("", "Envelope module around every handler.")
     number_of_gpu: int | None = peer(
@@ -282,7 +283,6 @@ class Settings:
     ipex_gpu_enable: bool = later(False, "Intel extension for PyTorch on GPUs.")
     cpu_launcher_enable: bool = later(False, "Pin workers to processor cores.")
     cpu_launcher_args: str = later("", "How to pin them.")
-    debug: bool = later(False, "No time limits; attach a worker by hand.")
 
     # Known, and without meaning outside a Java virtual machine
     number_of_netty_threads: int = moot(0, "See frontend_processes.", minimum=0)

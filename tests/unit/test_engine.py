@@ -276,6 +276,41 @@ def test_there_are_never_more_workers_than_devices_for_them(stage):
     assert stage.engine.registry.find(*key).crew.min_workers == 2
 
 
+def test_with_job_tickets_nobody_queues(stage):
+    """
+    A job is taken only while a worker waits for it (8.6); the rest is told at once.
+    """
+    key = stage.register(uses_job_tickets=True)
+    stage.scale(key, 2)
+    too_early = stage.submit()
+    for worker_id in stage.alive(key):
+        stage.load(worker_id)
+
+    taken = [stage.submit(), stage.submit()]
+    too_many = stage.submit()
+    stage.answer(stage.alive(key)[0])
+    after = stage.submit()
+
+    assert stage.refused == {too_early: "no_worker", too_many: "no_worker"}
+    assert [[job] for job in (*taken, after)] == stage.sent()
+
+
+def test_without_time_limits_nothing_is_silent_for_too_long(stage):
+    """
+    A debugger may hold a worker while it loads and while it answers (`debug`).
+    """
+    key = stage.register(has_time_limits=False, startup_timeout_s=1, response_timeout_s=1)
+    stage.scale(key, 1)
+    (worker_id,) = stage.alive(key)
+
+    stage.advance(1000.0)
+    stage.load(worker_id)
+    stage.submit()
+    stage.advance(100.0)
+
+    assert stage.signals(worker_id) == []
+
+
 def test_a_version_without_workers_refuses_and_does_not_queue(stage):
     """
     The peer lets requests pile up until the queue is full; we answer at once.

@@ -78,7 +78,7 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
         document["deviceIds"] = record["device_ids"]
     document |= {
         "continuousBatching": False,
-        "useJobTicket": False,
+        "useJobTicket": record.get("uses_job_tickets", False),
         "useVenv": False,
         "stateful": False,
         "sequenceMaxIdleMSec": 0,
