@@ -91,12 +91,12 @@ def test_keys_survive_a_frontend_that_dies(server_of_module, until, victim):
     server = server_of_module
     bearer = key(server, "inference")
     document = (server.home / "key_file.json").read_text()
-    titled = {" ".join(process.cmdline()).strip(): process for process in server.tree()}
+    # By descent: a process that has just been forked bears its master's title.
+    masters = psutil.Process(server.process.pid).children()
+    master = next(one for one in masters if "stoker: frontend" in " ".join(one.cmdline()))
     if victim == "process":
         server.expect_error("Worker (pid:")
-        died = next(titled[title] for title in titled if title.startswith("stoker: frontend "))
-    else:
-        died = titled["stoker: frontend"]
+    died = master.children()[0] if victim == "process" else master
 
     died.kill()
 
@@ -166,6 +166,31 @@ def test_no_key_shows_anywhere(server_of_module, model):
         assert [place for place, said in places.items() if secret.encode() in said] == []
     assert any("server.log" in place for place in places)
     assert any("m/1.0.log" in place for place in places)
+
+
+def test_open_management_is_refused(tmp_path):
+    """
+    Exit code 78, one line that names the ways out, and nothing was opened.
+    """
+    ran = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "stoker.cli", "serve"),
+            *("--management-address", "http://0.0.0.0:0", "--runtime-dir", str(tmp_path / "run")),
+        ],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        text=True,
+    )
+
+    assert ran.returncode == 78
+    assert (
+        "management_address http://0.0.0.0:0 can be reached from other hosts without credentials; "
+        "use a loopback or unix address, ask callers for tokens "
+        "(disable_token_authorization=false) or for certificates (https and client_ca_file), "
+        "or say insecure_management=true"
+    ) in ran.stderr
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_listeners_on_unix_sockets_outlive_their_processes(start_server, tmp_path, until):
