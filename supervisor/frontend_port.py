@@ -18,7 +18,7 @@ from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.wire import codec, sockets
 from stoker.wire.frames import Answers, FromFrontend, Refused, RefusedJob, ToFrontend
-from stoker.wire.poller import SocketReader
+from stoker.wire.poller import NOBLOCK, SNDMORE_NOBLOCK, SocketReader
 
 log = get_logger("wire")
 
@@ -51,12 +51,11 @@ class FrontendPort:
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._socket = sockets.bind_router(self._context, address)
         self._on_message = on_message
-        self._on_turn = on_turn
         self._on_lost = on_lost
         self._banned: dict[bytes, None] = {}
         self._answers: dict[bytes, list[bytes]] = {}
         self._refused: dict[bytes, list[RefusedJob]] = {}
-        self._reader = SocketReader(loop, self._socket, self._drain)
+        self._reader = SocketReader(loop, self._socket, self._receive, on_turn)
 
     def close(self) -> None:
         self._reader.close()
@@ -68,12 +67,14 @@ class FrontendPort:
 
     def send(self, identity: bytes, message: ToFrontend) -> None:
         """Send now; a peer that cannot take it is reported lost."""
-        frame = codec.encode(message)
-        # Before, because a send that fails may have eaten the edge as well.
         self._reader.check_soon()
+        self._send(identity, message)
+
+    def _send(self, identity: bytes, message: ToFrontend) -> None:
+        frame = codec.encode(message)
         try:
-            self._socket.send(identity, zmq.SNDMORE | zmq.NOBLOCK)
-            self._socket.send(frame, zmq.NOBLOCK, copy=not sockets.is_worth_sharing(frame))
+            self._socket.send(identity, SNDMORE_NOBLOCK)
+            self._socket.send(frame, NOBLOCK, copy=not sockets.is_worth_sharing(frame))
         except zmq.ZMQError as error:
             # EHOSTUNREACH: gone; EAGAIN: it stopped reading long ago.
             self._on_lost(identity, str(error))
@@ -89,34 +90,26 @@ class FrontendPort:
         self._refused.setdefault(frontend_id, []).append(job)
 
     def flush(self) -> None:
-        if self._answers:
-            answers, self._answers = self._answers, {}
-            for frontend_id, frames in answers.items():
-                self.send(frontend_id, Answers(frames))
-        if self._refused:
-            refused, self._refused = self._refused, {}
-            for frontend_id, jobs in refused.items():
-                self.send(frontend_id, Refused(jobs))
+        """Send what has gathered; only at the end of a turn."""
+        if not self._answers and not self._refused:
+            return
+        answers, self._answers = self._answers, {}
+        for frontend_id, frames in answers.items():
+            self._send(frontend_id, Answers(frames))
+        refused, self._refused = self._refused, {}
+        for frontend_id, jobs in refused.items():
+            self._send(frontend_id, Refused(jobs))
+        self._reader.check()
 
     # -- in -------------------------------------------------------------------
 
-    def _drain(self, limit: int) -> bool:
-        is_cut_short = True
-        for _ in range(limit):
-            try:
-                identity = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                is_cut_short = False
-                break
-            self._take(identity)
-        self._on_turn()
-        return is_cut_short
-
-    def _take(self, identity: bytes) -> None:
-        frame = self._socket.recv(zmq.NOBLOCK)
+    def _receive(self) -> None:
+        socket = self._socket
+        identity = socket.recv(NOBLOCK)
+        frame = socket.recv(NOBLOCK)
         is_multipart = False
-        while self._socket.getsockopt(zmq.RCVMORE):
-            self._socket.recv(zmq.NOBLOCK)
+        while socket.getsockopt(zmq.RCVMORE):
+            socket.recv(NOBLOCK)
             is_multipart = True
         if identity in self._banned:
             return

@@ -29,7 +29,7 @@ from stoker.errors import (
 )
 from stoker.wire import codec, frames, sockets
 from stoker.wire.payloads import Answer, AnswerKind, unpack_answers
-from stoker.wire.poller import SocketReader
+from stoker.wire.poller import NOBLOCK, SocketReader
 
 #: A hello this often; a supervisor that answers none of them for LOST_AFTER_S
 #: is treated as gone.
@@ -259,7 +259,7 @@ class Link:
         if not self._is_flush_due:
             self._is_flush_due = True
             assert self._loop is not None
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_turn)
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         return pending
@@ -326,26 +326,35 @@ class Link:
 
     # -- sending --------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def _flush_turn(self) -> None:
+        """Everything that was submitted in this turn of the loop."""
         self._is_flush_due = False
+        self._flush()
+        if self._reader is not None:
+            self._reader.check()
+
+    def _flush(self) -> None:
+        """Send what waits; whoever calls sends more, or looks at the socket afterwards."""
         if not self._outbox:
             return
         jobs, self._outbox = self._outbox, []
         self._outbox_bytes = 0
-        if not self._send(frames.Submit(jobs)):
+        if not self._post(frames.Submit(jobs)):
             lost = SupervisorUnavailable("The supervisor is being restarted; try again.")
             for job in jobs:
                 self._end(job.job_id, lost)
 
     def _send(self, message: frames.FromFrontend) -> bool:
+        if self._reader is not None:
+            self._reader.check_soon()
+        return self._post(message)
+
+    def _post(self, message: frames.FromFrontend) -> bool:
         if self._socket is None:
             return False
         frame = codec.encode(message)
-        assert self._reader is not None
-        # Before, because a send that fails may have eaten the edge as well.
-        self._reader.check_soon()
         try:
-            self._socket.send(frame, zmq.NOBLOCK, copy=not sockets.is_worth_sharing(frame))
+            self._socket.send(frame, NOBLOCK, copy=not sockets.is_worth_sharing(frame))
         except zmq.Again:
             return False
         return True
@@ -361,23 +370,16 @@ class Link:
 
     # -- receiving ------------------------------------------------------------
 
-    def _receive(self, limit: int) -> bool:
-        socket = self._socket
-        if socket is None:
-            return False
-        for _ in range(limit):
-            try:
-                frame = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return False
-            try:
-                message = codec.decode_to_frontend(frame)
-            except ProtocolError:
-                # Only the supervisor can reach this socket; a frame we cannot
-                # read is one of another release.  Its hello will say so.
-                continue
-            self._take(message)
-        return True
+    def _receive(self) -> None:
+        assert self._socket is not None
+        frame = self._socket.recv(NOBLOCK)
+        try:
+            message = codec.decode_to_frontend(frame)
+        except ProtocolError:
+            # Only the supervisor can reach this socket; a frame we cannot
+            # read is one of another release.  Its hello will say so.
+            return
+        self._take(message)
 
     def _take(self, message: frames.ToFrontend) -> None:
         if isinstance(message, frames.Answers):

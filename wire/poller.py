@@ -1,9 +1,20 @@
 """A zmq socket on an asyncio loop, drained until there is nothing left.
 
 zmq's file descriptor is edge-triggered: it becomes readable when *something*
-may have changed, once.  So a reader must take everything that is there, and a
-sender must look again after sending, because zmq may have eaten the edge
-while it sent (design section 3; zmq.asyncio was measured 7 times dearer).
+may have changed, once (zmq.asyncio, which hides that, was measured 7 times
+dearer; design section 3).  What keeps a wake-up from being lost:
+
+- The I/O thread signals a message only to a reader that found its queue empty
+  before.  So every burst ends with a look at EVENTS that says "nothing": it
+  empties the descriptor and tells the I/O thread that we sleep.
+- Any call on the socket may process what was signalled, and so eat the edge:
+  sending, too, even a send that fails.  So every burst of sends is followed
+  by one look at EVENTS, and by a drain if it says "something".
+- In between no look is needed: what comes signals the descriptor.
+
+A look costs a system call in libzmq (a poll of the descriptor), `Again` twice
+that, because pyzmq makes an exception with a text of it: hence EVENTS before
+every `recv` but the first, which the loop has announced.
 """
 
 from __future__ import annotations
@@ -14,35 +25,51 @@ from typing import Final
 
 import zmq
 
-#: Frames taken in one go before other events of the loop get their turn.
+#: Messages taken in one go before other events of the loop get their turn.
 DRAIN_LIMIT: Final = 256
+#: As plain integers: pyzmq's enums cost half a microsecond each time they are combined.
+NOBLOCK: Final = int(zmq.NOBLOCK)
+SNDMORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+_POLLIN: Final = int(zmq.POLLIN)
 
 
 class SocketReader:
-    """Calls `on_readable` on the loop whenever the socket may have frames.
+    """Takes whatever arrives at a socket.
 
-    `on_readable(limit)` takes up to `limit` frames with NOBLOCK and returns
-    True if it stopped because of the limit.
+    Args:
+        take: Receives one message with NOBLOCK and deals with it; lets
+            `zmq.Again` through.
+        on_burst: Called after every burst of messages.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         socket: zmq.Socket[bytes],
-        on_readable: Callable[[int], bool],
+        take: Callable[[], None],
+        on_burst: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._socket = socket
-        self._on_readable = on_readable
+        self._take = take
+        self._on_burst = on_burst
         self._fd = int(socket.getsockopt(zmq.FD))
         self._is_check_due = False
         self._is_open = True
         loop.add_reader(self._fd, self._drain)
         self.check_soon()
 
+    def check(self) -> None:
+        """Has a send eaten an edge?  Call after a burst of sends, at the end of a turn.
+
+        What is there is taken in the next turn, after other events.
+        """
+        if self._is_open and self._has_input():
+            self._loop.call_soon(self._drain)
+
     def check_soon(self) -> None:
-        """Look at EVENTS once in the next turn; call after every burst of sends."""
-        if not self._is_check_due and self._is_open:
+        """As `check`, in the next turn; for who sends in the middle of something."""
+        if not self._is_check_due:
             self._is_check_due = True
             self._loop.call_soon(self._check)
 
@@ -53,9 +80,25 @@ class SocketReader:
 
     def _check(self) -> None:
         self._is_check_due = False
-        if self._is_open and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        if self._is_open and self._has_input():
             self._drain()
 
+    def _has_input(self) -> bool:
+        return bool(self._socket.getsockopt(zmq.EVENTS) & _POLLIN)  # type: ignore[operator]
+
     def _drain(self) -> None:
-        if self._is_open and self._on_readable(DRAIN_LIMIT):
+        if not self._is_open:
+            return
+        try:
+            for _ in range(DRAIN_LIMIT):
+                self._take()
+                if not self._is_open or not self._has_input():
+                    break
+            else:
+                self.check_soon()
+        except zmq.Again:
+            pass  # signalled for something else, or somebody was here before
+        except BaseException:
             self.check_soon()
+            raise
+        self._on_burst()
