@@ -256,8 +256,10 @@ def test_a_certificate_is_renewed_by_a_signal(start_server, tmp_path, until):
     server.process.send_signal(signal.SIGHUP)
     server.wait_logged("certificates were not renewed; the old ones stay")
 
-    assert presented(server) == second.der
-    assert server.manage("GET", "/models").status == 200
+    # A process that is leaving may hang up on who has only just connected.
+    shown = until(lambda: presented(server), "somebody shakes hands")
+
+    assert shown == second.der
     kept.close()
 
 
