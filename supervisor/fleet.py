@@ -52,6 +52,8 @@ from stoker.wire.runtime_dir import worker_address
 log = get_logger("supervisor")
 
 TOKEN_BYTES: Final = 16
+#: A template that imports for longer is not waited for.
+TEMPLATE_WAIT_S: Final = 2.0
 #: Ports from `initial_distribution_port` on, where the processes of one worker find each other.
 MASTER_PORTS: Final = 10_000
 #: How often we look for what nothing wakes us for.
@@ -96,6 +98,10 @@ class Fleet:
         self._ledger = ledger
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
+        #: Not started yet: a template that will fork them is still importing.
+        self._waiting: dict[int, a.Spawn] = {}
+        self._awaited_fd = -1
+        self._awaited_until: asyncio.TimerHandle | None = None
         self._worker_of: dict[Connection, int] = {}
         self._sweep_at = 0.0
         self._stopped_since: dict[int, float] = {}
@@ -131,7 +137,7 @@ class Fleet:
             a.SendDrop: self._send_drop,
             a.SendLeave: self._send_leave,
             a.Abort: lambda action: self._launcher.signal(action.worker_id, signal.SIGABRT),
-            a.Kill: lambda action: self._launcher.stop(action.worker_id),
+            a.Kill: self._kill,
         }
 
     def flush(self) -> None:
@@ -158,6 +164,7 @@ class Fleet:
 
     async def close(self) -> None:
         """Kill and reap who is left."""
+        self._take_waiting()
         await self._launcher.close()
         self._nursery.close()
         self._output.close_all()
@@ -167,8 +174,49 @@ class Fleet:
     # -- starting -------------------------------------------------------------
 
     def _spawn(self, action: a.Spawn) -> None:
+        """Start a worker; at once, or as soon as it can be forked instead of executed.
+
+        A template needs less than an interpreter of the worker's own would,
+        and what all workers share is not there once for each of them.
+        """
+        self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES))
+        if not self._waiting and not self._wait_for_template():
+            self._spawn_now(action)
+        else:
+            self._waiting[action.worker_id] = action
+
+    def _wait_for_template(self) -> bool:
+        template = self._nursery.starting(self._policy.python)
+        if template is None:
+            return False
+        self._awaited_fd = template.fileno()
+        self._loop.add_reader(self._awaited_fd, guarded(self._spawn_waiting))
+        self._awaited_until = self._loop.call_later(TEMPLATE_WAIT_S, guarded(self._spawn_waiting))
+        return True
+
+    def _spawn_waiting(self) -> None:
+        """The template has become ready, or died, or takes too long."""
+        for action in self._take_waiting():
+            self._spawn_now(action)
+
+    def _take_waiting(self) -> list[a.Spawn]:
+        if self._awaited_until is not None:
+            self._loop.remove_reader(self._awaited_fd)
+            self._awaited_until.cancel()
+            self._awaited_until = None
+        waiting, self._waiting = self._waiting, {}
+        return list(waiting.values())
+
+    def _kill(self, action: a.Kill) -> None:
         worker_id = action.worker_id
-        process = self._processes[worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES))
+        if self._waiting.pop(worker_id, None) is not None:
+            self._loop.call_soon(guarded(self._gone), worker_id, Exit("was not started"))
+        else:
+            self._launcher.stop(worker_id)
+
+    def _spawn_now(self, action: a.Spawn) -> None:
+        worker_id = action.worker_id
+        process = self._processes[worker_id]
         try:
             process.pid = self._start_process(action, process.token)
         except (SpawnFailed, ShuttingDown) as error:
@@ -198,6 +246,8 @@ class Fleet:
             sees_gpus=spec.device_type != "cpu",
             group=self._places.of_worker(worker_id) if spec.parallel_level else (),
             ranks=self._rank_plan(spec, slot),
+            python=spec.python,
+            packages_dir=spec.packages_dir,
         )
         self._output.open(worker_id, spec.model, spec.version, slot)
         command = worker_command(place, self._policy, os.environ)
@@ -251,7 +301,9 @@ class Fleet:
     def _note_heavy(self, worker_id: int, heavy: object) -> None:
         """The next worker of such a version is forked from a template that has the import."""
         spec = self._engine.spec_of(worker_id)
-        if self._settings.worker_template and spec is not None and heavy == ["torch"]:
+        if not self._settings.worker_template or spec is None or heavy != ["torch"]:
+            return
+        if not spec.python and spec.packages_dir is None:
             self._preload[spec] = ("torch",)
             self._nursery.warm(self._policy.python, ("torch",))
 

@@ -64,9 +64,8 @@ class Template:
         self._not_before = now + RESTART_AFTER_S
         self.stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [self.python, "-P", "-m", "stoker.worker.template", "--socket", str(theirs.fileno())]
-        if self.preload:
-            argv += ["--preload", *self.preload]
+        argv = [self.python, "-P", "-m", "stoker.worker.template", str(theirs.fileno())]
+        argv += self.preload
         try:
             self._process = subprocess.Popen(
                 argv,
@@ -98,6 +97,15 @@ class Template:
             if not self._is_ready:
                 self.stop()
         return self._is_ready
+
+    @property
+    def is_starting(self) -> bool:
+        """It will say something soon: that it is ready, or nothing for ever."""
+        return not self.is_ready and self._socket is not None
+
+    def fileno(self) -> int:
+        """Readable when it has become ready, or has died; -1 when there is none."""
+        return -1 if self._socket is None else self._socket.fileno()
 
     def spawn(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, output: Sequence[int]
@@ -144,6 +152,11 @@ class TemplateNursery:
         if template is None:
             template = self._templates[python, preload] = Template(python, preload, self._env)
         template.start()
+
+    def starting(self, python: str) -> Template | None:
+        """The plain template of that interpreter while it is not ready yet, but soon will be."""
+        template = self._templates.get((python, ()))
+        return template if template is not None and template.is_starting else None
 
     def spawn(self, command: WorkerCommand, output: tuple[int, int]) -> int | None:
         """The pid of the worker, or None when no template of its interpreter is ready."""

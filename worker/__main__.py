@@ -7,7 +7,6 @@ until it is told to leave or its parent dies.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import gc
 import os
@@ -24,6 +23,7 @@ from stoker.wire.arena import ArenaReader, arena_folder
 from stoker.wire.frames import Loaded
 from stoker.wire.loading import LoadSpec
 from stoker.wire.stream import socket_path
+from stoker.worker.arguments import WorkerArguments, parse_arguments
 from stoker.worker.channel import Channel, SupervisorGone
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.in_hand import BatchInHand
@@ -45,12 +45,12 @@ HEAVY_MODULES: Final = ("torch",)
 
 
 def main() -> ExitCode:
-    arguments = _parse(sys.argv[1:])
     try:
+        arguments = parse_arguments(sys.argv[1:])
         token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
     except ValueError:
-        token = b""
-    if not token:
+        arguments, token = None, b""
+    if arguments is None or not token:
         sys.stderr.write("stoker: a worker is started by the supervisor, not by hand\n")
         return ExitCode.USAGE
     if not die_with_parent():
@@ -69,15 +69,7 @@ def main() -> ExitCode:
         return ExitCode.FAILURE
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="stoker.worker", description=__doc__)
-    parser.add_argument("--worker-id", type=int, required=True)
-    parser.add_argument("--address", required=True)
-    parser.add_argument("--label", required=True, help="number and model:version, for ps")
-    return parser.parse_args(argv)
-
-
-def _work(arguments: argparse.Namespace, token: bytes) -> ExitCode:
+def _work(arguments: WorkerArguments, token: bytes) -> ExitCode:
     """Everything between the first word and the last.  Raises SupervisorGone, ProtocolError."""
     channel = Channel(arguments.address)
     channel.stop_on(signal.SIGTERM)
@@ -89,7 +81,7 @@ def _work(arguments: argparse.Namespace, token: bytes) -> ExitCode:
         channel.close()
 
 
-def _load_and_serve(channel: Channel, arguments: argparse.Namespace) -> ExitCode:
+def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
         return ExitCode.OK

@@ -18,7 +18,6 @@ it, and the death of a template costs no worker.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
 import os
@@ -51,21 +50,19 @@ class Become(Exception):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="stoker.worker.template", description=__doc__)
-    parser.add_argument("--socket", type=int, required=True, help="descriptor of the supervisor")
-    parser.add_argument("--preload", nargs="*", default=[], help="modules to import")
-    arguments = parser.parse_args()
+    # The descriptor of the supervisor, and modules to import.  Not argparse, see `arguments.py`.
+    descriptor, *preload = sys.argv[1:]
     if not die_with_parent():
         return ExitCode.UNAVAILABLE
     os.environ.pop(PARENT_VARIABLE, None)
-    setproctitle.setproctitle(" ".join(["stoker: template", *arguments.preload]))
+    setproctitle.setproctitle(" ".join(["stoker: template", *preload]))
     own_path = _python_path()
-    for name in arguments.preload:
+    for name in preload:
         importlib.import_module(name)
     # Children share what exists now; a collection would copy all of it.
     gc.collect()
     gc.freeze()
-    with socket.socket(fileno=arguments.socket) as supervisor:
+    with socket.socket(fileno=int(descriptor)) as supervisor:
         try:
             supervisor.send(READY)
             _serve(supervisor)
