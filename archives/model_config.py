@@ -27,7 +27,6 @@ _NOT_BUILT: Final = {
     "continuousBatching": "continuous_batching",
     "sequenceBatching": "sequence_batching",
     "asyncCommunication": "async_communication",
-    "useVenv": "use_venv",
 }
 #: Of `torchrun`, what only several hosts need.
 _HOST_KEYS: Final = ("rdzv-backend", "rdzv-endpoint", "rdzv-conf", "monitor-interval", "node-rank")

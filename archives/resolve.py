@@ -95,6 +95,9 @@ class ResolvedArchive:
             `ArchiveCache.release` when the version is gone.  None for a
             directory and for no archive.
         requirements_file: Inside model_dir; None when not named or not there.
+        environment: Names what `supervisor.environments` has made for it; "" for nothing.
+        python: The interpreter of its workers; "" for the server's own.
+        packages_dir: Where its requirements are installed, apart from a venv.
         warnings: For the log; nothing in it is secret.
     """
 
@@ -110,6 +113,9 @@ class ResolvedArchive:
     config_raw: dict[str, Any] = field(default_factory=dict)
     content_hash: str | None = None
     requirements_file: Path | None = None
+    environment: str = ""
+    python: str = ""
+    packages_dir: Path | None = None
     warnings: tuple[str, ...] = ()
 
 

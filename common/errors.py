@@ -319,6 +319,12 @@ class ManifestInvalid(ArchiveError):
     code = "manifest_invalid"
 
 
+class EnvironmentFailed(ArchiveError):
+    """An archive's requirements or venv could not be installed.  details: model, reason."""
+
+    code = "environment_failed"
+
+
 class RuntimeInvalid(ArchiveError):
     """Unknown runtime.  details: runtime."""
 

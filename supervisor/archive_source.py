@@ -8,6 +8,7 @@ in use until `release`; unused copies are pruned when they grow beyond
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -24,6 +25,8 @@ from stoker.archives.resolve import (
 from stoker.archives.startup import StartupModel, startup_names
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.supervisor.environments import Environments
+from stoker.supervisor.worker_environment import compile_blacklist, inherited
 
 log = get_logger("archives")
 
@@ -51,14 +54,27 @@ class ArchiveSource:
         self._cache = open_cache(self._places)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
         self._is_stopping = threading.Event()
+        self._environments = Environments(
+            settings.cache_dir,
+            installs=settings.install_py_dep_per_model,
+            environ=inherited(os.environ, compile_blacklist(settings.blacklist_env_vars)),
+            timeout_s=settings.download_timeout_s,
+            should_stop=self._is_stopping.is_set,
+        )
 
     async def obtain(self, request: ArchiveRequest, *, may_fetch: bool = True) -> ResolvedArchive:
-        """Find, fetch, unpack and read.  Raises what `archives.resolve.resolve` raises."""
+        """Find, fetch, unpack, read, and install what it requires.
+
+        Raises:
+            EnvironmentFailed, and what `archives.resolve.resolve` raises.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._resolve, request, may_fetch)
 
     def release(self, archive: ResolvedArchive) -> None:
-        """The version is gone; its unpacked copy may be pruned."""
+        """The version is gone; its unpacked copy and its environment may be pruned."""
+        if archive.environment and not self._is_stopping.is_set():
+            self._threads.submit(self._environments.release, archive)
         if archive.content_hash is not None:
             self._cache.release(archive.content_hash)
             if not self._is_stopping.is_set():
@@ -77,7 +93,7 @@ class ArchiveSource:
         def progress(done_bytes: int, total_bytes: int | None) -> None:
             log.info("downloading", url=request.url, bytes=done_bytes, of=total_bytes)
 
-        return resolve(
+        archive = resolve(
             request,
             self._places,
             self._cache,
@@ -85,3 +101,8 @@ class ArchiveSource:
             progress=progress,
             should_stop=self._is_stopping.is_set,
         )
+        try:
+            return self._environments.prepare(archive)
+        except BaseException:
+            self.release(archive)
+            raise

@@ -78,6 +78,7 @@ class Describer:
             "parallel_type": spec.parallel_type,
             "parallel_level": spec.parallel_level,
             "uses_job_tickets": spec.uses_job_tickets,
+            "uses_venv": bool(spec.python),
             "device_type": spec.device_type,
             "device_ids": list(spec.device_ids),
             "is_default": spec.version == default,

@@ -62,6 +62,8 @@ class WorkerCommand:
     label: str
     #: Modules worth having imported before the fork, like "torch".
     preload: tuple[str, ...] = ()
+    #: False: only an interpreter of its own will do.
+    may_fork: bool = True
 
     @property
     def worker_argv(self) -> tuple[str, ...]:
@@ -355,7 +357,9 @@ def _spawn(
             fds += os.pipe2(os.O_CLOEXEC)
         out, out_end, err, err_end = fds
         popen = None
-        pid = None if nursery is None else nursery.spawn(command, (out_end, err_end))
+        pid = None
+        if nursery is not None and command.may_fork:
+            pid = nursery.spawn(command, (out_end, err_end))
         if pid is None:
             popen = _execute(command, out_end, err_end)
             pid = popen.pid

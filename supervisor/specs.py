@@ -75,6 +75,8 @@ def build_spec(
         parallel_type=config.parallel_type or "",
         parallel_level=config.parallel_level,
         most_workers=most_workers,
+        python=archive.python,
+        packages_dir=None if archive.packages_dir is None else str(archive.packages_dir),
         uses_job_tickets=config.use_job_ticket,
         has_time_limits=not settings.debug,
         omp_threads=config.torchrun.omp_threads if config.torchrun else 1,

@@ -82,6 +82,8 @@ class VersionSpec:
         parallel_type: "", "pp", "tp", "pptp" or "custom".
         parallel_level: Devices, and but for "custom" processes, of one worker; 0 = one of each.
         omp_threads: OMP_NUM_THREADS of each of those processes.
+        python: The interpreter of its workers; "" for the server's own.
+        packages_dir: Found by its workers before what the server has installed.
         uses_job_tickets: A job is only taken while a worker waits for one.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
@@ -105,6 +107,8 @@ class VersionSpec:
     parallel_level: int = 0
     omp_threads: int = 1
     most_workers: int | None = None
+    python: str = ""
+    packages_dir: str | None = None
     uses_job_tickets: bool = False
     has_time_limits: bool = True
     is_loaded_at_startup: bool = False

@@ -93,6 +93,8 @@ class WorkerPlace:
     Attributes:
         group: The devices of a worker that takes several; `device` is the first of them.
         ranks: Set where the worker is several processes.
+        python: An interpreter of the model's own; "" for the server's.
+        packages_dir: What was installed for this model; found before the server's packages.
         sees_gpus: False for `deviceType: cpu`; a worker that merely found no
             free device keeps the server's view, as with the peer.
         slot: The number that clients and `ps` see; a worker's successor has it too.
@@ -113,6 +115,8 @@ class WorkerPlace:
     sees_gpus: bool = True
     group: tuple[Device, ...] = ()
     ranks: RankPlan | None = None
+    python: str = ""
+    packages_dir: str | None = None
 
 
 def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
@@ -138,7 +142,7 @@ def worker_command(
     """Build what the launcher executes for one worker."""
     label = f"{place.slot} {place.model}:{place.version}"
     argv = (
-        policy.python,
+        place.python or policy.python,
         "-P",  # no folder of the user's before the standard library
         "-m",
         "stoker.worker",
@@ -162,7 +166,14 @@ def worker_command(
     _show_gpus(env, place, policy)
     if place.ranks is not None:
         env.update(rank_environment(place.ranks, place.slot))
-    return WorkerCommand(argv, env, place.model_dir or policy.cwd, label)
+    return WorkerCommand(
+        argv,
+        env,
+        place.model_dir or policy.cwd,
+        label,
+        # A template has imported the server's packages; this model may have others.
+        may_fork=place.packages_dir is None,
+    )
 
 
 def inherited(environ: Mapping[str, str], blacklist: re.Pattern[str] | None) -> dict[str, str]:
@@ -178,7 +189,7 @@ def inherited(environ: Mapping[str, str], blacklist: re.Pattern[str] | None) -> 
 
 def python_path(place: WorkerPlace, inherited_path: str, cwd: str) -> str:
     """PYTHONPATH: the handler's folder, what was inherited, the model's folder, its parent."""
-    parts = []
+    parts = [place.packages_dir] if place.packages_dir else []
     module, colon, _ = place.handler.partition(":")
     # Without a colon the peer adds no folder, so module.py must lie at the top.
     if colon and (folder := os.path.dirname(module)):

@@ -22,7 +22,7 @@ from stoker.archives.startup import StartupModel
 from stoker.cli.doctor.findings import ArchiveReport, Finding, Severity
 from stoker.cli.doctor.handler import derives_from_ours, judge_handler
 from stoker.errors import StokerError
-from stoker.settings import KNOWN, Effect, Settings
+from stoker.settings import Settings
 
 #: For the process that parses one archive's code.
 SOURCE_TIMEOUT_S: Final = 60.0
@@ -83,7 +83,8 @@ def _judge(archive: ResolvedArchive, settings: Settings) -> list[Finding]:
             Finding(Severity.FAILS, "source", "the archive's code cannot be parsed within limits")
         )
         return findings
-    findings += judge_handler(archive.handler, facts["files"])
+    installs = settings.install_py_dep_per_model and archive.requirements_file is not None
+    findings += judge_handler(archive.handler, facts["files"], installs=installs)
     if derives_from_ours(archive.handler, facts["files"]):
         for name, weights in facts["weights"].items():
             findings += _weights(name, weights, has_model_file=bool(entry.get("modelFile")))
@@ -166,20 +167,8 @@ def _requirements(archive: ResolvedArchive, settings: Settings) -> list[Finding]
     if archive.requirements_file is None:
         return []
     name = archive.requirements_file.name
-    known = KNOWN["install_py_dep_per_model"]
-    if not settings.install_py_dep_per_model:
-        return [
-            Finding(
-                Severity.NOTE, name, "is not installed: install_py_dep_per_model is off, as it was"
-            )
-        ]
-    if known.about.effect is Effect.NOW:
+    if settings.install_py_dep_per_model:
         return [Finding(Severity.WORKS, name, "is installed before the first worker starts")]
     return [
-        Finding(
-            Severity.DIFFERS,
-            name,
-            "is not installed by this release",
-            "install it into the Python that runs stoker: pip install -r",
-        )
+        Finding(Severity.NOTE, name, "is not installed: install_py_dep_per_model is off, as it was")
     ]

@@ -22,8 +22,13 @@ _PYTHON: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MOST_NAMES: Final = 12
 
 
-def judge_handler(text: str, files: dict[str, Facts]) -> list[Finding]:
-    """Findings about a handler's name, its entry point, and what it imports."""
+def judge_handler(text: str, files: dict[str, Facts], *, installs: bool = False) -> list[Finding]:
+    """Findings about a handler's name, its entry point, and what it imports.
+
+    Args:
+        installs: The archive's requirements will be installed, so what is
+            missing here may be there then.
+    """
     module, _, function = text.partition(":")
     path = _module_file(module, files)
     if path is None:
@@ -41,7 +46,7 @@ def judge_handler(text: str, files: dict[str, Facts]) -> list[Finding]:
     findings = [_entry_point(path, function, facts)]
     needed = set(_reachable(path, files))
     findings += _shim_findings(files, needed)
-    findings += _package_findings(files, needed)
+    findings += _package_findings(files, needed, installs=installs)
     findings += [
         Finding(Severity.DIFFERS, name, f"is not Python {_PYTHON}: {files[name]['error']}")
         if name not in needed
@@ -180,7 +185,9 @@ def _shim_findings(files: dict[str, Facts], needed: set[str]) -> Iterator[Findin
             )
 
 
-def _package_findings(files: dict[str, Facts], needed: set[str]) -> Iterator[Finding]:
+def _package_findings(
+    files: dict[str, Facts], needed: set[str], *, installs: bool
+) -> Iterator[Finding]:
     """Packages that are nowhere: one finding for all that stop a load, one for the rest."""
     own = {path.split("/")[0].removesuffix(".py") for path in files}
     own |= {path.split("/")[-1].removesuffix(".py") for path in files}
@@ -200,10 +207,12 @@ def _package_findings(files: dict[str, Facts], needed: set[str]) -> Iterator[Fin
     ):
         if names:
             yield Finding(
-                severity,
+                Severity.NOTE if installs else severity,
                 "imports",
                 f"{_listed(sorted(names))}: {text}",
-                "install into the Python that runs stoker",
+                "its requirements may bring them"
+                if installs
+                else "install into the Python that runs stoker",
             )
 
 

@@ -93,7 +93,9 @@ class Settings:
     use_env_allowed_urls: bool = peer(
         False, "Let TS_ALLOWED_URLS override allowed_urls (file only).", peer_env="-"
     )
-    install_py_dep_per_model: bool = later(False, "Install the requirements that an archive names.")
+    install_py_dep_per_model: bool = peer(
+        False, "Install the requirements that an archive names, for its workers alone."
+    )
     max_archive_bytes: int = setting(
         16 * GIB, "Largest archive to download or open.", unit="bytes", minimum=1
     )

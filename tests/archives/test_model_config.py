@@ -187,7 +187,10 @@ def test_any_text_is_a_config_or_our_error(text: str) -> None:
     ("text", "named"),
     [
         (b"continuousBatching: true", ["continuousBatching"]),
-        (b"useVenv: true\nasyncCommunication: true", ["asyncCommunication", "useVenv"]),
+        (
+            b"sequenceBatching: true\nasyncCommunication: true",
+            ["sequenceBatching", "asyncCommunication"],
+        ),
         (b"torchrun: {nnodes: 2}", ["torchrun.nnodes above 1"]),
         (b"parallelType: tp\nparallelLevel: 65", ["parallelLevel above 64"]),
         (b"sequenceMaxIdleMSec: 10\nparallelLevel: 65", []),

@@ -318,18 +318,24 @@ def test_hostile_archives_are_refused_as_the_server_refuses_them(diagnose, build
     assert said in texts(report, Severity.FAILS)[0]
 
 
-@pytest.mark.parametrize(("asked", "severity"), [(False, Severity.NOTE), (True, Severity.DIFFERS)])
-def test_requirements_are_said_to_be_installed_or_not(diagnose, build, asked, severity):
+@pytest.mark.parametrize(
+    ("asked", "severity", "said"),
+    [
+        (False, Severity.FAILS, "is not installed: install_py_dep_per_model is off, as it was"),
+        (True, Severity.NOTE, "is installed before the first worker starts"),
+    ],
+)
+def test_requirements_are_said_to_be_installed_or_not(diagnose, build, asked, severity, said):
     """
-    Nobody should find out by an ImportError in a worker's log.
+    Where they are, what is missing here is no fault; where not, nobody should find out later.
     """
+    source = "import no_such_package_at_all\n" + build.handler
     content = build.mar(
-        {"handler.py": build.handler, "requirements.txt": "numpy\n"},
+        {"handler.py": source, "requirements.txt": "no-such-package-at-all\n"},
         requirementsFile="requirements.txt",
     )
 
     report = diagnose(content, install_py_dep_per_model=asked)
 
-    assert any(
-        text.startswith("requirements.txt: is not installed") for text in texts(report, severity)
-    )
+    assert report.severity is severity
+    assert any(f"requirements.txt: {said}" in text for f in Severity for text in texts(report, f))

@@ -170,7 +170,6 @@ def test_too_few_gpus_for_one_worker_are_refused() -> None:
         (ModelConfig(continuous_batching=True), "continuousBatching"),
         (ModelConfig(sequence_batching=True), "sequenceBatching"),
         (ModelConfig(async_communication=True), "asyncCommunication"),
-        (ModelConfig(use_venv=True), "useVenv"),
     ],
 )
 def test_what_is_not_built_refuses_the_archive_that_needs_it(

@@ -79,7 +79,7 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
     document |= {
         "continuousBatching": False,
         "useJobTicket": record.get("uses_job_tickets", False),
-        "useVenv": False,
+        "useVenv": record.get("uses_venv", False),
         "stateful": False,
         "sequenceMaxIdleMSec": 0,
         "sequenceTimeoutMSec": 0,

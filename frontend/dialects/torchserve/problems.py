@@ -137,6 +137,7 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "bad_handler_result": Row(503, _INTERNAL),
         "response_too_large": Row(500, _INTERNAL, "Worker died."),
         # archives
+        "environment_failed": Row(400, "ModelException"),
         "archive": Row(500, _INTERNAL, "Failed to save model: {url}"),
         "archive_url_empty": Row(404, _MODEL_NOT_FOUND, "empty url"),
         "archive_url_relative": Row(
