@@ -19,11 +19,11 @@ NOT_FOUND = "Requested resource is not found, please refer to API document."
 NOT_ALLOWED = "Requested method is not allowed, please refer to API document."
 
 
-def check(answer, status, kind, message, *, said_by_client=""):
+def check(answer, status, kind, message, *, said_by_client="", connection="close"):
     """The shape of 1.5, the text of 1.6, and nothing of ours in it."""
     assert answer.status == status, answer.text
     assert answer.header("content-type") == JSON
-    assert answer.header("connection") == "close"
+    assert answer.header("connection") == connection
     assert answer.header("x-request-id")
     document = answer.json
     assert [*document][:3] == ["code", "type", "message"]
@@ -408,6 +408,7 @@ def test_full_queue(start_server, until):
         503,
         "ServiceUnavailableException",
         NO_WORKER.format(name="m", version=""),
+        connection="keep-alive",
     )
     assert refused.header("retry-after") == "1"
     assert asked.answer().status == 200
