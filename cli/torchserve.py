@@ -27,13 +27,12 @@ from stoker.cli.stop import wait_gone
 from stoker.cli.torchserve_flags import environment, parse, settings_argv
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
+from stoker.key_file import API, FILE_NAME, read_keys
 
 NAME: Final = "torchserve"
 #: The version whose contract we keep; what scripts parse.
 PEER_VERSION: Final = "0.12.0"
 STOP_TIMEOUT_S: Final = 60.0
-#: Tokens of a server, which the peer's `--stop` takes along.
-KEY_FILE: Final = "key_file.json"
 _ALREADY: Final = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
 
 
@@ -146,10 +145,20 @@ def _as_peer_ends(status: int) -> int:
 # -- stop ---------------------------------------------------------------------
 
 
+def _forget_keys(path: Path) -> None:
+    """As the peer does; but keys that an operator brought, without an end, stay."""
+    try:
+        keys = read_keys(path).keys
+    except (OSError, SettingsError):
+        return  # there are none, or they are not ours
+    if any(key.expires_at is not None for name, key in keys.items() if name != API):
+        path.unlink(missing_ok=True)
+
+
 def _stop() -> int:
     pid_file = ModelServerPid()
     pid = pid_file.find()
-    Path(KEY_FILE).unlink(missing_ok=True)
+    _forget_keys(Path(FILE_NAME))
     if pid is None:
         print("TorchServe is not currently running.")
         pid_file.remove()

@@ -185,7 +185,10 @@ def test_an_installation_starts_serves_and_stops(torchserve: Installation) -> No
     with urllib.request.urlopen(predictions, data=b"x", timeout=DEADLINE_S) as answer:
         body = answer.read()
     again = torchserve("--start")
-    (torchserve.home / "key_file.json").touch()
+    key_file = torchserve.home / "key_file.json"
+    key_file.write_text(
+        '{"inference": {"key": "a-key-of-the-server", "expiration time": "2024-02-16T21:12:24Z"}}'
+    )
     stopped = torchserve("--stop")
 
     assert started.returncode == 0, started.stderr
@@ -200,9 +203,21 @@ def test_an_installation_starts_serves_and_stops(torchserve: Installation) -> No
     assert (stopped.returncode, stopped.stdout) == (0, "TorchServe has stopped.\n")
     assert start_ticks(pid) is None
     assert not torchserve.pid_file.exists()
-    assert not (torchserve.home / "key_file.json").exists()
+    assert not key_file.exists()
     log = torchserve.home / "logs" / "models" / "greeter" / "1.0.log"
     assert "hello is loaded" in log.read_text()
+
+
+def test_stop_leaves_the_keys_that_an_operator_brought(torchserve):
+    """
+    A key without an end was written by hand: nobody could make it again.
+    """
+    key_file = torchserve.home / "key_file.json"
+    key_file.write_text('{"inference": {"key": "a-key-of-my-own"}}')
+
+    torchserve("--stop")
+
+    assert key_file.exists()
 
 
 def test_a_start_that_fails_says_so_and_leaves_nothing(torchserve: Installation) -> None:
