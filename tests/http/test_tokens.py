@@ -196,6 +196,48 @@ def test_the_key_is_asked_for_at_every_request_of_a_connection(guarded, keys, ec
     assert (first.status, second.status) == (200, 400)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /predictions/echo HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+        b"GET /predictions/echo HTTP/1.1\r\nHost: t\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\n\r\n",
+        b"POST /predictions/echo HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
+        b"POST /predictions/echo/../../api-description HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET /api-description%2f..%2fping HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET /api-description/../ping HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET //ping HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET /ping? HTTP/1.1\r\nHost: t\r\n\r\n",
+        b"GET ?/api-description HTTP/1.1\r\nHost: t\r\n\r\n",
+    ],
+)
+def test_no_shape_of_a_request_gets_around_the_key(guarded, supervisor, echo, head):
+    """Neither the parser's side ways nor a path that two readers read differently."""
+    client = guarded.client()
+    client.send(head)
+
+    answer = client.read()
+
+    assert answer.status == 400
+    assert supervisor.jobs == supervisor.calls == []
+
+
+def test_a_pipelined_request_without_the_key_is_not_worked_on(guarded, supervisor, keys, echo):
+    """What follows a good request on its connection is judged by itself."""
+    key = keys.read()["inference"]["key"].encode()
+    good = b"POST /predictions/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n%b\r\nhi"
+    client = guarded.client()
+
+    client.send(good % (b"Authorization: Bearer " + key + b"\r\n") + good % b"")
+    answer = client.read()
+    rest = client.read_rest()
+
+    assert (answer.status, answer.body) == (200, b"hi")
+    assert b"HTTP/1.1 200" not in rest
+    assert len(supervisor.jobs) == 1
+
+
 @pytest.mark.parametrize("name", ["management", "inference"])
 def test_the_api_key_renews_a_key_at_once(guarded, keys, name):
     """200 and an empty line; the new key is in the file alone (3.10)."""

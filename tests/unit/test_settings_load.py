@@ -330,6 +330,27 @@ def test_protected_management_may_be_reached_from_anywhere(address, flags):
     assert load(["--management-address", address, *flags], {}).management_address == address
 
 
+def test_the_peers_variables_turn_tokens_on(tmp_path):
+    """
+    Containers are configured so (9.3); the lifetime's variable has a name of its own.
+    """
+    (tmp_path / "config.properties").write_text("enable_envvars_config=true\n")
+    environ = {
+        "TS_DISABLE_TOKEN_AUTHORIZATION": "false",
+        "TS_TOKEN_EXPIRATION_TIME_MIN": "0.5",
+        "TS_ENABLE_MODEL_API": "false",
+        "TS_KEYSTORE": "/k.p12",
+    }
+
+    settings = load([], environ)
+
+    assert not settings.disable_token_authorization
+    assert settings.token_expiration_min == 0.5
+    assert not settings.enable_model_api
+    assert str(settings.keystore) == "/k.p12"
+    assert load(["--disable-token-auth"], {}).disable_token_authorization
+
+
 def test_an_authority_for_clients_needs_tls_on_the_management_listener():
     """
     Whoever asks for certificates must not get a listener that never sees one.
@@ -419,11 +440,13 @@ def test_keys_of_later_releases_are_named_in_one_note(tmp_path):
     """
     Accepting a key in silence would look like obeying it.
     """
-    (tmp_path / "config.properties").write_text("grpc_inference_port=7000\nipex_enable=true\n")
+    (tmp_path / "config.properties").write_text(
+        "grpc_inference_port=7000\ncpu_launcher_enable=true\n"
+    )
 
     notes = load_with_origins([], {}).notes
 
-    assert notes == ("not yet in effect: grpc_inference_port, ipex_enable",)
+    assert notes == ("not yet in effect: grpc_inference_port, cpu_launcher_enable",)
 
 
 def test_a_snapshot_of_the_peer_is_readable(tmp_path):
