@@ -71,7 +71,7 @@ class BaseHandler:
         path = self.model_pt_path or ""
         if model_file:
             model = self._load_pickled_model(model_dir, model_file, self.model_pt_path)
-            return model.to(self.device).eval()
+            return devices.optimise_for_intel(model.to(self.device).eval())
         if path.endswith(".pt"):
             return self._load_torchscript_model(path).eval()
         if path.endswith(".pt2"):

@@ -1,16 +1,31 @@
-"""Which device a torch handler computes on.
+"""Which device a torch handler computes on, and what is done for it.
 
 Source: contracts/torchserve.md 7.4, device choice.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+
+
+def optimise_for_intel(model: torch.nn.Module) -> torch.nn.Module:
+    """Hand the model to Intel's extension where the operator wants that (`ipex_enable`)."""
+    if os.environ.get("TS_IPEX_ENABLE") != "true":
+        return model
+    try:
+        ipex = importlib.import_module("intel_extension_for_pytorch")
+    except ImportError as error:
+        sys.stderr.write(f"stoker: ipex_enable is without effect: {error}\n")
+        return model
+    optimised: torch.nn.Module = ipex.optimize(model)
+    return optimised
 
 
 def choose_device(gpu_id: int | None) -> torch.device:

@@ -114,6 +114,8 @@ class Fleet:
             blacklist=compile_blacklist(settings.blacklist_env_vars),
             decode_input_request=settings.decode_input_request,
             hides_gpus=settings.number_of_gpu == 0,
+            is_ipex_on=settings.ipex_enable,
+            is_ipex_gpu_on=settings.ipex_gpu_enable,
         )
         self._nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
         if settings.worker_template:

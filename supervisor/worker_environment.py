@@ -68,6 +68,8 @@ class EnvironmentPolicy:
     blacklist: re.Pattern[str] | None = None
     decode_input_request: bool = True
     hides_gpus: bool = False
+    is_ipex_on: bool = False
+    is_ipex_gpu_on: bool = False
     python: str = sys.executable
 
 
@@ -160,7 +162,8 @@ def worker_command(
         env.pop("PYTHONPATH", None)
     env["PYTHONUNBUFFERED"] = "1"
     env["TS_DECODE_INPUT_REQUEST"] = _flag(policy.decode_input_request)
-    env["TS_IPEX_ENABLE"] = env["TS_IPEX_GPU_ENABLE"] = _flag(False)
+    env["TS_IPEX_ENABLE"] = _flag(policy.is_ipex_on)
+    env["TS_IPEX_GPU_ENABLE"] = _flag(policy.is_ipex_gpu_on)
     env[TOKEN] = place.token.hex()
     env[PARENT_PID] = str(policy.parent_pid)
     _show_gpus(env, place, policy)

@@ -184,6 +184,8 @@ class Settings:
         120, "Longest wait for a model's workers to leave.", unit="s", minimum=1
     )
     debug: bool = peer(False, "No time limits for workers, so that a debugger may hold them.")
+    ipex_enable: bool = peer(False, "Let base handlers use the Intel extension for PyTorch.")
+    ipex_gpu_enable: bool = peer(False, "Let base handlers compute on Intel GPUs.")
     default_service_handler: str = peer("", "Handler when an archive names none.")
     service_envelope: str = peer("", "Envelope module around every handler.")
     number_of_gpu: int | None = peer(
@@ -281,8 +283,6 @@ class Settings:
         "Header that ends a sequence.",
         peer_env="HEADER_KEY_SEQUENCE_END",
     )
-    ipex_enable: bool = later(False, "Intel extension for PyTorch.")
-    ipex_gpu_enable: bool = later(False, "Intel extension for PyTorch on GPUs.")
     cpu_launcher_enable: bool = later(False, "Pin workers to processor cores.")
     cpu_launcher_args: str = later("", "How to pin them.")
 
@@ -295,5 +295,5 @@ class Settings:
     io_ratio: int = moot(50, "Share of time for input and output.", peer_env="-")
     vmargs: str = moot("", "Options of the virtual machine.", peer_env="-")
     plugins_path: str = moot("", "Java class path of plugins.", peer_env="-")
-    cpp_log_config: str = moot("", "Logging of the C++ backend.", peer_env="-")
+    cpp_log_config: str = moot("", "Logging of the C++ backend.")
     model_server_home: str = moot("", "Folder of the peer's installation.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import sys
+import types
 
 import pytest
 
@@ -209,3 +210,26 @@ def test_there_are_no_more_results_than_classes(make_context):
 
     assert handler.get_max_result_classes() == 9
     assert len(handler.postprocess(torch.zeros(1, 3))[0]) == 3
+
+
+def test_intels_extension_gets_the_model_where_the_operator_wants_that(
+    make_context, tmp_path, monkeypatch, capsys
+):
+    """
+    `ipex_enable`; without the package the handler works all the same, and says so.
+    """
+    (tmp_path / "net.py").write_text(NET)
+    context = make_context(modelFile="net.py")
+    monkeypatch.setenv("TS_IPEX_ENABLE", "true")
+
+    without = BaseHandler()
+    without.initialize(context)
+    extension = types.ModuleType("intel_extension_for_pytorch")
+    extension.optimize = lambda model: ("optimised", model)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", extension)
+    with_it = BaseHandler()
+    with_it.initialize(context)
+
+    assert type(without.model).__name__ == "Net"
+    assert "ipex_enable is without effect" in capsys.readouterr().err
+    assert with_it.model[0] == "optimised"

@@ -7,40 +7,7 @@ import re
 
 import pytest
 
-from stoker.settings import KNOWN, Effect, Settings
-
-# contracts/torchserve.md 9.3, every key.
-PEER_KEYS = re.findall(
-    r"\w+",
-    """
-inference_address management_address metrics_address grpc_inference_address
-grpc_management_address grpc_inference_port grpc_management_port
-grpc_inference_max_connection_age_ms grpc_inference_max_connection_age_grace_ms
-grpc_management_max_connection_age_ms grpc_management_max_connection_age_grace_ms
-enable_grpc_ssl keystore keystore_pass keystore_type private_key_file certificate_file
-model_store workflow_store load_models models default_workers_per_model
-default_response_timeout default_startup_timeout unregister_model_timeout job_queue_size
-number_of_gpu number_of_netty_threads netty_client_threads max_request_size
-max_response_size limit_max_image_pixels decode_input_request default_service_handler
-service_envelope model_server_home prefer_direct_buffer async_logging use_native_io io_ratio
-allowed_urls use_env_allowed_urls install_py_dep_per_model blacklist_env_vars
-cors_allowed_origin cors_allowed_methods cors_allowed_headers enable_metrics_api metrics_mode
-metrics_config model_metrics_auto_detect disable_system_metrics system_metrics_cmd
-metric_time_interval initial_worker_port initial_distribution_port ipex_enable
-ipex_gpu_enable cpu_launcher_enable cpu_launcher_args ts_open_inference_protocol
-ts_header_key_sequence_id ts_header_key_sequence_start ts_header_key_sequence_end
-disable_token_authorization token_expiration_min enable_model_api enable_envvars_config
-model_snapshot debug cpp_log_config plugins_path vmargs
-""",
-)
-
-
-def test_every_key_of_the_peer_is_known():
-    """
-    A working config.properties must be readable as it is.
-    """
-    assert [name for name in PEER_KEYS if name not in KNOWN] == []
-    assert all(KNOWN[name].about.is_peer_key for name in PEER_KEYS)
+from stoker.settings import KNOWN, Settings
 
 
 @pytest.mark.parametrize(
@@ -89,12 +56,3 @@ def test_secrets_are_not_part_of_the_repr():
     A record ends up in logs and tracebacks.
     """
     assert "changeit" not in repr(Settings())
-
-
-def test_java_only_keys_are_marked_as_without_effect():
-    """
-    They are accepted, and said to be moot.
-    """
-    moot = {name for name, known in KNOWN.items() if known.about.effect is Effect.NONE}
-
-    assert {"vmargs", "prefer_direct_buffer", "async_logging", "io_ratio"} <= moot

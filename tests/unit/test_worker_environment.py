@@ -228,3 +228,27 @@ def test_a_worker_of_several_gpus_sees_those_alone(
     env = env_of(inherited, device=group[0], group=group)
 
     assert env["CUDA_VISIBLE_DEVICES"] == (visible or "GPU-1,GPU-2")
+
+
+def test_intels_switches_reach_the_handlers() -> None:
+    """
+    Handlers read the peer's variables (6.5).
+    """
+    policy = EnvironmentPolicy(cwd="/srv", parent_pid=1, is_ipex_on=True, is_ipex_gpu_on=True)
+
+    env = env_of({}, policy)
+
+    assert (env["TS_IPEX_ENABLE"], env["TS_IPEX_GPU_ENABLE"]) == ("true", "true")
+
+
+def test_a_model_with_packages_of_its_own_is_never_forked() -> None:
+    """
+    A template has imported the server's versions of them.
+    """
+    command = worker_command(
+        place(packages_dir="/cache/env/packages", python="/venv/bin/python"), POLICY, {}
+    )
+
+    assert not command.may_fork
+    assert command.argv[0] == "/venv/bin/python"
+    assert command.env["PYTHONPATH"] == "/cache/env/packages:/cache/echo"
