@@ -33,7 +33,7 @@ ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
 $(VENV)/checkout: FORCE
 endif
 
-.PHONY: FORCE help run demo test lint bench bench-quick embeddings clean
+.PHONY: FORCE help run demo test lint fuzz bench bench-quick embeddings clean
 .NOTPARALLEL:
 
 help:
@@ -41,6 +41,7 @@ help:
 	@echo 'make demo         the same, then stop; exit code 0 if every answer was right'
 	@echo 'make test         set up and run everything that must pass: lint, types, tests'
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
+	@echo 'make fuzz         ten thousand requests made from the OpenAPI documents (about 5 minutes)'
 	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
 	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
 	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
@@ -67,6 +68,12 @@ test: lint
 	@$(SCRIPT) benchmarks/quick.py --short
 	$(call say,pytest)
 	@$(PY) -m pytest --import-mode=importlib $(PYTEST_ARGS) tests
+
+# Others every time; FUZZ_SEED=7 repeats a run that found something.
+fuzz: $(VENV)/test
+	@export FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-400} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)}; \
+	printf '\n== %s requests per operation, FUZZ_SEED=%s\n' "$$FUZZ_EXAMPLES" "$$FUZZ_SEED"; \
+	$(PY) -m pytest --import-mode=importlib tests/e2e/test_openapi_fuzz.py
 
 # import-linter and mypy read the package as it is installed, because in the
 # checkout `stoker.wire` is not a folder below `stoker`.

@@ -22,12 +22,8 @@ def exactly(properties: Mapping[str, Schema], optional: Iterable[str] = ()) -> S
     """An object with these properties and no others."""
     left_out = set(optional)
     required = [name for name in properties if name not in left_out]
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": required,
-        "additionalProperties": False,
-    }
+    shape = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**shape, "required": required} if required else shape
 
 
 def _list_of(items: Schema) -> Schema:
