@@ -66,6 +66,7 @@ _ARCHIVE: Final = (
     "download_failed",
     "manifest_invalid",
     "runtime_invalid",
+    "environment_failed",
 )
 
 VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
