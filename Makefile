@@ -33,7 +33,7 @@ ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
 $(VENV)/checkout: FORCE
 endif
 
-.PHONY: FORCE help run demo test lint fuzz bench bench-quick embeddings clean
+.PHONY: FORCE help run demo test lint fuzz kill-points bench bench-quick embeddings clean
 .NOTPARALLEL:
 
 help:
@@ -42,6 +42,7 @@ help:
 	@echo 'make test         set up and run everything that must pass: lint, types, tests'
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
 	@echo 'make fuzz         ten thousand requests made from the OpenAPI documents (about 5 minutes)'
+	@echo 'make kill-points  SIGKILL at ten thousand seeded points of management calls (about 10 minutes)'
 	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
 	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
 	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
@@ -74,6 +75,10 @@ fuzz: $(VENV)/test
 	@export FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-400} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)}; \
 	printf '\n== %s requests per operation, FUZZ_SEED=%s\n' "$$FUZZ_EXAMPLES" "$$FUZZ_SEED"; \
 	$(PY) -m pytest --import-mode=importlib tests/e2e/test_openapi_fuzz.py
+
+# KILL_SEED=n chooses other points.
+kill-points: $(VENV)/test
+	@KILL_POINTS=$${KILL_POINTS:-10000} $(PY) -m pytest --import-mode=importlib tests/process/test_state_kills.py
 
 # import-linter and mypy read the package as it is installed, because in the
 # checkout `stoker.wire` is not a folder below `stoker`.

@@ -57,6 +57,11 @@ class Journal:
         #: A write that did not return in time and may still happen.
         self._late: asyncio.Future[None] | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """There is a file: something was read or written."""
+        return self._file is not None
+
     async def read(self) -> DesiredState:
         """Take over what the file says.  Raises StateRefused, StateNotWritten."""
         self.state = await asyncio.get_running_loop().run_in_executor(self._thread, self._read)

@@ -39,7 +39,8 @@ class JournalPlace:
     """The journal of this supervisor, opened and read; `close` leaves nothing behind.
 
     Attributes:
-        goes_on: The same server used this state before: a crash is repaired.
+        goes_on: The same server used this state before, and did not stop: a
+            crash is repaired.
     """
 
     def __init__(self, settings: Settings, launch: str) -> None:
@@ -70,6 +71,13 @@ class JournalPlace:
         folder = self._settings.state_dir / f"aside-{stamp}-{why}"
         folder.mkdir(mode=0o700)
         return folder
+
+    async def end(self, journal: Journal) -> None:
+        """The server was told to stop: whoever uses the state next is another one."""
+        if journal.is_open and not journal.state.is_empty:
+            with suppress(StateNotWritten):
+                async with journal.changing():
+                    await journal.write([PutFact(LAUNCH, "")])
 
     def close(self) -> None:
         """After the journal is closed."""

@@ -1,9 +1,10 @@
 """Is this the same server going on, or another one that somebody started?
 
 A supervisor that crashed is started again by the one who started the first:
-our launcher, which lives on, or systemd, which calls every start of a unit by
-another name.  What a configuration says is read as an operator's word when a
-server is started, not when a crash is repaired.
+our launcher, which lives on.  (systemd calls every start of a unit by another
+name, also the repair of a crash.)  What a configuration says is an operator's
+word when a server is started, not when a crash is repaired.  A server that was
+told to stop has ended, whoever starts the next one.
 """
 
 from __future__ import annotations

@@ -112,6 +112,7 @@ class Supervisor:
             log.info("supervisor ready", gpus=len(self._places.devices), pid=os.getpid())
             await self._finished.wait()
             self._frontend_port.flush()
+            await place.end(journal)
         finally:
             self._notifier.stopping()
             await self._control.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -21,6 +22,8 @@ def ask(address: str, verb: str, arguments: dict[str, Any], timeout_s: float) ->
     Raises:
         StokerError: What the supervisor answered, or SupervisorUnavailable.
     """
+    if not os.path.exists(address.removeprefix("ipc://")):
+        raise SupervisorUnavailable("No server runs there.")
     deadline = time.monotonic() + timeout_s
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
     socket = connect_dealer(context, address, new_frontend_id())
@@ -34,7 +37,7 @@ def ask(address: str, verb: str, arguments: dict[str, Any], timeout_s: float) ->
                 if said.code is not None:
                     raise from_wire(said.code, said.message, said.value)
                 return said.value
-        raise SupervisorUnavailable("No server answers there.", waited_s=timeout_s)
+        raise SupervisorUnavailable("The server does not answer.", waited_s=timeout_s)
     finally:
         socket.close(0)
         context.term()
