@@ -199,7 +199,7 @@ class Acceptor:
         address: `unix:/path`; whoever holds the directory's lock may take a
             path that a dead predecessor left.
         take: Called with every frame, which is good until it returns.
-        on_turn: Called after every burst of frames.
+        on_turn: Called after every burst of frames, or of several peers' together.
         on_lost: Called with a peer that is out of reach, once or twice, and why.
         on_liar: Called with a peer whose bytes are not ours, and why; it is
             closed already.
@@ -226,6 +226,8 @@ class Acceptor:
         #: Who has not been admitted, oldest first, and when it must be.
         self._strangers: dict[Connection, float] = {}
         self._turned_away = 0
+        self._speaker: Connection | None = None
+        self._is_turn_due = False
         self._pause: asyncio.TimerHandle | None = None
         self._path = Path(socket_path(address))
         self._socket = _listen(self._path)
@@ -274,8 +276,21 @@ class Acceptor:
     # -- reading --------------------------------------------------------------
 
     def _read(self, connection: Connection) -> None:
-        if connection.is_open and self._look(connection):
+        if not connection.is_open or not self._look(connection):
+            return
+        if connection is self._speaker:
             self._on_turn()
+            return
+        # Several speak: hear all who are ready now, so that what is decided
+        # upon it leaves together.  For one alone that would only cost time.
+        self._speaker = connection
+        if not self._is_turn_due:
+            self._is_turn_due = True
+            self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_turn_due = False
+        self._on_turn()
 
     def _look(self, connection: Connection) -> bool:
         """False when there was nothing."""

@@ -239,10 +239,41 @@ def test_burst_is_one_turn(host: Host) -> None:
     What is decided once for ten messages is decided with all of them known.
     """
     end, _ = host.admitted()
+    host.turn()
     turns = host.turns
 
     end.send_raw(b"".join(framed(b"%d" % i) for i in range(10)))
     host.until(lambda: len(host.taken) == 11)
+
+    assert host.turns == turns + 1
+
+
+def test_several_that_speak_at_once_are_one_turn(host: Host) -> None:
+    """
+    Their answers leave in one message to a frontend, not in one each.
+    """
+    ends = [host.admitted()[0] for _ in range(4)]
+    host.turn()
+    turns = host.turns
+
+    for end in ends:
+        end.send(b"answer")
+    host.until(lambda: len(host.taken) == 8)
+    host.turn()
+
+    assert host.turns == turns + 1
+
+
+def test_one_that_speaks_alone_is_not_kept_waiting(host: Host) -> None:
+    end, _ = host.admitted()
+    for _ in range(2):
+        end.send(b"answer")
+        known = len(host.taken)
+        host.until(lambda: len(host.taken) > known)  # noqa: B023
+
+    turns = host.turns
+    end.send(b"answer")
+    host.until(lambda: len(host.taken) == 4)
 
     assert host.turns == turns + 1
 
