@@ -202,12 +202,22 @@ class Control:
         """A version is gone with all its workers."""
         self._registrations.release(spec)
 
-    async def start(self, *, goes_on: bool, keep_aside: Callable[[str], Path]) -> None:
+    async def start(
+        self, *, goes_on: bool, keep_aside: Callable[[str], Path], progress: Callable[[], None]
+    ) -> None:
         """Serve what is stored and what the configuration names.
+
+        Args:
+            progress: Called after every version.
 
         Raises:
             SettingsError: What the configuration names cannot be.
         """
+
+        def go_on() -> None:
+            self._end_turn()
+            progress()
+
         await Restoring(
             self._settings,
             self._places,
@@ -217,7 +227,7 @@ class Control:
             goes_on=goes_on,
             keep_aside=keep_aside,
             begin=self._begin,
-            end_turn=self._end_turn,
+            go_on=go_on,
         ).run()
         self._snapshots.note_change("startup")
 

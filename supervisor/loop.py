@@ -44,6 +44,8 @@ log = get_logger("supervisor")
 
 #: A frontend says hello every second; silent for so long, it is gone.
 FRONTEND_LOST_S: Final = 15.0
+#: While it starts, whoever waits for us hears at most so often that we go on.
+STILL_STARTING_S: Final = 5.0
 
 
 class Supervisor:
@@ -65,6 +67,7 @@ class Supervisor:
         self._is_serving = False
         self._finished: asyncio.Event = asyncio.Event()
         self._watchdog_at = 0.0
+        self._started_at = self._clock.now()
 
     # -- life -----------------------------------------------------------------
 
@@ -105,7 +108,9 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop, number.name)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
-            await self._control.start(goes_on=place.goes_on, keep_aside=place.keep_aside)
+            await self._control.start(
+                goes_on=place.goes_on, keep_aside=place.keep_aside, progress=self._still_starting
+            )
             self._is_serving = True
             self._tick()
             self._notifier.ready("serving")
@@ -123,6 +128,13 @@ class Supervisor:
             lock.release()
         log.info("supervisor stopped")
         return ExitCode.OK
+
+    def _still_starting(self) -> None:
+        """Unpacking what is restored may take longer than a start may take without a word."""
+        now = self._clock.now()
+        if now - self._started_at >= STILL_STARTING_S:
+            self._started_at = now
+            self._notifier.extend_timeout(self._settings.start_timeout_s)
 
     def _stop(self, name: str) -> None:
         now = self._clock.now()

@@ -75,7 +75,7 @@ class Restoring:
         goes_on: The same server, after a crash.
         keep_aside: Makes a folder for what is taken out of use.
         begin: Runs something beside everything else.
-        end_turn: Carries out what the engine decided.
+        go_on: Called after every version: carries out what the engine decided.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Restoring:
         goes_on: bool,
         keep_aside: Callable[[str], Path],
         begin: Callable[[Coroutine[Any, Any, None]], None],
-        end_turn: Callable[[], None],
+        go_on: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._places = places
@@ -99,7 +99,7 @@ class Restoring:
         self._goes_on = goes_on
         self._keep_aside = keep_aside
         self._begin = begin
-        self._end_turn = end_turn
+        self._go_on = go_on
 
     async def run(self) -> None:
         """Raises SettingsError for a `load_models` or a `model_snapshot` that cannot be."""
@@ -111,12 +111,12 @@ class Restoring:
             await self._begin_with(plan, state)
             for version in list(state.versions.values()):
                 await self._restore(state, version, version.key in plan.may_have_changed)
-                self._end_turn()
+                self._go_on()
             for model, default in state.defaults.items():
                 self._registrations.make_default(VersionKey(model, default))
             for item in plan.fresh:
                 await self._load(state, item)
-                self._end_turn()
+                self._go_on()
         if state.versions:
             log.info("models restored", models=len(state.defaults), versions=len(state.versions))
 
@@ -252,7 +252,7 @@ class Restoring:
                 continue
             if spec is not None:
                 self._registrations.staff(spec, desired)
-                self._end_turn()
+                self._go_on()
             return
 
     # -- what is new ----------------------------------------------------------

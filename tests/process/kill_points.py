@@ -87,7 +87,9 @@ class Life:
             self._answer,
             self._end_turn,
         )
-        await self._control.start(goes_on=place.goes_on, keep_aside=place.keep_aside)
+        await self._control.start(
+            goes_on=place.goes_on, keep_aside=place.keep_aside, progress=lambda: None
+        )
         say(out, "shows", shown(self.engine))
         if call is not None:
             counting.begin("call")
