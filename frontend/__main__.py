@@ -24,6 +24,7 @@ from setproctitle import setproctitle
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
+from stoker.frontend.endpoints import Endpoint, load_endpoints
 from stoker.frontend.gunicorn_log import GunicornLog
 from stoker.frontend.keyring import Keyring, KeysBusy, open_keyring
 from stoker.frontend.limits import Limits
@@ -70,7 +71,9 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         notifier: Notifier,
         keyring: Keyring | None,
         tls: TlsMaterial | None,
+        endpoints: Sequence[Endpoint],
     ) -> None:
+        self._endpoints = endpoints
         self._settings = settings
         self._listeners = listeners
         self._sockets = sockets
@@ -129,6 +132,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             on_welcome=self._announce,
             keyring=self._keyring,
             tls=self._tls,
+            endpoints=self._endpoints,
         )
 
     def _announce(self) -> None:
@@ -250,6 +254,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
         listeners = plan_listeners(settings)
         is_tls = any(listener.address.is_tls for listener in listeners)
         tls = read_material(settings) if is_tls else None
+        endpoints = load_endpoints(settings.endpoints)
         sockets = bind_all(listeners, int(settings.unix_socket_mode, 8))
         # Only now: a second server that finds the addresses taken must not touch the keys.
         keyring = open_keyring(settings)
@@ -277,7 +282,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     faulthandler.enable()
     # gunicorn would say READY as soon as it has sockets: too early.
     os.environ.pop("NOTIFY_SOCKET", None)
-    FrontendApplication(settings, listeners, sockets, notifier, keyring, tls).run()
+    FrontendApplication(settings, listeners, sockets, notifier, keyring, tls, endpoints).run()
     return ExitCode.OK
 
 

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import gc
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from stoker.frontend.answers import FixedAnswer, install_error_handlers
 from stoker.frontend.consultation import Consultation, Question
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
+from stoker.frontend.endpoints import Endpoint, EndpointResponder, Endpoints
 from stoker.frontend.exchange import header_line
 from stoker.frontend.express import Express
 from stoker.frontend.form_reader import FormReader
@@ -81,6 +82,7 @@ class Frontend:
     Args:
         on_welcome: Called once, when the supervisor first answers.
         keyring: What callers must show; None asks nobody for anything.
+        endpoints: Served beside the dialects' routes.
         tls: For https listeners; read from the settings' files if not given.
     """
 
@@ -93,6 +95,7 @@ class Frontend:
         clock: Clock | None = None,
         on_welcome: Callable[[], None] | None = None,
         keyring: Keyring | None = None,
+        endpoints: Iterable[Endpoint] = (),
         tls: TlsMaterial | None = None,
     ) -> None:
         restart_request_ids()
@@ -102,6 +105,7 @@ class Frontend:
         self._clock = clock or MonotonicClock()
         self._on_welcome = on_welcome
         self._keyring = keyring
+        self._endpoints = Endpoints(endpoints)
         self._tls = tls
         self._budget = Budget(self.limits.body_memory_bytes)
         self._lanes = Lanes(self._clock, link.max_pending)
@@ -145,6 +149,7 @@ class Frontend:
         for chore in self._chores:
             chore.cancel()
         await self.link.close()
+        self._endpoints.close()
         self._arena.close()
 
     async def _await_welcome(self, on_welcome: Callable[[], None]) -> None:
@@ -229,6 +234,12 @@ class Frontend:
                     responder = guarded(responder, guard, roles)
             methods = by_path.setdefault(route.path, {})
             methods.update(dict.fromkeys(route.methods, responder))
+        for role in listener.roles:
+            for endpoint in self._endpoints.of_role(role):
+                own = EndpointResponder(self._endpoints, endpoint, dialect).answer
+                if guard is not None and guard.is_shared:
+                    own = guarded(own, guard, [role])
+                by_path[f"/{endpoint.path}"] = dict.fromkeys(ALL_METHODS, own)
         for path, methods in by_path.items():
             app.add_route(path, _resource(methods))
         return app

@@ -30,6 +30,9 @@ NOWHERE: Final = (
     "https_required",
     "key_renewal_refused",
     "keys_busy",
+    "endpoint_method_missing",
+    "endpoint_broken",
+    "endpoint_failed",
 )
 
 _SUBJECT: Final = ("model_not_found", "version_not_found")

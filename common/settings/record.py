@@ -51,6 +51,9 @@ class Settings:
     sagemaker: bool = setting(
         False, "Answer /ping as SageMaker expects, and serve /execution-parameters."
     )
+    endpoints: tuple[str, ...] = setting(
+        (), "Endpoints of your own to serve: entry points of the group stoker.endpoints."
+    )
 
     # Who may call what (3.10, 3.11)
     enable_model_api: bool = peer(True, "Allow registering and unregistering over HTTP.")

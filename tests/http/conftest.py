@@ -9,7 +9,7 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from uvicorn.config import Config
 
 from stoker.errors import StokerError
 from stoker.frontend.app import Frontend
+from stoker.frontend.endpoints import Endpoint
 from stoker.frontend.keyring import open_keyring
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import open_socket, plan_listeners
@@ -233,7 +234,12 @@ class Client(RawHttp):
 class RunningFrontend:
     """The server on a loop of its own thread."""
 
-    def __init__(self, settings: Settings, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits | None = None,
+        endpoints: Sequence[Endpoint] = (),
+    ) -> None:
         listeners = plan_listeners(settings)
         mode = int(settings.unix_socket_mode, 8)
         self.sockets = [open_socket(listener.address, mode) for listener in listeners]
@@ -244,10 +250,10 @@ class RunningFrontend:
         }
         link = Link(frontend_address(settings.runtime_dir))
         keyring = open_keyring(settings)
-        self.frontend = Frontend(settings, listeners, link, limits, keyring=keyring)
-        config = Config(self.frontend, log_config=None, **CONFIG)
-        config.timeout_graceful_shutdown = 5
-        self.server = FrontendServer(config, self.frontend)
+        self.frontend = Frontend(
+            settings, listeners, link, limits, keyring=keyring, endpoints=endpoints
+        )
+        self.server = FrontendServer(self.frontend, drain_timeout_s=5)
         self._clients: list[Client] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -349,8 +355,10 @@ def start_frontend(
     """A frontend with settings or limits of its own."""
     started: list[RunningFrontend] = []
 
-    def start(limits: Limits | None = None, **changes: Any) -> RunningFrontend:
-        started.append(RunningFrontend(make_settings(**changes), limits))
+    def start(
+        limits: Limits | None = None, own: Sequence[Endpoint] = (), **changes: Any
+    ) -> RunningFrontend:
+        started.append(RunningFrontend(make_settings(**changes), limits, own))
         return started[-1]
 
     yield start

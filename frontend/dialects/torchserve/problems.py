@@ -154,6 +154,10 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "archive_unreadable": Row(500, _INTERNAL, "Failed to save model: {url}"),
         "manifest_invalid": Row(400, "InvalidModelException"),
         "runtime_invalid": Row(400, _BAD_REQUEST, "Invalid RuntimeType value: {runtime}"),
+        # endpoints of the operator's own
+        "endpoint_method_missing": Row(503, _UNAVAILABLE, "Invalid HTTP method received"),
+        "endpoint_broken": Row(500, _INTERNAL, "I/O error while running the custom endpoint"),
+        "endpoint_failed": Row(500, _INTERNAL, "Unknown exception"),
         # stoker itself
         "internal": Row(
             500, _INTERNAL, "Internal server error; the log has more under the request id."
