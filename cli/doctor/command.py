@@ -43,12 +43,21 @@ def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> int:
         return ExitCode.USAGE
     # The report says what there is to say; unpacking need not tell its steps.
     logs.configure(Settings(log_level="error"), "doctor")
-    report = examine_installation(path, settings_argv, dict(os.environ), _progress)
+    report = examine_installation(path, settings_argv, _environment(), _progress)
     if options.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
         print("\n".join(lines(report)))
     return report.severity.exit_code
+
+
+def _environment() -> dict[str, str]:
+    """What a start of the installation would see; how this shell's own stoker is set up is not."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("STOKER_") and name != "TS_CONFIG_FILE"
+    }
 
 
 def _progress(what: str) -> None:
