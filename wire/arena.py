@@ -360,6 +360,35 @@ class ArenaReader:
         return self._folder / f"{frontend_id.hex()}-{segment}"
 
 
+def read_body(folder: Path, frontend_id: bytes, descriptor: Descriptor) -> bytes | None:
+    """A copy of a body, for who must survive whatever its owner does; None: it is gone.
+
+    Nothing is mapped: of a file that was emptied, a mapping would take new
+    memory, and die of a SIGBUS where there is none.
+    """
+    segment, offset, length, generation = descriptor
+    if len(frontend_id) != FRONTEND_ID_BYTES or generation <= 0 or offset % _PAGE:
+        return None
+    path = folder / f"{frontend_id.hex()}-{segment}"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or offset < _head_bytes(status.st_size):
+            return None
+        body = os.pread(fd, length, offset)
+        # Afterwards: who frees it meanwhile has changed the number.
+        word = os.pread(fd, _GENERATION.size, _generation_at(offset))
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    is_whole = len(body) == length and len(word) == _GENERATION.size
+    return body if is_whole and _GENERATION.unpack(word)[0] == generation else None
+
+
 def _read_generation(mapped: mmap.mmap, offset: int) -> int:
     generation: int = _GENERATION.unpack_from(mapped, _generation_at(offset))[0]
     return generation

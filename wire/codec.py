@@ -137,6 +137,13 @@ def _encode_refused(message: f.Refused) -> list[Any]:
     return fields
 
 
+def _encode_retried(message: f.Retried) -> list[Any]:
+    fields: list[Any] = [Kind.RETRIED.value]
+    for job in message.jobs:
+        fields += job
+    return fields
+
+
 def _encode_full(message: f.Full) -> list[Any]:
     fields: list[Any] = [Kind.FULL.value]
     for queue in message.queues:
@@ -146,8 +153,8 @@ def _encode_full(message: f.Full) -> list[Any]:
 
 def _encode_work(message: f.Work) -> list[Any]:
     fields: list[Any] = [Kind.WORK.value]
-    for batch_id, jobs in message.batches:
-        fields += (batch_id, len(jobs))
+    for batch_id, jobs, deadlines in message.batches:
+        fields += (batch_id, deadlines, len(jobs))
         for job in jobs:
             fields += job
     return fields
@@ -180,6 +187,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.Welcome: _row(Kind.WELCOME),
     f.Answers: _spread(Kind.ANSWERS),
     f.Refused: _encode_refused,
+    f.Retried: _encode_retried,
     f.Result: _row(Kind.RESULT),
     f.Full: _encode_full,
     f.Load: _row(Kind.LOAD),
@@ -261,6 +269,17 @@ def _decode_refused(fields: list[Any]) -> f.Refused:
     )
 
 
+def _decode_retried(fields: list[Any]) -> f.Retried:
+    if (len(fields) - 1) % 2:
+        raise ProtocolError("wrong number of fields")
+    return f.Retried(
+        [
+            f.RetriedJob(_job_id(fields[i]), _check(fields[i + 1], int))
+            for i in range(1, len(fields), 2)
+        ]
+    )
+
+
 def _decode_full(fields: list[Any]) -> f.Full:
     if (len(fields) - 1) % 5:
         raise ProtocolError("wrong number of fields")
@@ -282,19 +301,31 @@ def _decode_work(fields: list[Any]) -> f.Work:
     batches = []
     at, end = 1, len(fields)
     while at < end:
-        if at + 2 > end:
+        if at + 3 > end:
             raise ProtocolError("a batch is cut off")
-        batch_id, count = _check(fields[at], int), _check(fields[at + 1], int)
-        at += 2
+        batch_id, count = _check(fields[at], int), _check(fields[at + 2], int)
+        deadlines = fields[at + 1]
+        at += 3
         if count < 1 or at + 2 * count > end:
             raise ProtocolError("a batch is cut off")
+        if deadlines is not None:
+            _check_deadlines(deadlines, count)
         jobs = [
             f.WorkJob(_job_id(fields[i]), _check(fields[i + 1], bytes))
             for i in range(at, at + 2 * count, 2)
         ]
         at += 2 * count
-        batches.append(f.WorkBatch(batch_id, jobs))
+        batches.append(f.WorkBatch(batch_id, jobs, deadlines))
     return f.Work(batches)
+
+
+def _check_deadlines(deadlines: Any, count: int) -> None:
+    if (
+        type(deadlines) is not list
+        or len(deadlines) != count
+        or not all(deadline is None or type(deadline) is float for deadline in deadlines)
+    ):
+        raise ProtocolError("a batch has wrong deadlines")
 
 
 def _decode_replies(fields: list[Any]) -> f.Replies:
@@ -343,6 +374,7 @@ _TO_FRONTEND: Final[dict[int, Callable[[list[Any]], f.ToFrontend]]] = {
     Kind.ANSWERS: lambda x: f.Answers([_check(value, bytes) for value in x[1:]]),
     Kind.WELCOME: lambda x: _fixed(x, f.Welcome, int, bytes),
     Kind.REFUSED: _decode_refused,
+    Kind.RETRIED: _decode_retried,
     Kind.RESULT: lambda x: _fixed(x, f.Result, int, _OPTIONAL_STR, str, dict),
     Kind.FULL: _decode_full,
 }

@@ -14,12 +14,13 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         WELCOME        | protocol | incarnation
         ANSWERS        | [answer frame]*          opaque to the supervisor
         REFUSED        | [job_id | code | message | details{}]*
+        RETRIED        | [job_id | attempts]*      workers had it, and did not answer
         RESULT         | call_id | code? | message | value{} or details{}
         FULL           | [model | version | is_default | place_every_s | retry_after_s]*
 
     supervisor -> worker
         LOAD           | spec{}
-        WORK           | [batch_id | n | n * (job_id | payload)]*
+        WORK           | [batch_id | deadlines? | n | n * (job_id | payload)]*
         DROP           | [job_id]*                 these answers are not wanted any more
         LEAVE          |                           finish what is in hand and exit
 
@@ -33,8 +34,10 @@ A job id is 16 bytes, `frontend_id` (8, the sender's incarnation and its zmq
 routing id) followed by 8 random ones, so a worker can group answers by
 frontend without being told, and cannot guess the id of another's job.
 `ended ids` are joined 16-byte ids: all the supervisor needs to know of an
-answer.  Deadlines are seconds on CLOCK_MONOTONIC.  `payload` and `answer
-frame` are bytes that only the two ends read; `payloads.py` draws them.
+answer.  Deadlines are seconds on CLOCK_MONOTONIC; those of a batch are left
+out when none of its jobs has one that holds in a worker's hand, else there are
+n, null for a job without.  `payload` and `answer frame` are bytes that only the
+two ends read; `payloads.py` draws them.
 
 Source: design section 3.
 """
@@ -63,6 +66,7 @@ class Kind(enum.IntEnum):
     REFUSED = 18
     RESULT = 19
     FULL = 20
+    RETRIED = 21
 
     LOAD = 32
     WORK = 33
@@ -81,6 +85,9 @@ class JobFlag(enum.IntFlag):
     NONE = 0
     #: Never batched with others: a handler's question about itself, an explanation.
     ALONE = 1
+    #: The deadline is the client's own: it holds also while a worker works on the
+    #: job.  Any other bounds only the wait for a worker.
+    ENDS_IN_HAND = 2
 
 
 # -- frontend -> supervisor ---------------------------------------------------
@@ -143,6 +150,17 @@ class Refused(NamedTuple):
     jobs: list[RefusedJob]
 
 
+class RetriedJob(NamedTuple):
+    job_id: bytes
+    attempts: int
+
+
+class Retried(NamedTuple):
+    """Nobody has lost anything, but who waits may tell how often it was tried."""
+
+    jobs: list[RetriedJob]
+
+
 class Result(NamedTuple):
     """`code` is None for success, and `value` holds the outcome; else `value` holds the details."""
 
@@ -187,8 +205,11 @@ class WorkJob(NamedTuple):
 
 
 class WorkBatch(NamedTuple):
+    """`deadlines`: one for each job, None for a job without; None if no job has one."""
+
     batch_id: int
     jobs: list[WorkJob]
+    deadlines: list[float | None] | None = None
 
 
 class Work(NamedTuple):
@@ -251,7 +272,7 @@ class Replies(NamedTuple):
 
 
 FromFrontend = FrontendHello | Submit | Cancel | Call
-ToFrontend = Welcome | Answers | Refused | Result | Full
+ToFrontend = Welcome | Answers | Refused | Retried | Result | Full
 ToWorker = Load | Work | Drop | Leave
 FromWorker = WorkerHello | Loaded | LoadFailed | Replies
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

@@ -28,6 +28,9 @@ class LoadSpec:
         max_response_bytes: An answer above that fails its request alone.
         ranks: Processes of this worker; the one that gets this starts the others.
         is_broadcast: Every rank gets every batch, not the first alone.
+        response_timeout_s: How long the worker may be silent over one batch.
+        is_idempotent: A request may be given to a handler twice; else the worker
+            must not begin a batch before the supervisor can know the last one ended.
     """
 
     model: str
@@ -45,6 +48,8 @@ class LoadSpec:
     max_response_bytes: int = 6_553_500
     ranks: int = 1
     is_broadcast: bool = False
+    response_timeout_s: float = 120.0
+    is_idempotent: bool = True
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

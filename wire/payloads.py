@@ -30,6 +30,9 @@ from stoker.wire import codec
 from stoker.wire.arena import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
 
+#: How many workers had a request, among the headers of its answer; said only of
+#: more than one.
+ATTEMPTS_HEADER: Final = "x-stoker-attempts"
 #: Three digits are what HTTP has room for.
 MAX_STATUS: Final = 999
 _TEXT: Final = {str}

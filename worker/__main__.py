@@ -109,7 +109,8 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
         return ExitCode.LOAD_FAILED
     if ranks is not None:
         ranks.wait_loaded()
-    in_hand = BatchInHand(channel)
+    channel.holds_replies = spec.is_idempotent
+    in_hand = BatchInHand(channel, spec.response_timeout_s)
     contract = TorchServeContract(
         entry,
         context,

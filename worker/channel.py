@@ -81,6 +81,10 @@ class Channel:
         self._running: WorkBatch | None = None
         self._dropped: set[bytes] = set()
         self._held: list[Reply] = []
+        #: Whether a batch may be begun while the last one's reply is still here.
+        #: If this process dies meanwhile, the last one is taken for begun, and the
+        #: one that was begun is tried again: not for every handler.
+        self.holds_replies = True
         self._held_since = 0.0
         self._looked_at = 0.0
         self._slowest_s = 1.0
@@ -210,6 +214,11 @@ class Channel:
             raise ProtocolError(f"{type(message).__name__} has no business here now")
 
     @property
+    def started_at(self) -> float:
+        """When the batch in hand was begun."""
+        return self._started_at
+
+    @property
     def dropped(self) -> set[bytes]:
         """Jobs in hand whose answers are not wanted any more."""
         return self._dropped
@@ -228,7 +237,12 @@ class Channel:
         if not held:
             self._held_since = now
         held.append(reply)
-        if not self._waiting or slowest_s > FAST_BATCH_S or now - self._held_since >= HOLD_S:
+        if (
+            not self._waiting
+            or slowest_s > FAST_BATCH_S
+            or now - self._held_since >= HOLD_S
+            or not self.holds_replies
+        ):
             self.flush()
 
     def reply_part(self, reply: Reply) -> None:

@@ -157,8 +157,13 @@ class Context:
 
     @property
     def deadline(self) -> float | None:
-        """CLOCK_MONOTONIC instant after which nobody wants the answers; None: not known."""
-        return None
+        """`time.monotonic()` after which nobody wants the answers.
+
+        The clients' own deadlines if all of the batch have one, and never later
+        than `response_timeout` allows; that starts anew with every piece of a
+        stream.  None between batches.
+        """
+        return None if self._in_hand is None else self._in_hand.deadline()
 
     @property
     def cancelled(self) -> bool:

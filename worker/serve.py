@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from time import monotonic
 from typing import Protocol
 
-from stoker.errors import Cancelled, Internal
+from stoker.errors import Cancelled, DeadlineExceeded, Internal
 from stoker.exit_codes import ExitCode
 from stoker.wire.frames import Reply, WorkBatch, WorkJob
 from stoker.worker.answers import CUT_BYTES, AnswerRow, cut_rows, error_row, group_rows
@@ -44,15 +45,14 @@ def answer_batch(
     channel: Channel, contract: Contract, in_hand: BatchInHand, batch: WorkBatch
 ) -> None:
     """Handle what is still wanted of one batch and reply for all of it."""
-    batch_id, jobs = batch
+    batch_id, jobs, deadlines = batch
     rows: list[AnswerRow] = []
     wanted = jobs
-    if channel.dropped:
-        wanted = [job for job in jobs if job.job_id not in channel.dropped]
-        error = Cancelled("The request was taken back before the handler saw it.")
-        rows = [error_row(job.job_id, error) for job in jobs if job.job_id in channel.dropped]
+    latest = None
+    if channel.dropped or deadlines is not None:
+        wanted, rows, latest = _sort_out(batch, channel.dropped)
     if wanted:
-        in_hand.begin(batch_id, wanted)
+        in_hand.begin(batch_id, wanted, latest)
         try:
             rows += contract.answer(wanted)
         except BaseException:
@@ -64,6 +64,31 @@ def answer_batch(
     for part in parts[:-1]:
         channel.reply_part(Reply(batch_id, False, [], group_rows(part)))
     channel.reply(Reply(batch_id, True, [job[0] for job in jobs], group_rows(parts[-1])))
+
+
+def _sort_out(
+    batch: WorkBatch, dropped: set[bytes]
+) -> tuple[list[WorkJob], list[AnswerRow], float | None]:
+    """What somebody still wants; the answers of the rest; and by when the last one wants it.
+
+    That is None if one of the jobs has no deadline of its own.
+    """
+    _, jobs, deadlines = batch
+    now = monotonic()
+    wanted: list[WorkJob] = []
+    rows: list[AnswerRow] = []
+    latest: float | None = 0.0
+    for job, deadline in zip(jobs, deadlines or [None] * len(jobs), strict=True):
+        if job.job_id in dropped:
+            gone = Cancelled("The request was taken back before the handler saw it.")
+            rows.append(error_row(job.job_id, gone))
+        elif deadline is not None and deadline <= now:
+            late = DeadlineExceeded("The request waited longer than its deadline allows.")
+            rows.append(error_row(job.job_id, late))
+        else:
+            wanted.append(job)
+            latest = None if deadline is None or latest is None else max(latest, deadline)
+    return wanted, rows, latest
 
 
 def _size(rows: list[AnswerRow]) -> int:

@@ -62,7 +62,7 @@ def main() -> None:
 def make_contract() -> TorchServeContract:
     context = Context("echo", "/", {}, 1, None, "1")
     # Its channel is for streams and cancellations, of which there are none.
-    in_hand = BatchInHand(cast(Any, None))
+    in_hand = BatchInHand(cast(Any, None), response_timeout_s=120)
     return TorchServeContract(
         echo, context, in_hand, decode_request=True, max_response_bytes=1 << 20
     )

@@ -26,7 +26,7 @@ ROW = [JOBS[0].job_id, 1, 200, "", None, [], b"piece"]
 
 def test_pieces_leave_while_the_batch_is_in_hand():
     channel = FakeChannel()
-    in_hand = BatchInHand(channel)
+    in_hand = BatchInHand(channel, 120.0)
     in_hand.begin(7, JOBS)
 
     in_hand.send_rows([ROW])
@@ -40,7 +40,7 @@ def test_pieces_after_the_batch_are_refused():
     A thread that a handler forgot must not speak into the next batch.
     """
     channel = FakeChannel()
-    in_hand = BatchInHand(channel)
+    in_hand = BatchInHand(channel, 120.0)
     in_hand.begin(7, JOBS)
     in_hand.end()
 
@@ -53,7 +53,7 @@ def test_pieces_after_the_batch_are_refused():
 
 def test_a_batch_is_cancelled_once_every_client_has_left():
     channel = FakeChannel()
-    in_hand = BatchInHand(channel)
+    in_hand = BatchInHand(channel, 120.0)
     in_hand.begin(7, JOBS)
 
     channel.dropped = {JOBS[0].job_id}

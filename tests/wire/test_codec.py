@@ -47,7 +47,14 @@ def many(strategy: st.SearchStrategy[Any], least: int = 0) -> st.SearchStrategy[
 submitted = st.builds(
     f.SubmittedJob, job_ids, texts, st.none() | texts, instants, st.integers(0, 3), blobs
 )
-batches = st.builds(f.WorkBatch, numbers, many(st.builds(f.WorkJob, job_ids, blobs), least=1))
+some_jobs = many(st.builds(f.WorkJob, job_ids, blobs), least=1)
+batches = st.tuples(numbers, some_jobs).flatmap(
+    lambda batch: st.builds(
+        f.WorkBatch,
+        *map(st.just, batch),
+        st.none() | st.lists(st.none() | instants, min_size=len(batch[1]), max_size=len(batch[1])),
+    )
+)
 groups = many(st.builds(f.Group, frontend_ids, blobs))
 replies = many(st.builds(f.Reply, numbers, st.booleans(), many(job_ids), groups))
 full_queues = st.builds(f.FullQueue, texts, texts, st.booleans(), instants, numbers)
@@ -63,6 +70,7 @@ MESSAGES: dict[str, st.SearchStrategy[Any]] = {
         st.builds(f.Answers, many(blobs)),
         st.builds(f.Refused, many(st.builds(f.RefusedJob, job_ids, texts, texts, maps))),
         st.builds(f.Result, numbers, st.none() | texts, texts, maps),
+        st.builds(f.Retried, many(st.builds(f.RetriedJob, job_ids, numbers))),
         st.builds(f.Full, many(full_queues)),
     ),
     "to worker": st.one_of(
