@@ -208,11 +208,21 @@ class Cancelled(StokerError):
 class WorkerDied(StokerError):
     """The worker died, or was killed for silence, with the request in hand.
 
-    details: model, version, reason ("exit", "timeout"), exit.
+    details: model, version, reason ("exit", "timeout"), exit, likely (what
+    caused it, as far as anybody knows), attempts.
     """
 
     code = "worker_died"
     retryable = True
+
+
+class Quarantined(StokerError):
+    """Requests with the same content have killed workers; refused for a while.
+
+    details: model, version, deaths, likely (how the last of them died).
+    """
+
+    code = "quarantined"
 
 
 class WorkerOutOfMemory(WorkerDied):
@@ -247,6 +257,12 @@ class HandlerOutOfMemory(StokerError):
     """The handler ran out of host or device memory."""
 
     code = "handler_out_of_memory"
+
+
+class DeviceOutOfMemory(HandlerOutOfMemory):
+    """As HandlerOutOfMemory, and it was the device's memory, not the host's."""
+
+    code = "device_out_of_memory"
 
 
 class BadHandlerResult(StokerError):

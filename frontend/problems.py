@@ -18,8 +18,10 @@ from typing import Any, Final
 from stoker.errors import Internal, QueueFull, StokerError, TooManyRequests
 
 JSON_TYPE: Final = "application/json"
-#: Fields of a failed load that a client may see, beside the message.
-_FAILURE_FIELDS: Final = ("last_line", "log")
+#: Fields of a failed load, or of a worker's death, that a client may see, beside the message.
+_FAILURE_FIELDS: Final = ("last_line", "log", "exit", "likely")
+#: And of a death, beside what the dialect says: in full, and how many workers had it.
+_DEATH_FIELDS: Final = ("attempts", "deaths")
 
 
 class RouteNotFound(StokerError):
@@ -90,13 +92,14 @@ class ProblemRow:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """An error, ready for a dialect's shape."""
+    """An error, ready for a dialect's shape; `attempts` workers had the request."""
 
     status: int
     kind: str
     message: str
     retry_after_s: int | None = None
     failure: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 1
 
 
 class _Fields(dict[str, Any]):
@@ -136,7 +139,11 @@ def solve(
         # What measures the queue knows better than a table.
         retry_after_s = details.get("retry_after_s", retry_after_s)
     failure = {name: details[name] for name in _FAILURE_FIELDS if details.get(name)}
-    return Problem(status, row.kind, message, retry_after_s, failure)
+    if "likely" in failure:
+        failure["message"] = error.message
+        failure |= {name: details[name] for name in _DEATH_FIELDS if details.get(name)}
+    attempts = details.get("attempts") or 1
+    return Problem(status, row.kind, message, retry_after_s, failure, attempts)
 
 
 #: Not about the request, which might have been answered a moment before or after.

@@ -52,9 +52,11 @@ _JOB: Final = (
     "unregistered",
     "worker_died",
     "worker_out_of_memory",
+    "quarantined",
     "handler_failed",
     "handler_refused",
     "handler_out_of_memory",
+    "device_out_of_memory",
     "bad_handler_result",
     "response_too_large",
 )

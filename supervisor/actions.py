@@ -74,6 +74,13 @@ class Refuse(NamedTuple):
     error: StokerError
 
 
+class Retry(NamedTuple):
+    """Tell a job's frontend that a worker did not answer it, and that it is tried again."""
+
+    job_id: bytes
+    attempts: int
+
+
 class Announce(NamedTuple):
     """Tell every frontend that a queue is full."""
 
@@ -111,6 +118,7 @@ Action = (
     | Kill
     | Forward
     | Refuse
+    | Retry
     | Announce
     | Resolve
     | Release

@@ -8,36 +8,22 @@ whoever carries out the actions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
-from stoker.errors import NoWorker, StokerError, WorkerDied, WorkerOutOfMemory
-from stoker.supervisor.actions import Abort, Action, Kill, Note, SendLeave, SendLoad, Spawn
+from stoker.supervisor.actions import Action, Note, SendLoad, Spawn
+from stoker.supervisor.deaths import RETIRED, Death, Exit, cause_of, error_of, loss_of
+from stoker.supervisor.ladder import Ladder
 from stoker.supervisor.pools import Pool
-from stoker.supervisor.quarantine import Loss
+from stoker.supervisor.recovery import Lost
+from stoker.supervisor.recycling import AGAIN_S
 from stoker.supervisor.restarts import RestartRecord, after_death
+from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.workers import Worker, WorkerEvent, WorkerState
 
-#: Between SIGABRT, which writes the stack, and SIGKILL.
-ABORT_GRACE_S: Final = 2.0
-#: For a worker that holds nothing and was told to leave.
-LEAVE_GRACE_S: Final = 10.0
-#: A SIGKILL that brought no exit is sent again; a process in an uninterruptible
-#: driver call dies only when the call returns.
-KILL_AGAIN_S: Final = 5.0
-#: Why we kill, where it matters afterwards.
-RETIRED: Final = "retired"
-SILENT: Final = "no answer within response_timeout"
-
-
-class Exit(NamedTuple):
-    """How a process ended, in words; `is_oom_like` when the kernel's memory killer is likely."""
-
-    words: str
-    is_oom_like: bool = False
-    last_line: str = ""
+LOAD_FAILED: Final = "load failed"
+TOO_LARGE: Final = "its memory passed worker_memory_limit_mb"
 
 
 class Devices(Protocol):
@@ -54,31 +40,6 @@ class Numbers(Protocol):
     def next_worker_id(self) -> int: ...
 
     def next_slot(self) -> int: ...
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for one worker.
-
-    Attributes:
-        restart_at: When the next process is due; None while there is one, or
-            when the slot is given up.
-    """
-
-    number: int
-    created_at: float
-    record: RestartRecord = field(default_factory=RestartRecord)
-    worker: Worker | None = None
-    restart_at: float | None = None
-    restarts: int = 0
-    is_retiring: bool = False
-    is_given_up: bool = False
-    load_failure: Failure | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        worker = self.worker
-        return worker is not None and worker.state in (WorkerState.READY, WorkerState.BUSY)
 
 
 class Crew:
@@ -101,10 +62,16 @@ class Crew:
         self.failure: Failure | None = None
         #: Counts failures, so that a waiter can tell one that came after it.
         self.failure_count = 0
+        #: Ends that nobody wanted, and the latest of them.
+        self.death_count = 0
+        self.last_death: Death | None = None
+        self.recycled_count = 0
+        self._recycle_at = 0.0
         self._pool = pool
         self._actions = actions
         self._numbers = numbers
         self._devices = devices
+        self.ladder = Ladder(spec, pool, actions)
 
     # -- what there is --------------------------------------------------------
 
@@ -115,7 +82,8 @@ class Crew:
 
     @property
     def staying(self) -> list[Slot]:
-        return [slot for slot in self.slots if not slot.is_retiring]
+        """Without a successor that has not taken over yet."""
+        return [slot for slot in self.slots if not slot.is_retiring and slot.replaces is None]
 
     @property
     def ready_count(self) -> int:
@@ -132,8 +100,10 @@ class Crew:
 
     @property
     def is_settled(self) -> bool:
-        """Every wanted worker is ready and every retired one is gone."""
-        return self.ready_count >= self.min_workers and len(self.slots) == len(self.staying)
+        """Every wanted worker is ready and every surplus one is gone."""
+        if any(slot.is_retiring and not slot.is_replaced for slot in self.slots):
+            return False
+        return self.ready_count >= self.min_workers
 
     def is_healthy(self, now: float) -> bool:
         """The peer's rule: enough workers that are not, or not too long, in recovery."""
@@ -160,8 +130,12 @@ class Crew:
             if slot.is_given_up or slot.restart_at is not None:
                 # Somebody looks after it: what was learnt from deaths is old news.
                 slot.is_given_up, slot.record, slot.restart_at = False, RestartRecord(), now
-            elif slot.is_retiring and drain_s is not None:
-                self._hurry(slot, drain_s, now)
+            elif slot.is_retiring and drain_s is not None and slot.worker is not None:
+                # One that drains already gets no more time than the latest call allows.
+                self._hurry(slot.worker, drain_s, now)
+        # The same of why the last load failed.
+        self.failure = None
+        self._recycle_at = now
         staying = self.staying
         for slot in reversed(staying[wanted:]):
             self._retire(slot, drain_s, now)
@@ -169,6 +143,10 @@ class Crew:
             slot = Slot(self._numbers.next_slot(), now, restart_at=now)
             self.slots.append(slot)
         self._start_due(now)
+
+    def _hurry(self, worker: Worker, drain_s: float, now: float) -> None:
+        if worker.state is WorkerState.DRAINING:
+            self.ladder.drain(worker, drain_s, now)
 
     def _start_due(self, now: float) -> None:
         for slot in self.slots:
@@ -203,6 +181,11 @@ class Crew:
         self.failure = None
         self._note("info", "worker ready", worker, load_s=round(now - worker.started_at, 3))
         self._pool.join(worker)
+        slot = self._slot_of(worker)
+        if slot.replaces is not None:
+            old, slot.replaces = slot.replaces, None
+            old.is_replaced = True
+            self._retire(old, None, now)
 
     def load_failed(self, worker: Worker, failure: Failure, now: float) -> None:
         """It says that it cannot load, and exits by itself."""
@@ -210,56 +193,88 @@ class Crew:
             return
         worker.move(WorkerEvent.LOAD_FAILED)
         worker.signalled_at = now
-        worker.why_killed = "load failed"
+        worker.why_killed = LOAD_FAILED
+        slot = self._slot_of(worker)
+        slot.load_failure = failure
+        if slot.replaces is not None:
+            return  # the old worker serves on; told when this one is gone
         if self.failure is None or self.failure.last_line != failure.last_line:
             # Once per reason, however many workers find it out.
             self._note("error", "load failed", worker, last_line=failure.last_line)
-        self._slot_of(worker).load_failure = failure
         self._fail(failure)
 
     def exited(self, worker: Worker, how: Exit, now: float) -> None:
         """The process is gone, whatever the reason."""
-        slot = self._slot_of(worker)
-        had_loaded = worker.loaded_at is not None
-        was_expected = slot.is_retiring or worker.why_killed == "load failed"
+        slot, why_killed = self._slot_of(worker), worker.why_killed
         worker.move(WorkerEvent.EXITED)
         slot.worker = None
         self._devices.release(worker.worker_id)
-        failed = self._pool.lose(worker, self._loss_of(worker), self._error_for(worker, how))
-        if not was_expected:
-            self._note(
-                "warning",
-                "worker lost",
-                worker,
-                exit=how.words,
-                likely="out of memory" if how.is_oom_like else worker.why_killed or "crash",
-                jobs_failed=failed,
-            )
+        lost = self._pool.lose(
+            worker,
+            loss_of(why_killed, how),
+            lambda attempts: error_of(self.spec, why_killed, how, attempts),
+            f"{how.words}: {cause_of(why_killed, how)}",
+            now,
+        )
         if slot.is_retiring:
             self.slots.remove(slot)
             self._note("info", "worker left", worker, exit=how.words)
+        elif slot.is_renewing and why_killed in ("", RETIRED):
+            slot.is_renewing, slot.restart_at = False, now
+            self._note("info", "worker left", worker, exit=how.words)
+            self._start_due(now)
         else:
-            if not had_loaded and slot.load_failure is None:
-                words = worker.why_killed or how.words
-                is_oom_like = how.is_oom_like and not worker.why_killed
-                message = f"The worker ended while loading: {words}."
-                # Of one that was killed, the last line is only where it stood.
-                last_line = words if worker.why_killed else how.last_line or words
-                self._fail(Failure(message, last_line, is_oom_like))
-            self._replace(slot, worker, now)
+            if why_killed != LOAD_FAILED:
+                self._note_death(worker, how, lost, now)
+            if slot.replaces is not None:
+                self._lose_successor(slot, worker, how, now)
+            else:
+                self._replace(slot, worker, how, now, is_explained=lost.is_explained)
 
-    def _replace(self, slot: Slot, worker: Worker, now: float) -> None:
+    def _note_death(self, worker: Worker, how: Exit, lost: Lost, now: float) -> None:
+        cause = cause_of(worker.why_killed, how)
+        self.death_count += 1
+        self.last_death = Death(
+            now, worker.slot, worker.pid, how.words, cause, lost.again, lost.failed
+        )
+        self._note(
+            "warning",
+            "worker lost",
+            worker,
+            exit=how.words,
+            likely=cause,
+            jobs_again=lost.again,
+            jobs_failed=lost.failed,
+            deaths=self.death_count,
+        )
+
+    def _replace(
+        self, slot: Slot, worker: Worker, how: Exit, now: float, *, is_explained: bool
+    ) -> None:
         slot.restarts += 1
+        slot.is_renewing = False
+        for successor in self.slots:
+            if successor.replaces is slot:
+                # It is on its way already.
+                successor.replaces, successor.restarts = None, slot.restarts
+                successor.record = slot.record
+                self.slots.remove(slot)
+                return
+        if worker.loaded_at is None and slot.load_failure is None:
+            self._fail(_end_of_load(worker, how))
         if slot.load_failure is not None and not self.has_ever_loaded:
             slot.is_given_up = True
             return
         restart = after_death(
-            slot.record, now=now, loaded_at=worker.loaded_at, max_retry_s=self.spec.max_retry_s
+            slot.record,
+            now=now,
+            loaded_at=worker.loaded_at,
+            max_retry_s=self.spec.max_retry_s,
+            is_explained=is_explained,
         )
         slot.record, slot.restart_at = restart.record, restart.at
         if restart.at is None:
-            slot.is_given_up = True
-            self._note("error", "worker given up", worker, restarts=slot.restarts)
+            self._give_up(slot, worker, how, now)
         else:
             self._note(
                 "info",
@@ -270,128 +285,105 @@ class Crew:
             )
             self._start_due(now)
 
+    def _give_up(self, slot: Slot, worker: Worker, how: Exit, now: float) -> None:
+        slot.is_given_up = True
+        since = slot.record.recovery_since
+        tried_for_s = 0.0 if since is None else now - since
+        cause = cause_of(worker.why_killed, how)
+        self._note(
+            "error",
+            "worker given up",
+            worker,
+            restarts=slot.restarts,
+            tried_for_s=round(tried_for_s, 3),
+            exit=how.words,
+            likely=cause,
+        )
+        if self.failure is None:
+            message = (
+                f"Its workers kept dying for {tried_for_s:.0f} s, at last: {how.words}, {cause}."
+            )
+            self._fail(Failure(message, how.last_line or how.words, how.is_oom_like))
+
     def _fail(self, failure: Failure) -> None:
         self.failure = failure
         self.failure_count += 1
 
-    def _hurry(self, slot: Slot, drain_s: float, now: float) -> None:
-        """A worker that drains already gets no more time than the latest call allows."""
-        worker = slot.worker
-        if worker is None or worker.state is not WorkerState.DRAINING:
-            return
-        if drain_s <= 0:
-            self.kill(worker, RETIRED, now)
-        else:
-            known = worker.drain_until
-            worker.drain_until = now + drain_s if known is None else min(known, now + drain_s)
+    # -- recycling ------------------------------------------------------------
 
-    # -- retiring and killing -------------------------------------------------
+    def measured(self, worker: Worker, memory_bytes: int, now: float) -> None:
+        """How much memory it holds just now."""
+        worker.memory_bytes = memory_bytes
+        kill_bytes = self.spec.limits.kill_bytes
+        if 0 < kill_bytes <= memory_bytes and worker.state is not WorkerState.DYING:
+            mib = memory_bytes >> 20
+            self._note("error", "worker is too large and is killed", worker, memory_mib=mib)
+            self.ladder.kill(worker, TOO_LARGE, now)
+
+    def _recycle(self, now: float) -> None:
+        """Begin to replace the first worker that is due; one at a time, as that takes room."""
+        if now < self._recycle_at:
+            return
+        due: tuple[Slot, str] | None = None
+        for slot in self.slots:
+            if slot.replaces is not None or slot.is_renewing:
+                return
+            if due is None and slot.is_ready and not slot.is_retiring:
+                assert slot.worker is not None
+                why = self.spec.limits.passed_by(slot.worker, now)
+                due = None if why is None else (slot, why)
+        if due is None:
+            return
+        old, why = due
+        assert old.worker is not None
+        self.recycled_count += 1
+        self._note("info", "worker recycles", old.worker, why=why)
+        successor = Slot(self._numbers.next_slot(), now, replaces=old)
+        self.slots.insert(self.slots.index(old) + 1, successor)
+        self._spawn(successor, now)
+
+    def _lose_successor(self, slot: Slot, worker: Worker, how: Exit, now: float) -> None:
+        """It never came to take over; the old worker serves on."""
+        old, failure = slot.replaces, slot.load_failure
+        self.slots.remove(slot)
+        assert old is not None
+        self._recycle_at = now + AGAIN_S
+        is_for_room = how.is_oom_like or (failure is not None and failure.is_out_of_memory)
+        self._note(
+            "warning",
+            "successor did not load",
+            worker,
+            last_line=how.last_line or how.words if failure is None else failure.last_line,
+            old_worker=old.number,
+            leaves_first=is_for_room,
+        )
+        if is_for_room and old.worker is not None and old.worker.can(WorkerEvent.RETIRE):
+            old.is_renewing = True
+            self.ladder.drain(old.worker, None, now)
 
     def _retire(self, slot: Slot, drain_s: float | None, now: float) -> None:
         slot.is_retiring = True
         slot.restart_at = None
-        worker = slot.worker
-        if worker is None:
+        for successor in self.slots:
+            if successor.replaces is slot and not successor.is_retiring:
+                self._retire(successor, 0.0, now)
+                break
+        if slot.worker is None:
             self.slots.remove(slot)
-        elif not worker.can(WorkerEvent.RETIRE):
-            # Nothing is lost with a worker that has not loaded.
-            self.kill(worker, RETIRED, now)
-        elif drain_s is not None and drain_s <= 0:
-            self._pool.retire(worker)
-            self.kill(worker, RETIRED, now)
         else:
-            worker.move(WorkerEvent.RETIRE)
-            worker.quiet_since = now if not worker.in_hand else worker.quiet_since
-            worker.drain_until = None if drain_s is None else now + drain_s
-            worker.is_told_to_leave = True
-            self._pool.retire(worker)
-            self._actions.append(SendLeave(worker.worker_id))
-
-    def kill(self, worker: Worker, reason: str, now: float) -> None:
-        """SIGKILL at once."""
-        self._pool.retire(worker)
-        worker.move(WorkerEvent.KILL)
-        worker.why_killed = worker.why_killed or reason
-        worker.signalled_at = now
-        self._actions.append(Kill(worker.worker_id, reason))
-
-    def out_of_reach(self, worker: Worker, now: float) -> None:
-        """It hung up: almost always it is dead and we are about to hear.
-
-        It gets nothing more.  If it is not gone soon it is killed, unless it
-        hung up because it leaves: that has a grace of its own.
-        """
-        if worker.state is WorkerState.DRAINING and not worker.in_hand:
-            return
-        self._pool.retire(worker)
-        if worker.state is not WorkerState.DYING:
-            worker.move(WorkerEvent.KILL)
-            worker.was_aborted = True
-            worker.signalled_at = now
-
-    def _abort(self, worker: Worker, reason: str, now: float) -> None:
-        """SIGABRT first, so that the log shows where it hangs; SIGKILL a little later."""
-        self._pool.retire(worker)
-        worker.move(WorkerEvent.KILL)
-        worker.why_killed = reason
-        worker.was_aborted = True
-        worker.signalled_at = now
-        self._actions.append(Abort(worker.worker_id, reason))
+            self.ladder.drain(slot.worker, drain_s, now)
 
     # -- time -----------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Everything that is due: restarts, silence, drains, signals that brought nothing."""
         self._start_due(now)
-        is_limited = self.spec.has_time_limits
+        if self.spec.limits:
+            self._recycle(now)
         for worker in list(self.workers()):
-            if worker.state is WorkerState.DYING:
-                self._press(worker, now)
-            elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
-                if is_limited and now - worker.started_at > self.spec.startup_timeout_s:
-                    self._abort(worker, "no answer within startup_timeout", now)
-            elif is_limited and self._is_silent(worker, now):
-                self._abort(worker, SILENT, now)
-            elif worker.state is WorkerState.DRAINING and self._has_drained_too_long(worker, now):
-                self.kill(worker, RETIRED, now)
-
-    def _is_silent(self, worker: Worker, now: float) -> bool:
-        waited_s = now - worker.quiet_since
-        return bool(worker.in_hand) and waited_s > self.spec.response_timeout_s
-
-    def _has_drained_too_long(self, worker: Worker, now: float) -> bool:
-        if not worker.in_hand:
-            return now - worker.quiet_since > LEAVE_GRACE_S
-        return worker.drain_until is not None and now >= worker.drain_until
-
-    def _press(self, worker: Worker, now: float) -> None:
-        assert worker.signalled_at is not None
-        grace_s = ABORT_GRACE_S if worker.was_aborted else KILL_AGAIN_S
-        if now - worker.signalled_at >= grace_s:
-            worker.was_aborted = False
-            worker.signalled_at = now
-            worker.why_killed = worker.why_killed or "out of reach"
-            self._actions.append(Kill(worker.worker_id, worker.why_killed))
+            self.ladder.sweep(worker, now)
 
     # -- words ----------------------------------------------------------------
-
-    def _loss_of(self, worker: Worker) -> Loss:
-        if worker.why_killed == RETIRED:
-            return Loss.RETIRED
-        return Loss.SILENT if worker.why_killed == SILENT else Loss.CRASHED
-
-    def _error_for(self, worker: Worker, how: Exit) -> Callable[[], StokerError]:
-        facts = {"model": self.spec.model, "version": self.spec.version}
-        if worker.why_killed == RETIRED:
-            return lambda: NoWorker("The worker was stopped before it could answer.", **facts)
-        if how.is_oom_like and not worker.why_killed:
-            return lambda: WorkerOutOfMemory(
-                "The worker was killed, most likely for want of memory.", exit=how.words, **facts
-            )
-        reason = "timeout" if worker.why_killed == SILENT else worker.why_killed or "exit"
-        return lambda: WorkerDied(
-            "The worker died with the request in hand.", reason=reason, exit=how.words, **facts
-        )
 
     def _slot_of(self, worker: Worker) -> Slot:
         for slot in self.slots:
@@ -413,3 +405,12 @@ class Crew:
                 },
             )
         )
+
+
+def _end_of_load(worker: Worker, how: Exit) -> Failure:
+    """Of a worker that ended without a word about why it cannot load."""
+    words = worker.why_killed or how.words
+    # Of one that was killed, the last line is only where it stood.
+    last_line = words if worker.why_killed else how.last_line or words
+    is_oom_like = how.is_oom_like and not worker.why_killed
+    return Failure(f"The worker ended while loading: {words}.", last_line, is_oom_like)

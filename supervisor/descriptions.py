@@ -11,12 +11,13 @@ from collections.abc import Collection
 from typing import Any
 
 from stoker.settings import Settings
-from stoker.supervisor.crews import Slot
+from stoker.supervisor.deaths import Death
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import usage_text
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.residency import Residency
 from stoker.supervisor.served import Served
+from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import VersionState
 from stoker.supervisor.worker_output import log_name
 
@@ -97,6 +98,19 @@ class Describer:
                 if slot.worker is not None
             ],
             "queue": {"capacity": queue.capacity, "pending": queue.pending},
+            "deaths": crew.death_count,
+            "last_death": _death(crew.last_death, wall),
+            "recycled": crew.recycled_count,
+            "quarantine": [
+                {
+                    "content": conviction.content.digest.hex(),
+                    "likely": conviction.cause,
+                    "deaths": conviction.attempts,
+                    "refused": conviction.refused,
+                    "until": wall + conviction.until,
+                }
+                for conviction in served.pool.convictions.values()
+            ],
         }
 
     def _status(self, served: Served, now: float) -> str:
@@ -118,3 +132,18 @@ class Describer:
             "gpu_usage": usage_text(device),
             "restarts": slot.restarts,
         }
+
+
+def _death(death: Death | None, wall: float) -> dict[str, Any] | None:
+    """The latest end that nobody wanted."""
+    if death is None:
+        return None
+    return {
+        "at": wall + death.at,
+        "worker": death.worker,
+        "pid": death.pid,
+        "exit": death.exit,
+        "likely": death.cause,
+        "jobs_again": death.jobs_again,
+        "jobs_failed": death.jobs_failed,
+    }

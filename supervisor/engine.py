@@ -13,9 +13,11 @@ from typing import Any, Final
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Refuse
-from stoker.supervisor.crews import Crew, Devices, Exit
-from stoker.supervisor.jobs import Job, JobPool
+from stoker.supervisor.crews import Crew, Devices
+from stoker.supervisor.deaths import Exit
+from stoker.supervisor.jobs import ENDS_IN_HAND, Job, JobPool
 from stoker.supervisor.pools import Pool
+from stoker.supervisor.quarantine import Contents
 from stoker.supervisor.registry import Registry
 from stoker.supervisor.served import Served
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
@@ -36,10 +38,16 @@ class Engine:
             never twice.
         payload_bytes: `max_body_memory_bytes`, of which payloads that travel
             inline are counted here.
+        contents: Reads requests that are suspected to kill workers; without
+            it none is remembered.
     """
 
     def __init__(
-        self, devices: Devices, first_slot: int = 9000, payload_bytes: int = 1 << 30
+        self,
+        devices: Devices,
+        first_slot: int = 9000,
+        payload_bytes: int = 1 << 30,
+        contents: Contents | None = None,
     ) -> None:
         self.registry: Registry[Served] = Registry()
         self.is_stopping = False
@@ -47,6 +55,7 @@ class Engine:
         self._actions: list[Action] = []
         self._jobs: dict[bytes, Job] = {}
         self._budget = Budget(payload_bytes)
+        self._contents = contents
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
@@ -129,7 +138,9 @@ class Engine:
         self._remove(self.registry.find(*key), now, None)
 
     def _serve(self, spec: VersionSpec) -> Served:
-        pool = Pool(spec, self._jobs, self._actions, self._next_batch_id, self._budget)
+        pool = Pool(
+            spec, self._jobs, self._actions, self._next_batch_id, self._budget, self._contents
+        )
         crew = Crew(spec, pool, self._actions, self, self._devices)
         return Served(spec, pool, crew, self._actions)
 
@@ -185,6 +196,8 @@ class Engine:
         self.registry.discard(served.spec.key)
         self._leaving.append(served)
         served.leave(self._gone(served), removal, now)
+        if not self.is_stopping:
+            served.pool.recall(lambda: self._gone(served))
         self._settle(served, now)
 
     def _gone(self, served: Served) -> StokerError:
@@ -211,6 +224,8 @@ class Engine:
             if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
                 raise pool.no_worker()
             queue = pool.queue
+            if pool.convictions:
+                pool.recovery.check_content(job_id, payload, now)
             room = queue.room
             if room <= 0:
                 raise pool.queue_full(now)
@@ -224,8 +239,8 @@ class Engine:
             self._actions.append(Refuse(job_id, error))
             return
         client_timeout_s = served.spec.client_timeout_s
-        if client_timeout_s > 0:
-            deadline = min(deadline, now + client_timeout_s)
+        if client_timeout_s > 0 and now + client_timeout_s < deadline:
+            deadline, flags = now + client_timeout_s, flags | ENDS_IN_HAND
         self._sequence += 1
         pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
         self._touched[pool] = None
@@ -310,13 +325,27 @@ class Engine:
             return
         served, worker = entry
         served.note("error", "worker broke the protocol", worker=worker.slot, reason=reason)
-        served.crew.kill(worker, "broke the protocol", now)
+        served.crew.ladder.kill(worker, "broke the protocol", now)
 
     def worker_out_of_reach(self, worker_id: int, now: float) -> None:
         """A message could not be delivered to it."""
         entry = self._workers.get(worker_id)
         if entry is not None:
-            entry[0].crew.out_of_reach(entry[1], now)
+            entry[0].crew.ladder.out_of_reach(entry[1], now)
+
+    def worker_measured(self, worker_id: int, memory_bytes: int, now: float) -> None:
+        """What it holds in memory just now; of interest where a version limits that."""
+        entry = self._workers.get(worker_id)
+        if entry is not None:
+            entry[0].crew.measured(entry[1], memory_bytes, now)
+
+    def limited_workers(self) -> list[Worker]:
+        """Those that want to be measured."""
+        return [
+            worker
+            for served, worker in self._workers.values()
+            if worker.pid > 0 and served.spec.limits.are_of_memory
+        ]
 
     def worker_exited(self, worker_id: int, how: Exit, now: float) -> None:
         """The process is gone; also when it could not be started at all."""
@@ -365,9 +394,11 @@ class Engine:
         for served in [*self.registry, *self._leaving]:
             if not served.crew.slots and not served.waiters and not len(served.pool.queue):
                 continue  # ten thousand registered models without workers cost nothing
+            served.pool.expire(now)
             if len(served.pool.queue):
-                served.pool.expire(now)
                 self._touched[served.pool] = None
+            if served.pool.convictions:
+                served.pool.recovery.release(now)
             served.crew.sweep(now)
             self._adopt_new_workers(served)
             served.sweep_waiters(now)

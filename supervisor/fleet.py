@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import math
 import os
 import secrets
 import signal
@@ -25,11 +26,13 @@ from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
-from stoker.supervisor.crews import Exit
+from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.guarding import guarded
+from stoker.supervisor.jobs import deadlines_in_hand
+from stoker.supervisor.oom_kills import OomKills
 from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
@@ -107,6 +110,7 @@ class Fleet:
         self._stopped_since: dict[int, float] = {}
         #: Versions whose handler imported something heavy.
         self._preload: dict[VersionSpec, tuple[str, ...]] = {}
+        self._oom_kills = OomKills()
         self._output = WorkerOutput(settings.log_dir, settings.worker_log_max_bytes)
         self._policy = EnvironmentPolicy(
             cwd=os.getcwd(),
@@ -358,6 +362,8 @@ class Fleet:
             batch_size=spec.batch.max_size,
             gpu_id=gpu_id,
             ranks=spec.ranks,
+            response_timeout_s=spec.response_timeout_s if spec.has_time_limits else math.inf,
+            is_idempotent=spec.max_attempts > 1,
             **spec.loading,
         )
         self._tell(worker_id, f.Load(load.to_wire()))
@@ -366,7 +372,8 @@ class Fleet:
         process = self._processes.get(action.worker_id)
         if process is not None and process.connection is not None:
             jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
-            self._port.give(process.connection, f.WorkBatch(action.batch_id, jobs))
+            deadlines = deadlines_in_hand(action.jobs)
+            self._port.give(process.connection, f.WorkBatch(action.batch_id, jobs, deadlines))
 
     def _send_drop(self, action: a.SendDrop) -> None:
         self._tell(action.worker_id, f.Drop(action.job_ids))
@@ -385,7 +392,13 @@ class Fleet:
         # Of a worker that never loaded, the last line it wrote is the best reason there is.
         lines = [line for line in self._output.tail(worker_id) if line.strip()]
         last_line = lines[-1] if lines else ""
-        self._gone(worker_id, Exit(status.describe(), status.is_out_of_memory, last_line))
+        likely = status.likely() or ""
+        is_killed = status.signal == signal.SIGKILL and not status.is_ours
+        is_shot = is_killed and self._oom_kills.have_come() is False
+        if is_shot:
+            likely = "killed from outside"
+        how = Exit(status.describe(), status.is_out_of_memory, last_line, likely, is_shot)
+        self._gone(worker_id, how)
 
     def _gone(self, worker_id: int, how: Exit) -> None:
         process = self._processes.pop(worker_id)

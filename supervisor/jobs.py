@@ -6,20 +6,22 @@ a bug in us.  A job ends exactly once: the four ends have no way out.
     QUEUED --send--> SENT --complete--> COMPLETED
       ^   \           | \---fail------> FAILED
       |    \--fail----|---------------> FAILED
-      |     \-expire--|---------------> EXPIRED      (queued jobs only: a sent one
-      |      \-cancel-+---------------> CANCELLED     is bounded by response_timeout)
-      +---give back---+               (its batch had not been started)
+      |     \-expire--+---------------> EXPIRED      (of what is in a worker's hand, only
+      |      \-cancel-+---------------> CANCELLED     by a deadline that is the client's)
+      +---give back---+               (not started, or tried again)
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 
-#: As a plain int: `&` with a flag costs a microsecond, and every job pays it.
+#: As plain ints: `&` with a flag costs a microsecond.
 ALONE: Final = int(JobFlag.ALONE)
+ENDS_IN_HAND: Final = int(JobFlag.ENDS_IN_HAND)
 
 
 class JobState(enum.Enum):
@@ -55,6 +57,7 @@ JOB_MOVES: Final[dict[JobState, dict[JobEvent, JobState]]] = {
         JobEvent.GIVE_BACK: JobState.QUEUED,
         JobEvent.COMPLETE: JobState.COMPLETED,
         JobEvent.FAIL: JobState.FAILED,
+        JobEvent.EXPIRE: JobState.EXPIRED,
         JobEvent.CANCEL: JobState.CANCELLED,
     },
     JobState.COMPLETED: {},
@@ -82,14 +85,16 @@ class Job:
     """One request's unit of work.
 
     Attributes:
-        deadline: Monotonic instant after which nobody wants the answer.
+        deadline: Monotonic instant after which nobody wants to wait any more.
+        ends_in_hand: The deadline is the client's own and holds also while a
+            worker works on the job; else `response_timeout` bounds that.
         arrived_at: When it was accepted; kept when the job is given back, so
             its batch delay and its place in the order are not started anew.
         sequence: Grows with arrival over the whole supervisor.
         is_loner: Never in a batch with others: it asked for that, or it was
             in a worker's hand when that died.
         is_suspect: A worker died with it; see quarantine.
-        attempts: Times that a worker had started it when it died.
+        attempts: Times that a worker had started it and did not answer.
         pool: Whose queue it is in or came from.
         worker_id: Who holds it while it is SENT.
     """
@@ -98,6 +103,7 @@ class Job:
         "arrived_at",
         "attempts",
         "deadline",
+        "ends_in_hand",
         "is_loner",
         "is_suspect",
         "job_id",
@@ -122,7 +128,10 @@ class Job:
         self.deadline = deadline
         self.arrived_at = arrived_at
         self.sequence = sequence
-        self.is_loner = bool(flags & ALONE)
+        self.is_loner = self.ends_in_hand = False
+        if flags:
+            self.is_loner = bool(flags & ALONE)
+            self.ends_in_hand = bool(flags & ENDS_IN_HAND)
         self.is_suspect = False
         self.attempts = 0
         self.state = JobState.QUEUED
@@ -143,3 +152,11 @@ class Job:
     @property
     def has_ended(self) -> bool:
         return not JOB_MOVES[self.state]
+
+
+def deadlines_in_hand(jobs: Sequence[Job]) -> list[float | None] | None:
+    """What their worker must know of their deadlines; for most batches nothing."""
+    for job in jobs:
+        if job.ends_in_hand:
+            return [each.deadline if each.ends_in_hand else None for each in jobs]
+    return None

@@ -25,6 +25,7 @@ from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.supervisor import actions as a
 from stoker.supervisor.calls import Caller
+from stoker.supervisor.contents import ContentReader
 from stoker.supervisor.control import Control
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import discover
@@ -34,10 +35,12 @@ from stoker.supervisor.frontend_port import FrontendPort
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.journal_place import JournalPlace
 from stoker.supervisor.launches import launch_id
+from stoker.supervisor.memory_watch import MemoryWatch
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
 from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.wire import frames as f
+from stoker.wire.arena import arena_folder
 from stoker.wire.runtime_dir import FolderLock, frontend_address, prepare_folder
 
 log = get_logger("supervisor")
@@ -58,8 +61,12 @@ class Supervisor:
         self._incarnation = secrets.token_bytes(8)
         self._places = DevicePlaces(discover(settings.number_of_gpu, os.environ))
         self.engine = Engine(
-            self._places, settings.initial_worker_port, settings.max_body_memory_bytes
+            self._places,
+            settings.initial_worker_port,
+            settings.max_body_memory_bytes,
+            ContentReader(arena_folder(settings.runtime_dir)),
         )
+        self._memory_watch = MemoryWatch(self.engine)
         self._frontends: dict[bytes, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -150,6 +157,7 @@ class Supervisor:
             a.Forward: lambda action: self._frontend_port.answer(*action),
             a.Refuse: self._refuse,
             a.Announce: self._announce,
+            a.Retry: self._retry,
             a.Resolve: lambda action: self._control.resolve(action.call, action.outcome),
             a.Release: self._release,
             a.Note: lambda action: getattr(log, action.level)(action.event, **action.facts),
@@ -165,6 +173,7 @@ class Supervisor:
             self.engine.tick(now)
             self._forget_silent_frontends(now)
             self._fleet.sweep(now)
+            self._memory_watch.look(now)
             self._feed_watchdog(now)
         except Exception:
             log.exception("tick failed")
@@ -251,6 +260,11 @@ class Supervisor:
             job_id[: f.FRONTEND_ID_BYTES],
             f.RefusedJob(job_id, error.code, error.message, error.details),
         )
+
+    def _retry(self, action: a.Retry) -> None:
+        job_id, attempts = action
+        frontend_id = job_id[: f.FRONTEND_ID_BYTES]
+        self._frontend_port.send(frontend_id, f.Retried([f.RetriedJob(job_id, attempts)]))
 
     def _announce(self, action: a.Announce) -> None:
         for identity in list(self._frontends):

@@ -8,6 +8,7 @@ by a worker's answer, or by a `Refuse` of ours.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from stoker.errors import (
     BadHandlerResult,
@@ -23,8 +24,9 @@ from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batc
 from stoker.supervisor.dispatch import choose_busy
 from stoker.supervisor.jobs import Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
-from stoker.supervisor.quarantine import Loss, is_tried_again
+from stoker.supervisor.quarantine import Contents, Loss
 from stoker.supervisor.queues import JobQueue
+from stoker.supervisor.recovery import Lost, Recovery, Told
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
 from stoker.wire.frames import FullQueue, Reply
@@ -39,6 +41,7 @@ class Pool:
         actions: Where decisions are put.
         next_batch_id: Batch ids grow over the whole supervisor.
         budget: What the payloads of all pools may take.
+        contents: Reads the requests that are suspected to kill workers.
     """
 
     def __init__(
@@ -48,12 +51,16 @@ class Pool:
         actions: list[Action],
         next_batch_id: Callable[[], int],
         budget: Budget,
+        contents: Contents | None = None,
     ) -> None:
         self.model = spec.model
         self.version = spec.version
         self.policy: BatchPolicy = spec.batch
         self.queue = JobQueue(spec.queue_capacity)
         self.workers: dict[int, Worker] = {}
+        self.recovery = Recovery(spec, self.queue, actions, self._fail, contents)
+        #: While there are any, a request's content matters.
+        self.convictions = self.recovery.quarantine.convictions
         #: When an idle worker should get the incomplete batch that is queued.
         self.due_at: float | None = None
         #: Bytes of the payloads of its jobs that have not ended.
@@ -65,10 +72,7 @@ class Pool:
         self._jobs = jobs
         self._actions = actions
         self._next_batch_id = next_batch_id
-        self._max_attempts = spec.max_attempts
         self.uses_job_tickets = spec.uses_job_tickets
-        #: Jobs that were in the hand of a worker that died, and have not ended.
-        self._suspects = 0
 
     # -- jobs -----------------------------------------------------------------
 
@@ -90,12 +94,56 @@ class Pool:
             self.queue.remove(job.job_id)
         else:
             self._actions.append(SendDrop(job.worker_id, [job.job_id]))
+            for batch in islice(self.workers[job.worker_id].in_hand, 1, None):
+                if job in batch.jobs:
+                    batch.ended += 1
+                    self.queue.ahead -= 1
         self._end(job, JobEvent.CANCEL)
 
     def expire(self, now: float) -> None:
-        """End queued jobs whose deadline has passed."""
+        """End jobs whose deadline has passed, wherever they wait.
+
+        What a worker works on goes on, unless the deadline is the client's own;
+        then its handler is told.
+        """
         for job in self.queue.take_expired(now):
             self._expire(job)
+        for worker in self.workers.values():
+            if worker.in_hand:
+                self._expire_in_hand(worker, now)
+
+    def _expire_in_hand(self, worker: Worker, now: float) -> None:
+        late: list[Job] = []
+        is_begun = True
+        for batch in worker.in_hand:
+            for job in batch.jobs:
+                if job.deadline > now or job.has_ended:
+                    continue
+                if not is_begun:
+                    batch.ended += 1
+                    self.queue.ahead -= 1
+                elif not job.ends_in_hand or worker.has_sent_pieces:
+                    # A stream that has begun is wanted to its end.
+                    continue
+                late.append(job)
+            is_begun = False
+        if late:
+            self._actions.append(SendDrop(worker.worker_id, [job.job_id for job in late]))
+            for job in late:
+                self._expire(job)
+
+    def recall(self, error: Callable[[], StokerError]) -> None:
+        """End with an error what was sent ahead and, as far as we know, is not begun."""
+        for worker in self.workers.values():
+            recalled: list[Job] = []
+            for batch in islice(worker.in_hand, 1, None):
+                recalled += [job for job in batch.jobs if not job.has_ended]
+                self.queue.ahead -= batch.waiting
+                batch.ended = len(batch.jobs)
+            if recalled:
+                self._actions.append(SendDrop(worker.worker_id, [job.job_id for job in recalled]))
+                for job in recalled:
+                    self._fail(job, error())
 
     def flush(self, error: Callable[[], StokerError]) -> None:
         """End every queued job with an error; sent ones are their workers' business."""
@@ -114,39 +162,15 @@ class Pool:
         """Give the worker no more; it keeps what it holds."""
         self._idle.pop(worker.worker_id, None)
 
-    def lose(self, worker: Worker, loss: Loss, error: Callable[[], StokerError]) -> int:
-        """The worker is gone: what it had started is tried again or fails, the rest goes back.
+    def stall(self, worker: Worker, told: Told, now: float) -> int:
+        """Its batch takes too long.  Returns the number of jobs that failed."""
+        return self.recovery.stall(worker, told, now)
 
-        Returns the number of jobs that failed.
-        """
+    def lose(self, worker: Worker, loss: Loss, told: Told, cause: str, now: float) -> Lost:
+        """It is gone, for the reason `cause`."""
         self.workers.pop(worker.worker_id, None)
         self._idle.pop(worker.worker_id, None)
-        if not worker.in_hand:
-            return 0
-        failed = 0
-        returned: list[Job] = []
-        for job in worker.in_hand.popleft().jobs:
-            if job.has_ended:
-                continue
-            job.attempts += 1
-            pieces = worker.has_sent_pieces
-            if is_tried_again(job, loss, self._max_attempts, has_sent_pieces=pieces):
-                job.is_loner = True
-                returned.append(job)
-            else:
-                failed += 1
-                self._fail(job, error())
-        for batch in worker.in_hand:
-            self.queue.ahead -= len(batch.jobs)
-            returned += [job for job in batch.jobs if not job.has_ended]
-        worker.in_hand.clear()
-        for job in returned:
-            job.move(JobEvent.GIVE_BACK)
-            if loss is Loss.CRASHED and not job.is_suspect:
-                job.is_suspect = True
-                self._suspects += 1
-        self.queue.put_back(returned)
-        return failed
+        return self.recovery.lose(worker, loss, told, cause, now)
 
     # -- batches out, answers in -----------------------------------------------
 
@@ -161,7 +185,7 @@ class Pool:
                     self.due_at = due_at
                     return
                 worker = next(reversed(self._idle.values()))
-            elif not self._suspects and is_full(queue, policy):
+            elif not self.recovery.suspects and is_full(queue, policy):
                 busy = choose_busy(self.workers.values(), len(self.workers))
                 if busy is None:
                     return
@@ -203,6 +227,10 @@ class Pool:
         if not worker.in_hand or worker.in_hand[0].batch_id != reply.batch_id:
             raise ProtocolError("a reply for a batch that the worker does not work on")
         worker.quiet_since = now
+        if worker.stalled_at is not None:
+            if reply.is_last:
+                self._finish_batch(worker, now)
+            return
         for job_id in reply.ended:
             job = self._jobs.get(job_id)
             # Cancelled jobs are forgotten already; another worker's are not this one's to end.
@@ -218,13 +246,16 @@ class Pool:
     def _finish_batch(self, worker: Worker, now: float) -> None:
         batch = worker.in_hand.popleft()
         worker.has_sent_pieces = False
+        worker.jobs_done += len(batch.jobs)
+        if worker.stalled_at is not None:
+            self.recovery.come_back(worker, batch)
         for job in batch.jobs:
-            if not job.has_ended:
+            if job.state is JobState.SENT:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))
         worker.note_service_time(now - worker.batch_since)
         worker.batch_since = now
         if worker.in_hand:
-            self.queue.ahead -= len(worker.in_hand[0].jobs)
+            self.queue.ahead -= worker.in_hand[0].waiting
         elif worker.state is WorkerState.BUSY:
             worker.move(WorkerEvent.ANSWERED)
             self._idle[worker.worker_id] = worker
@@ -268,19 +299,20 @@ class Pool:
         size = len(job.payload)
         self.payload_bytes -= size
         self._budget.give_back(size)
-        self._suspects -= job.is_suspect
+        self.recovery.suspects -= job.is_suspect
 
     def _fail(self, job: Job, error: StokerError) -> None:
         self._end(job, JobEvent.FAIL)
-        self._actions.append(Refuse(job.job_id, error))
+        self._refuse(job, error)
 
     def _expire(self, job: Job) -> None:
         self._end(job, JobEvent.EXPIRE)
-        self._actions.append(
-            Refuse(
-                job.job_id,
-                DeadlineExceeded(
-                    "The request waited longer than its deadline allows.", model=self.model
-                ),
-            )
+        late = DeadlineExceeded(
+            "The request waited longer than its deadline allows.", model=self.model
         )
+        self._refuse(job, late)
+
+    def _refuse(self, job: Job, error: StokerError) -> None:
+        if job.attempts:
+            error.details["attempts"] = job.attempts
+        self._actions.append(Refuse(job.job_id, error))

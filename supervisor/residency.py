@@ -41,13 +41,13 @@ class Residency:
         }
         stale = [item for item in pids.items() if item not in self._seen]
         if stale:
-            children = _children()
+            children = children_of_all()
             for worker_id, pid in stale:
-                self._seen[worker_id, pid] = now, _tree_bytes(pid, children)
+                self._seen[worker_id, pid] = now, tree_bytes(pid, children)
         return {worker_id: self._seen[worker_id, pid][1] for worker_id, pid in pids.items()}
 
 
-def _children() -> dict[int, list[int]]:
+def children_of_all() -> dict[int, list[int]]:
     """Pid -> pids of its children, for the whole host, in one walk."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
@@ -58,7 +58,7 @@ def _children() -> dict[int, list[int]]:
     return children
 
 
-def _tree_bytes(root: int, children: Mapping[int, list[int]]) -> int:
+def tree_bytes(root: int, children: Mapping[int, list[int]]) -> int:
     total = 0
     # Pids can be re-used during the walk, so a loop in the tree is possible.
     waiting, seen = [root], {root}

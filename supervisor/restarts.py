@@ -40,14 +40,24 @@ class Restart:
 
 
 def after_death(
-    record: RestartRecord, *, now: float, loaded_at: float | None, max_retry_s: float
+    record: RestartRecord,
+    *,
+    now: float,
+    loaded_at: float | None,
+    max_retry_s: float,
+    is_explained: bool = False,
 ) -> Restart:
     """Decide on a crash, a kill for silence, or a load that failed and may be passing.
 
     Args:
+        is_explained: A request was found that kills workers.  This one was well,
+            so the next is not made to wait, nor is its death held against it;
+            that request's earlier victims count, so there is no endless loop.
         loaded_at: When the dead worker became ready; None if it never did.
         max_retry_s: `maxRetryTimeoutInSec`, the length of the recovery window.
     """
+    if is_explained:
+        return Restart(now, record)
     if loaded_at is not None and now - loaded_at >= STEADY_S:
         record = RestartRecord()
     since = record.recovery_since if record.recovery_since is not None else now

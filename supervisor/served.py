@@ -12,7 +12,8 @@ from typing import Final
 
 from stoker.errors import StokerError
 from stoker.supervisor.actions import Action, Note, Release
-from stoker.supervisor.crews import RETIRED, Crew
+from stoker.supervisor.crews import Crew
+from stoker.supervisor.deaths import RETIRED
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.scaling import wanted_workers
 from stoker.supervisor.versions import Failure, VersionEvent, VersionSpec, VersionState, move
@@ -42,6 +43,7 @@ class Served:
         crew = self.crew
         crew.min_workers, crew.max_workers = min_workers, max_workers
         self._move(VersionEvent.SCALE)
+        self.pool.recovery.release(None)
         wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
         self.note("info", "model scales", workers=wanted)
         crew.set_size(wanted, drain_s, now)
@@ -66,7 +68,7 @@ class Served:
     def kill_all(self, now: float) -> None:
         for worker in list(self.crew.workers()):
             if worker.signalled_at is None:
-                self.crew.kill(worker, RETIRED, now)
+                self.crew.ladder.kill(worker, RETIRED, now)
 
     def sweep_waiters(self, now: float) -> None:
         self.waiters.expire(now)
@@ -86,11 +88,14 @@ class Served:
         if not crew.has_hope:
             if crew.failure is not None and self.state in RUNNING:
                 self._move(VersionEvent.FAIL)
+                self.note("warning", "model cannot run", reason=crew.failure.message)
             self.pool.flush(self.pool.no_worker)
         if crew.is_settled:
             if self.state is VersionState.SCALING:
                 self._move(VersionEvent.SETTLED)
             self.waiters.resolve()
+        elif self.state is VersionState.STEADY:
+            self._move(VersionEvent.LOST)
         return False
 
     def settle_leaving(self, error: Callable[[], StokerError]) -> bool:

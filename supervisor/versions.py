@@ -1,6 +1,6 @@
 """One version of a model: what it should be, and how far it is.
 
-    REGISTERED --scale--> SCALING <--scale / lost--> STEADY
+    REGISTERED --scale--> SCALING --settled--> STEADY --scale / lost--> SCALING
        |  \\                |  \\----fail----> FAILED --scale--> SCALING
        |   \\---drain-------+--------drain-----> DRAINING --gone--> GONE
        \\------fail (no archive)------------> FAILED
@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.jobs import ImpossibleMove
+from stoker.supervisor.recycling import NO_LIMITS, Limits
 
 
 class VersionKey(NamedTuple):
@@ -35,6 +36,7 @@ class VersionState(enum.Enum):
 class VersionEvent(enum.Enum):
     SCALE = "scale"
     SETTLED = "settled"
+    LOST = "lost"
     FAIL = "fail"
     DRAIN = "drain"
     EMPTIED = "emptied"
@@ -50,7 +52,12 @@ VERSION_MOVES: Final[dict[VersionState, dict[VersionEvent, VersionState]]] = {
         _E.FAIL: _S.FAILED,
         _E.DRAIN: _S.DRAINING,
     },
-    _S.STEADY: {_E.SCALE: _S.SCALING, _E.FAIL: _S.FAILED, _E.DRAIN: _S.DRAINING},
+    _S.STEADY: {
+        _E.SCALE: _S.SCALING,
+        _E.LOST: _S.SCALING,
+        _E.FAIL: _S.FAILED,
+        _E.DRAIN: _S.DRAINING,
+    },
     _S.FAILED: {_E.SCALE: _S.SCALING, _E.FAIL: _S.FAILED, _E.DRAIN: _S.DRAINING},
     _S.DRAINING: {_E.DRAIN: _S.DRAINING, _E.EMPTIED: _S.GONE},
     _S.GONE: {},
@@ -101,6 +108,8 @@ class VersionSpec:
     max_retry_s: float = 300
     client_timeout_s: float = 0
     max_attempts: int = 2
+    quarantine_s: float = 300
+    limits: Limits = NO_LIMITS
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     parallel_type: str = ""

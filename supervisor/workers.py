@@ -4,12 +4,17 @@ Everything that moves a worker is in `WORKER_MOVES`.  An event that is missing
 there is a bug in us or a worker that lies; the loop logs it and treats the
 worker as lost.
 
-    STARTING --hello--> LOADING --loaded--> READY <==sent/answered==> BUSY
-        |                  |                  |                         |
-        |                  |                  +--------retire-----------+--> DRAINING
-        +------ kill ------+-------------- kill ------------------------+--------+--> DYING
-                           +--load failed--> DYING
+    STARTING --hello--> LOADING --loaded--> READY <==sent/answered==> BUSY <=stall/resume=> STALLED
+        |                  |                  |                         |                    |
+        |                  |                  +--------retire-----------+--------------------+
+        |                  |                                                                 v
+        |                  |                                                             DRAINING
+        +------ kill ------+--- load failed, kill ---> DYING <--- kill --- from these four
     any of them --exited--> GONE
+
+STALLED means that its batch took longer than `response_timeout` and that its
+handler was told so (`context.cancelled`): it gets nothing more until it comes
+back, and is killed if it does not.
 
 DYING means that a signal is on its way, or that it said it will exit: it gets
 nothing more, but an answer it still gives is taken.
@@ -21,7 +26,8 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 from stoker.supervisor.jobs import ImpossibleMove, Job
 
@@ -33,6 +39,7 @@ class WorkerState(enum.Enum):
     LOADING = "loading"
     READY = "ready"
     BUSY = "busy"
+    STALLED = "stalled"
     DRAINING = "draining"
     DYING = "dying"
     GONE = "gone"
@@ -46,6 +53,8 @@ class WorkerEvent(enum.Enum):
     LOAD_FAILED = "load failed"
     SENT = "sent"
     ANSWERED = "answered"
+    STALL = "stall"
+    RESUME = "resume"
     RETIRE = "retire"
     KILL = "kill"
     EXITED = "exited"
@@ -70,6 +79,13 @@ WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
     _S.BUSY: {
         _E.SENT: _S.BUSY,
         _E.ANSWERED: _S.READY,
+        _E.STALL: _S.STALLED,
+        _E.RETIRE: _S.DRAINING,
+        _E.KILL: _S.DYING,
+        _E.EXITED: _S.GONE,
+    },
+    _S.STALLED: {
+        _E.RESUME: _S.BUSY,
         _E.RETIRE: _S.DRAINING,
         _E.KILL: _S.DYING,
         _E.EXITED: _S.GONE,
@@ -80,11 +96,21 @@ WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
 }
 
 
-class Batch(NamedTuple):
-    """Jobs sent to a worker together."""
+@dataclass(slots=True)
+class Batch:
+    """Jobs sent to a worker together.
+
+    Attributes:
+        ended: How many of them ended before the batch was begun.
+    """
 
     batch_id: int
     jobs: list[Job]
+    ended: int = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self.jobs) - self.ended
 
 
 class Worker:
@@ -99,6 +125,9 @@ class Worker:
             its current deadline (spawned, took up a batch, sent a piece).
         batch_since: When the first batch in hand was started.
         has_sent_pieces: The first batch in hand has answered in part.
+        stalled_at: When its handler was told to give up the first batch.
+        jobs_done: Requests it has worked on.
+        memory_bytes: As last measured; 0 before.
         service_time_s: Smoothed time of one batch; None before the first.
     """
 
@@ -109,12 +138,15 @@ class Worker:
         "has_sent_pieces",
         "in_hand",
         "is_told_to_leave",
+        "jobs_done",
         "loaded_at",
+        "memory_bytes",
         "pid",
         "quiet_since",
         "service_time_s",
         "signalled_at",
         "slot",
+        "stalled_at",
         "started_at",
         "state",
         "was_aborted",
@@ -134,6 +166,9 @@ class Worker:
         self.loaded_at: float | None = None
         self.in_hand: deque[Batch] = deque()
         self.has_sent_pieces = False
+        self.stalled_at: float | None = None
+        self.jobs_done = 0
+        self.memory_bytes = 0
         self.service_time_s: float | None = None
         self.drain_until: float | None = None
         self.is_told_to_leave = False

@@ -119,6 +119,8 @@ class FrontendPeer(Peer):
 
     def expect(self, kind: Any) -> Any:
         message = codec.decode_to_frontend(self.receive())
+        while isinstance(message, f.Retried) and kind is not f.Retried:
+            message = codec.decode_to_frontend(self.receive())
         assert isinstance(message, kind), message
         return message
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from sim_faults import POISONS
 from sim_records import SimCall, SimJob
 
 from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import is_full, ready_at
 from stoker.supervisor.dispatch import choose_busy, credit
+from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import Job
+from stoker.supervisor.quarantine import Content
 from stoker.supervisor.served import Served
 from stoker.supervisor.versions import VersionKey
 from stoker.supervisor.workers import WorkerState
-from stoker.wire.frames import Reply, SubmittedJob
+from stoker.wire.frames import JobFlag, Reply, SubmittedJob
 
 if TYPE_CHECKING:
     from sim_world import World
@@ -27,6 +30,7 @@ REFUSALS = {
     "deadline_exceeded",
     "model_not_found",
     "no_worker",
+    "quarantined",
     "queue_full",
     "shutting_down",
     "unregistered",
@@ -34,6 +38,14 @@ REFUSALS = {
     "worker_died",
     "worker_out_of_memory",
 }
+
+
+#: Two sweeps, and a turn.
+LATE_S = 2 * SWEEP_S + 0.01
+
+
+def content_of(payload: bytes) -> Content:
+    return Content(len(payload), payload)
 
 
 class Broken(Exception):
@@ -51,6 +63,10 @@ class Judge:
     def __init__(self, world: World) -> None:
         self._world = world
         self.cancelled: set[bytes] = set()
+        #: Jobs whose clients were told while a worker had them in hand.
+        self._told: set[bytes] = set()
+        #: Workers that died with it begun, by version and content.
+        self._deaths: Counter[tuple[VersionKey, bytes]] = Counter()
         #: Batches in each worker's hand, as the messages tell it.
         self._held: dict[int, deque[tuple[int, list[bytes]]]] = {}
         self._spawned: set[int] = set()
@@ -84,7 +100,11 @@ class Judge:
                 self._spawned.add(action.worker_id)
                 self._held[action.worker_id] = deque()
                 self._world.counts["spawned"] += 1
-            elif kind is not a.Note and kind is not a.Release:
+            elif kind is a.Retry:
+                self._judge_retry(action)
+            elif kind is a.Note:
+                self._judge_note(action)
+            elif kind is not a.Release:
                 self._judge_word(action)
         for key, order in last_sent.items():
             served = self._find(key)
@@ -121,6 +141,9 @@ class Judge:
             check(mine.holder is None, "a job is in one hand at a time", job.job_id)
             check(job.deadline > world.now, "an expired job is not sent", job.job_id)
             check(mine.key == key, "a job goes to its version", job.job_id)
+            conviction = pool.convictions.get(content_of(job.payload))
+            is_kept_out = conviction is not None and conviction.until > world.now
+            check(not is_kept_out, "who kills workers reaches none", job.job_id)
             check(mine.order > last_sent.get(key, -1), "first in, first out", job.job_id)
             mine.holder = worker_id
             last_sent[key] = mine.order
@@ -145,14 +168,52 @@ class Judge:
             if world.jobs.pop(job_id, None) is not None:
                 world.counts["answered"] += 1
             else:
-                check(job_id in self.cancelled, "a job ends once", "answer", job_id)
+                is_late = job_id in self.cancelled or job_id in self._told
+                check(is_late, "a job ends once", "answer", job_id)
 
     def _judge_refusal(self, action: a.Refuse) -> None:
         job_id, error = action
         check(error.code in REFUSALS, "a refusal has a known code", error)
         ended = self._world.jobs.pop(job_id, None)
         check(ended is not None, "a job ends once", error.code, job_id)
+        assert ended is not None
+        if ended.holder is not None:
+            self._told.add(job_id)
+        if error.code in ("worker_died", "worker_out_of_memory"):
+            self._judge_blame(ended, error)
+        if error.code == "quarantined":
+            self._check_deaths(ended.key, ended.payload)
         self._world.counts[f"refused: {error.code}"] += 1
+
+    def _judge_blame(self, job: SimJob, error: StokerError) -> None:
+        """Where only some requests kill, only they are told so."""
+        served = self._find(job.key)
+        may_not = served is None or served.spec.max_attempts == 1
+        if self._world.is_kind and not may_not and error.details["reason"] == "exit":
+            check(job.payload in POISONS, "the innocent are answered", job, error)
+        check(error.details["attempts"] >= 1, "attempts are counted", error.details)
+
+    def _check_deaths(self, key: VersionKey, payload: bytes) -> None:
+        check(self._deaths[key, payload] >= 2, "convicted of two deaths", key, payload)
+
+    def _judge_retry(self, action: a.Retry) -> None:
+        mine = self._world.jobs.get(action.job_id)
+        check(mine is not None, "what is tried again has not ended", action)
+        assert mine is not None
+        self._take_back(mine)
+        self._world.counts["Retry"] += 1
+
+    def _take_back(self, job: SimJob) -> None:
+        """It waits again; the next sweep looks whether it still may."""
+        job.holder = None
+        job.deadline = max(job.deadline, self._world.now)
+
+    def _judge_note(self, action: a.Note) -> None:
+        facts = action.facts
+        self._world.counts[action.event] += 1
+        if action.event == "request kills workers" and facts["content"]:
+            key = VersionKey(facts["model"], facts["version"])
+            self._check_deaths(key, bytes.fromhex(facts["content"]))
 
     def _judge_announcement(self, action: a.Announce) -> None:
         model, version, is_default = action.queue[:3]
@@ -216,6 +277,7 @@ class Judge:
         world = self._world
         engine = world.engine
         self._expected, key, deadline = None, VersionKey(job.model, ""), job.deadline
+        ends_in_hand = bool(job.flags & JobFlag.ENDS_IN_HAND)
         try:
             served = engine.registry.find(job.model, job.version)
         except StokerError as error:
@@ -224,13 +286,22 @@ class Judge:
             key = served.spec.key
             if not any(not s.is_given_up for s in served.crew.slots if not s.is_retiring):
                 self._expected = "no_worker"
+            elif self._is_convicted(served, job.payload):
+                self._expected = "quarantined"
             elif served.pool.queue.pending >= served.spec.queue_capacity:
                 self._expected = "queue_full"
-            if served.spec.client_timeout_s:
-                deadline = min(deadline, world.now + served.spec.client_timeout_s)
+            client_timeout_s = served.spec.client_timeout_s
+            if client_timeout_s and world.now + client_timeout_s < deadline:
+                deadline, ends_in_hand = world.now + client_timeout_s, True
         if engine.is_stopping:
             self._expected = "shutting_down"
-        world.jobs[job.job_id] = SimJob(order, key, deadline, job.payload)
+        world.jobs[job.job_id] = SimJob(
+            order, key, max(world.now, deadline), job.payload, ends_in_hand=ends_in_hand
+        )
+
+    def _is_convicted(self, served: Served, payload: bytes) -> bool:
+        conviction = served.pool.convictions.get(content_of(payload))
+        return conviction is not None and conviction.until > self._world.now
 
     def check_submit(self, job: SubmittedJob) -> None:
         was_refused = job.job_id not in self._world.jobs
@@ -257,13 +328,24 @@ class Judge:
         self._exited.add(worker_id)
         held = self._held.pop(worker_id)
         started = held.popleft()[1] if held else []
+        self._note_deaths(worker_id, started)
         for job_id in (*started, *(job_id for _, job_ids in held for job_id in job_ids)):
             job = self._world.jobs.get(job_id)
             if job is not None and job.holder == worker_id:
-                job.holder = None
+                self._take_back(job)
                 if job_id not in started:
                     self._world.counts["given back"] += 1
         return started
+
+    def _note_deaths(self, worker_id: int, started: list[bytes]) -> None:
+        served = self._world.engine._workers[worker_id][0]
+        for job_id in started:
+            self._deaths[served.spec.key, self._world.payloads[job_id]] += 1
+            job = self._world.jobs.get(job_id)
+            if job is not None:
+                job.deaths += 1
+                allowed = served.spec.max_attempts
+                check(job.deaths <= allowed, "no request kills more than it may", job, allowed)
 
     def check_exit(self, worker_id: int, started: list[bytes]) -> None:
         for job_id in started:
@@ -271,7 +353,8 @@ class Judge:
             if job is None:
                 continue
             assert job.pool is not None
-            check(0 < job.attempts < job.pool._max_attempts, "tried as often as allowed", job_id)
+            allowed = job.pool.recovery._max_attempts
+            check(0 < job.attempts < allowed, "tried as often as allowed", job_id)
             check(job.is_loner and job.is_suspect, "who saw a death travels alone", job_id)
             self._world.counts["tried again"] += 1
         check(self._world.engine.worker(worker_id) is None, "a gone worker is forgotten")
@@ -286,9 +369,28 @@ class Judge:
         if world.events % 16 == 0:
             for served in self._all():
                 self._look_at_queue(served)
+                successors = sum(slot.replaces is not None for slot in served.crew.slots)
+                check(successors <= 1, "one worker at a time is recycled", successors)
+            self._look_at_deadlines()
             held = sum(len(job.payload) for job in world.jobs.values())
             counted = sum(served.pool.payload_bytes for served in self._all())
-            check(held == counted == engine._budget.taken_bytes, "payloads are counted", held, counted)
+            taken = engine._budget.taken_bytes
+            check(held == counted == taken, "payloads are counted", held, counted)
+
+    def _look_at_deadlines(self) -> None:
+        """Nobody waits longer than a sweep or two beyond a deadline."""
+        world = self._world
+        for job_id, mine in world.jobs.items():
+            if mine.deadline + LATE_S > world.now:
+                continue
+            check(mine.holder is not None, "nobody is queued past a deadline", job_id)
+            assert mine.holder is not None
+            worker = world.engine.worker(mine.holder)
+            assert worker is not None
+            begun = [job.job_id for job in worker.in_hand[0].jobs]
+            check(job_id in begun, "nobody waits in a hand past a deadline", job_id)
+            is_wanted = not mine.ends_in_hand or worker.has_sent_pieces
+            check(is_wanted, "a client's own deadline holds in a hand", job_id)
 
     def look_at_dispatch(self) -> None:
         """At the end of a turn nobody waits for nothing."""
@@ -302,13 +404,13 @@ class Judge:
             workers = pool.workers.values()
             if any(worker.state is WorkerState.READY for worker in workers):
                 check(next_due <= due_at, "a free worker does not wait for due work", due_at)
-            elif is_full(pool.queue, pool.policy) and not pool._suspects:
+            elif is_full(pool.queue, pool.policy) and not pool.recovery.suspects:
                 check(choose_busy(workers, len(workers)) is None, "credit is used", pool.model)
 
     def _look_at_queue(self, served: Served) -> None:
         queue = served.pool.queue
         ahead = sum(
-            len(batch.jobs)
+            batch.waiting
             for worker in served.pool.workers.values()
             for batch in islice(worker.in_hand, 1, None)
         )
@@ -318,7 +420,7 @@ class Judge:
         check(queue.pending <= bound, "the queue keeps its bound", queue.pending, bound)
         held = [j for w in served.pool.workers.values() for b in w.in_hand for j in b.jobs]
         suspects = sum(j.is_suspect and not j.has_ended for j in (*queue, *held))
-        check(served.pool._suspects == suspects, "suspects are counted", suspects)
+        check(served.pool.recovery.suspects == suspects, "suspects are counted", suspects)
         orders = [self._world.jobs[job.job_id].order for job in queue]
         check(orders == sorted(orders), "the queue is in order of arrival", orders)
         check(queue.loners == sum(job.is_loner for job in queue), "loners are counted")

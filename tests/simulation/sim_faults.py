@@ -6,7 +6,13 @@ import random
 from dataclasses import dataclass
 
 from stoker.supervisor.batching import BatchPolicy
+from stoker.supervisor.recycling import NO_LIMITS, Limits
 from stoker.supervisor.versions import VersionSpec
+
+GIB = 1 << 30
+#: What some requests say, and what it does to a worker.
+POISONS = (b"kills at once     0", b"kills at once     1", b"kills later       2")
+POISONED = 0.008
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class Faults:
     answers_when_aborted: float = 0.0
     dies_slowly: float = 0.0
     survives_a_kill: float = 0.0
+    grows: float = 0.0
+    is_shot: float = 0.0
     speaks_after_death: float = 0.0
 
 
@@ -55,6 +63,8 @@ WILD = Faults(
     answers_when_aborted=0.3,
     dies_slowly=0.05,
     survives_a_kill=0.05,
+    grows=0.02,
+    is_shot=0.0005,
     speaks_after_death=0.2,
 )
 
@@ -68,6 +78,8 @@ class Handler:
         spread: Sigma of its logarithm.
         streams: How often a batch is answered in pieces.
         cannot_load: It never loads, until the calm comes.
+        heeds: It looks at `context.cancelled` and stops.
+        needs_room: A second worker beside the first runs out of memory.
     """
 
     load_s: float
@@ -75,6 +87,8 @@ class Handler:
     spread: float
     streams: float
     cannot_load: bool
+    heeds: bool
+    needs_room: bool
 
     def service_s(self, rng: random.Random) -> float:
         return self.batch_s * rng.lognormvariate(0.0, self.spread)
@@ -87,6 +101,17 @@ def random_handler(rng: random.Random) -> Handler:
         spread=rng.choice((0.0, 0.3, 1.0)),
         streams=rng.choice((0.0, 0.0, 0.05, 0.5)),
         cannot_load=rng.random() < 0.08,
+        heeds=rng.random() < 0.4,
+        needs_room=rng.random() < 0.2,
+    )
+
+
+def random_limits(rng: random.Random) -> Limits:
+    return Limits(
+        jobs=rng.choice((0, 0, 5, 200)),
+        age_s=rng.choice((0.0, 0.0, 1.0, 5.0)),
+        memory_bytes=rng.choice((0, 2 * GIB)),
+        kill_bytes=rng.choice((0, 4 * GIB)),
     )
 
 
@@ -104,5 +129,7 @@ def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
         max_retry_s=rng.choice((0.0, 3.0, 15.0)),
         client_timeout_s=rng.choice((0.0, 0.0, 0.0, 0.05, 0.5)),
         max_attempts=rng.choice((1, 2, 2, 3)),
+        quarantine_s=rng.choice((0.0, 1.0, 20.0, 20.0)),
+        limits=rng.choice((NO_LIMITS, NO_LIMITS, random_limits(rng))),
         device_type=rng.choice(("cpu", "gpu")),
     )

@@ -16,6 +16,9 @@ class SimJob:
     deadline: float
     payload: bytes
     holder: int | None = None
+    ends_in_hand: bool = False
+    #: Workers that died with it begun.
+    deaths: int = 0
 
 
 @dataclass(slots=True)

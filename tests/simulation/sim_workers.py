@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from sim_faults import Handler
+from sim_faults import GIB, POISONS, Handler
 
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.wire.frames import FRONTEND_ID_BYTES, Group, Reply
@@ -34,6 +34,8 @@ class SimWorker:
         self._is_leaving = False
         self._is_dead = False
         self._is_stuck = False
+        self.memory_bytes = GIB
+        self.has_loaded = False
 
     def _happens(self, fault: str) -> bool:
         chance: float = getattr(self._world.faults, fault)
@@ -60,6 +62,9 @@ class SimWorker:
     def load(self) -> None:
         rng, load_s = self._rng, self._handler.load_s
         is_broken = self._handler.cannot_load and not self._world.is_calm
+        if self._handler.needs_room and not self._world.is_calm and self._has_company():
+            self._later(load_s, self._fail_to_load, "MemoryError")
+            return
         if is_broken or self._happens("fails_loading"):
             self._later(load_s, self._fail_to_load)
         elif self._happens("dies_loading"):
@@ -67,8 +72,13 @@ class SimWorker:
         elif not self._happens("hangs_loading"):
             self._later(load_s * rng.lognormvariate(0, 0.5), self._world.loaded, self)
 
-    def _fail_to_load(self) -> None:
-        line = self._rng.choice(("ImportError: x", "MemoryError", "ValueError: y"))
+    def _has_company(self) -> bool:
+        return any(
+            other.has_loaded and other.spec is self.spec for other in self._world.workers.values()
+        )
+
+    def _fail_to_load(self, line: str = "") -> None:
+        line = line or self._rng.choice(("ImportError: x", "MemoryError", "ValueError: y"))
         self._world.load_failed(self, Failure("It cannot load.", line, line == "MemoryError"))
         if not self._happens("lingers_after_failed_load"):
             self._later(self._rng.random() * 0.1, self.die, "exit 4")
@@ -82,6 +92,16 @@ class SimWorker:
 
     def drop(self, job_ids: list[bytes]) -> None:
         self._dropped.update(job_ids)
+        if self._current is not None and self._handler.heeds:
+            self._later(self._rng.random() * 0.5, self._stop_short, self._current[0])
+
+    def _stop_short(self, batch_id: int) -> None:
+        """The handler has seen that nobody wants its answer any more."""
+        if self._current is None or self._current[0] != batch_id:
+            return
+        if self._dropped.issuperset(self._current[1]):
+            self._is_stuck = False
+            self._finish()
 
     def _begin(self) -> None:
         self._current = self._waiting.popleft()
@@ -89,7 +109,11 @@ class SimWorker:
         service_s = self._handler.service_s(rng)
         if world.is_calm:
             service_s = min(service_s, self.spec.response_timeout_s / 2)
-        if self._happens("dies_working"):
+        if any(self._world.payloads[job_id] in POISONS for job_id in self._current[1]):
+            self._later(service_s * rng.random(), self.die, "signal 11")
+        elif self._happens("is_shot"):
+            self._later(service_s * rng.random(), self.die, "shot")
+        elif self._happens("dies_working"):
             self._later(service_s * rng.random(), self.die, "signal 11")
         elif self._happens("hangs_working"):
             self._is_stuck = True
@@ -118,6 +142,9 @@ class SimWorker:
             return
         batch_id, job_ids = self._current
         self._current = None
+        if self._happens("grows"):
+            self.memory_bytes += GIB
+            self._world.measured(self)
         if self._happens("leaves_some_unanswered"):
             job_ids = job_ids[1:]
         # A dropped job is not computed, but its id is still said to have ended.

@@ -14,14 +14,24 @@ from collections.abc import Callable
 from typing import Any
 
 from sim_checks import Judge, check
-from sim_faults import CALM, WILD, Faults, Handler, random_handler, random_spec
+from sim_faults import (
+    CALM,
+    POISONED,
+    POISONS,
+    WILD,
+    Faults,
+    Handler,
+    random_handler,
+    random_spec,
+)
 from sim_records import SimCall, SimJob
 from sim_workers import SimWorker
 
 from stoker.errors import ProtocolError, StokerError
 from stoker.supervisor import actions as a
-from stoker.supervisor.crews import Exit
+from stoker.supervisor.deaths import Exit
 from stoker.supervisor.engine import SWEEP_S, Engine
+from stoker.supervisor.quarantine import Content
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.wire.frames import JobFlag, Reply, SubmittedJob
 
@@ -44,6 +54,16 @@ class Places:
         del self.placed[worker_id]
 
 
+class Contents:
+    """What a request says is its payload."""
+
+    def size(self, job_id: bytes, payload: bytes) -> int:
+        return len(payload)
+
+    def read(self, job_id: bytes, payload: bytes) -> Content:
+        return Content(len(payload), payload)
+
+
 class World:
     """One run.
 
@@ -63,7 +83,10 @@ class World:
         self.counts: Counter[str] = Counter()
         self.log: deque[tuple[float, str, tuple[Any, ...]]] = deque(maxlen=80)
         self.places = Places()
-        self.engine = Engine(self.places)
+        self.engine = Engine(self.places, contents=Contents())
+        #: Only requests kill workers here, and only those that are made to.
+        self.is_kind = self.faults is CALM
+        self.payloads: dict[bytes, bytes] = {}
         self.judge = Judge(self)
         self.workers: dict[int, SimWorker] = {}
         self.jobs: dict[bytes, SimJob] = {}
@@ -170,7 +193,7 @@ class World:
         worker = worker_or_none
         if isinstance(action, a.SendBatch):
             for job in action.jobs:
-                check(job.payload == b"of " + job.job_id, "a payload is lost", job.job_id)
+                check(job.payload == self.payloads[job.job_id], "a payload is lost", job.job_id)
             worker.give(action.batch_id, [job.job_id for job in action.jobs])
         elif isinstance(action, a.SendLoad):
             worker.load()
@@ -202,8 +225,18 @@ class World:
         self._from_worker(worker, "hello", self.engine.worker_said_hello)
 
     def loaded(self, worker: SimWorker) -> None:
+        worker.has_loaded = True
         self.judge.note_loaded(worker.worker_id)
         self._from_worker(worker, "loaded", self.engine.worker_loaded)
+
+    def measured(self, worker: SimWorker) -> None:
+        self.tell(
+            "measured",
+            self.engine.worker_measured,
+            worker.worker_id,
+            worker.memory_bytes,
+            self.now,
+        )
 
     def load_failed(self, worker: SimWorker, failure: Failure) -> None:
         self._from_worker(worker, "load failed", self.engine.worker_load_failed, failure)
@@ -215,7 +248,8 @@ class World:
     def exited(self, worker: SimWorker, words: str) -> None:
         del self.workers[worker.worker_id]
         self.counts[words] += 1
-        exit_ = Exit(words, words == "signal 9")
+        is_shot = words == "shot"
+        exit_ = Exit(words, is_shot or words == "signal 9", is_shot=is_shot)
         started = self.judge.note_exit(worker.worker_id)
         self.tell("exited", self.engine.worker_exited, worker.worker_id, exit_, self.now)
         self.judge.check_exit(worker.worker_id, started)
@@ -246,8 +280,12 @@ class World:
         version = None if rng.random() < 0.7 else rng.choice("12")
         dice = rng.random()
         wait_s = rng.random() * 0.05 if dice < 0.1 else -1.0 if dice < 0.11 else 30.0
-        flags = JobFlag.ALONE if rng.random() < 0.02 else 0
-        job = SubmittedJob(job_id, model, version, self.now + wait_s, flags, b"of " + job_id)
+        flags = int(JobFlag.ALONE) if rng.random() < 0.02 else 0
+        if rng.random() < 0.1:
+            flags |= int(JobFlag.ENDS_IN_HAND)
+        payload = rng.choice(POISONS) if rng.random() < POISONED else b"of " + job_id
+        self.payloads[job_id] = payload
+        job = SubmittedJob(job_id, model, version, self.now + wait_s, flags, payload)
         self._job_order += 1
         self.judge.expect_submit(job, self._job_order)
         self.tell("submit", self.engine.submit, job, self.now)

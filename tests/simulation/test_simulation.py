@@ -8,7 +8,17 @@ from collections import Counter
 import pytest
 from sim_run import SimulationFailed, run
 
-from stoker.supervisor import batching, crews, dispatch, engine, pools, queues, served
+from stoker.supervisor import (
+    batching,
+    crews,
+    dispatch,
+    engine,
+    pools,
+    quarantine,
+    queues,
+    recovery,
+    served,
+)
 from stoker.supervisor.jobs import JobEvent
 
 #: `STOKER_SIMULATION_EVENTS=5000000` for the long form.
@@ -30,7 +40,18 @@ REACHED = (
     "frontends lost",
     "given back",
     "tried again",
-    "tried again",
+    "Retry",
+    "handler is silent and told to stop",
+    "model cannot run",
+    "request is kept out",
+    "request kills workers",
+    "request may come again",
+    "shot",
+    "successor did not load",
+    "worker given up",
+    "worker is too large and is killed",
+    "worker recycles",
+    "refused: quarantined",
     "lies seen through",
     "refused: bad_handler_result",
     "refused: deadline_exceeded",
@@ -154,6 +175,31 @@ def plant_kept_places(monkeypatch):
             return None
 
     monkeypatch.setattr(crews.Crew, "exited", exited)
+
+
+def plant_poison_let_in(monkeypatch):
+    monkeypatch.setattr(quarantine.Quarantine, "find", lambda self, job_id, payload, now: None)
+
+
+def plant_company_for_suspects(monkeypatch):
+    def give_back(self, again, waiting):
+        for job in again + waiting:
+            job.move(JobEvent.GIVE_BACK)
+        self._queue.put_back(again + waiting)
+
+    monkeypatch.setattr(recovery.Recovery, "_give_back", give_back)
+
+
+def plant_endless_patience(monkeypatch):
+    monkeypatch.setattr(pools.Pool, "_expire_in_hand", lambda self, worker, now: None)
+
+
+def plant_gone_clients_that_count(monkeypatch):
+    monkeypatch.setattr(pools.Pool, "cancel", lambda self, job: self._end(job, JobEvent.CANCEL))
+
+
+def plant_hasty_verdicts(monkeypatch):
+    monkeypatch.setattr(quarantine, "DEATHS_TO_CONVICT", 1)
 
 
 def plant_answers_that_end_nothing(monkeypatch):

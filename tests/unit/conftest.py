@@ -11,9 +11,10 @@ import pytest
 from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import BatchPolicy
-from stoker.supervisor.crews import Exit
+from stoker.supervisor.deaths import Exit
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.jobs import ImpossibleMove, Job
+from stoker.supervisor.quarantine import Content
 from stoker.supervisor.served import Served
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.workers import Worker, WorkerState
@@ -40,6 +41,16 @@ class Places:
         del self.placed[worker_id]
 
 
+class Contents:
+    """What a request says is its payload; that of one is gone."""
+
+    def size(self, job_id: bytes, payload: bytes) -> int | None:
+        return len(payload)
+
+    def read(self, job_id: bytes, payload: bytes) -> Content | None:
+        return None if payload == b"unreadable" else Content(len(payload), payload)
+
+
 class Stage:
     """One engine, everything it ever decided, and the moves a test makes.
 
@@ -50,7 +61,7 @@ class Stage:
     def __init__(self) -> None:
         self.now = START
         self.places = Places()
-        self.engine = Engine(self.places)
+        self.engine = Engine(self.places, contents=Contents())
         self.actions: list[Any] = []
         self._job_numbers = itertools.count(1)
 
@@ -109,12 +120,13 @@ class Stage:
         deadline_s: float = 60.0,
         flags: int = 0,
         job_id: bytes | None = None,
+        body: bytes | None = None,
         frontend: bytes = FRONTEND,
         ends_turn: bool = True,
     ) -> bytes:
         if job_id is None:
             job_id = frontend + next(self._job_numbers).to_bytes(8, "big")
-        payload = b"payload of " + job_id
+        payload = b"payload of " + job_id if body is None else body
         deadline = self.now + deadline_s
         self.engine.submit(SubmittedJob(job_id, model, version, deadline, flags, payload), self.now)
         if ends_turn:
@@ -171,8 +183,19 @@ class Stage:
             self.engine.worker_lied(worker_id, self.now, str(error))
         self.end_turn()
 
-    def exit(self, worker_id: int, words: str = "exit 1", *, is_oom: bool = False) -> None:
-        self.engine.worker_exited(worker_id, Exit(words, is_oom), self.now)
+    def exit(
+        self,
+        worker_id: int,
+        words: str = "exit 1",
+        *,
+        is_oom: bool = False,
+        is_shot: bool = False,
+    ) -> None:
+        self.engine.worker_exited(worker_id, Exit(words, is_oom, is_shot=is_shot), self.now)
+        self.end_turn()
+
+    def measure(self, worker_id: int, memory_bytes: int) -> None:
+        self.engine.worker_measured(worker_id, memory_bytes, self.now)
         self.end_turn()
 
     # -- time -----------------------------------------------------------------
@@ -241,6 +264,11 @@ class Stage:
 @pytest.fixture
 def stage() -> Stage:
     return Stage()
+
+
+@pytest.fixture
+def contents() -> Contents:
+    return Contents()
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stoker.supervisor import actions as a
-from stoker.supervisor.crews import ABORT_GRACE_S, KILL_AGAIN_S, LEAVE_GRACE_S
 from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import ImpossibleMove
+from stoker.supervisor.ladder import ABORT_GRACE_S, CANCEL_GRACE_S, KILL_AGAIN_S, LEAVE_GRACE_S
 from stoker.supervisor.versions import Failure, VersionState
 from stoker.supervisor.workers import WorkerState
 from stoker.wire.frames import Group, Reply
@@ -245,6 +245,69 @@ def test_after_the_recovery_window_a_slot_is_given_up(stage):
     assert not stage.served(key).crew.is_healthy(stage.now)
 
 
+def test_a_version_whose_workers_keep_dying_has_failed_and_says_why(stage):
+    """
+    It loads and dies, again and again: its queue is answered, and describe tells the cause.
+    """
+    key = stage.serve(max_retry_s=5.0)
+    while stage.alive(key):
+        worker_id = stage.alive(key)[0]
+        if stage.worker(worker_id).loaded_at is None:
+            stage.load(worker_id)
+        stage.exit(worker_id, "SIGSEGV")
+        stage.advance(2.0)
+
+    served = stage.served(key)
+    assert served.state is VersionState.FAILED
+    assert "SIGSEGV" in served.crew.failure.message
+    assert served.crew.death_count == len(stage.notes("worker lost")) > 2
+    assert served.crew.last_death.exit == "SIGSEGV"
+    refused = stage.submit()
+    assert stage.refused[refused] == "no_worker"
+    assert len(stage.notes("model cannot run")) == 1
+
+
+def test_others_do_not_notice_a_version_that_keeps_dying(stage):
+    well, ill = stage.serve("well"), stage.serve("ill", max_retry_s=5.0)
+    (worker_id,) = stage.alive(well)
+
+    while stage.alive(ill):
+        stage.exit(stage.alive(ill)[0], "SIGSEGV")
+        job_id = stage.submit("well")
+        assert stage.answer(worker_id) == [job_id]
+        stage.advance(3.0)
+
+    assert stage.alive(well) == [worker_id]
+    assert stage.served(well).state is VersionState.STEADY
+
+
+def test_a_version_that_lost_a_worker_is_not_steady_until_it_is_back(stage):
+    key = stage.serve(workers=2)
+    assert stage.served(key).state is VersionState.STEADY
+
+    stage.exit(stage.alive(key)[0], "SIGSEGV")
+    assert stage.served(key).state is VersionState.SCALING
+    stage.load(stage.alive(key)[-1])
+
+    assert stage.served(key).state is VersionState.STEADY
+
+
+def test_a_failed_version_scaled_to_nothing_has_failed_no_more(stage):
+    """
+    Nobody asks anything of it, so it does all that is asked.
+    """
+    key = stage.register()
+    stage.scale(key, 1)
+    stage.fail_load(stage.alive(key)[0])
+    assert stage.served(key).state is VersionState.FAILED
+
+    stage.scale(key, 0)
+
+    assert stage.served(key).state is VersionState.STEADY
+    assert stage.served(key).crew.failure is None
+    assert stage.served(key).crew.is_healthy(stage.now)
+
+
 def test_a_recovering_worker_counts_as_healthy_within_its_window(stage):
     key = stage.serve(max_retry_s=300.0)
     crew = stage.served(key).crew
@@ -272,23 +335,26 @@ def test_devices_are_placed_and_released_with_every_process(stage):
 
 def test_a_silent_worker_is_aborted_then_killed_then_replaced(stage):
     """
-    SIGABRT first, so that the log shows the Python stack.
+    Its client is told at once.  The handler may see that it is not wanted any
+    more, then SIGABRT has the log show the Python stack, then SIGKILL.
     """
     key = stage.serve(response_timeout_s=2.0)
     (worker_id,) = stage.alive(key)
     job_id = stage.submit()
 
     stage.advance(2.0)
-    assert stage.signals(worker_id) == []
+    assert stage.took(a.SendDrop) == []
     stage.advance(2 * SWEEP_S)
+    assert stage.took(a.SendDrop) == [(worker_id, [job_id])]
+    assert stage.refused == {job_id: "worker_died"}
+    assert stage.refusal(job_id).details["reason"] == "timeout"
+    assert stage.signals(worker_id) == []
+    stage.advance(CANCEL_GRACE_S + SWEEP_S)
     assert stage.signals(worker_id) == ["Abort"]
     stage.advance(ABORT_GRACE_S + SWEEP_S)
     assert stage.signals(worker_id) == ["Abort", "Kill"]
-    assert stage.refused == {}, "it could still answer"
     stage.exit(worker_id, "signal 9", is_oom=True)
 
-    assert stage.refused == {job_id: "worker_died"}
-    assert stage.refusal(job_id).details["reason"] == "timeout"
     (new,) = stage.alive(key)
     stage.load(new)
     later = stage.submit()
@@ -303,7 +369,7 @@ def test_a_worker_that_survives_a_kill_is_killed_again(stage):
     (worker_id,) = stage.alive(key)
     stage.submit()
 
-    stage.advance(1.5 + ABORT_GRACE_S + 2 * KILL_AGAIN_S + 3 * SWEEP_S)
+    stage.advance(1.5 + CANCEL_GRACE_S + ABORT_GRACE_S + 2 * KILL_AGAIN_S + 3 * SWEEP_S)
 
     assert stage.signals(worker_id) == ["Abort", "Kill", "Kill", "Kill"]
 
@@ -311,7 +377,7 @@ def test_a_worker_that_survives_a_kill_is_killed_again(stage):
 def test_an_aborted_worker_gets_nothing_more(stage):
     key = stage.serve(response_timeout_s=1.0)
     stage.submit()
-    stage.advance(1.5)
+    stage.advance(1.5 + CANCEL_GRACE_S)
 
     stage.submit()
 
@@ -319,21 +385,53 @@ def test_an_aborted_worker_gets_nothing_more(stage):
     assert stage.worker(stage.alive(key)[0]).state is WorkerState.DYING
 
 
-def test_a_late_answer_of_an_aborted_worker_is_still_taken(stage):
+def test_a_handler_that_stops_when_told_keeps_its_worker(stage):
     """
-    The work is done; throwing it away helps nobody.
+    A cancelled handler that returns spares the model its next load.
     """
+    key = stage.serve(response_timeout_s=1.0)
+    (worker_id,) = stage.alive(key)
+    late = stage.submit()
+    stage.advance(1.5)
+    assert stage.worker(worker_id).state is WorkerState.STALLED
+    queued = stage.submit()
+    assert stage.sent() == [[late]], "a stalled worker gets nothing"
+
+    stage.answer(worker_id)
+
+    assert stage.sent() == [[late], [queued]]
+    assert stage.took(a.Forward) == [], "nobody knows whether a cancelled answer is whole"
+    assert stage.answer(worker_id) == [queued]
+    stage.advance(CANCEL_GRACE_S + ABORT_GRACE_S)
+    assert stage.signals(worker_id) == []
+    assert stage.refused == {late: "worker_died"}
+
+
+def test_a_stalled_worker_with_work_ahead_goes_on_with_it(stage):
+    key = stage.serve(response_timeout_s=1.0)
+    (worker_id,) = stage.alive(key)
+    late, ahead = stage.submit(), stage.submit()
+    stage.advance(1.5)
+
+    stage.answer(worker_id)
+
+    assert stage.worker(worker_id).state is WorkerState.BUSY
+    assert stage.answer(worker_id) == [ahead]
+    assert stage.refused == {late: "worker_died"}
+
+
+def test_a_stalled_worker_that_drains_leaves_when_it_comes_back(stage):
     key = stage.serve(response_timeout_s=1.0)
     (worker_id,) = stage.alive(key)
     stage.submit()
     stage.advance(1.5)
-    assert stage.signals(worker_id) == ["Abort"]
+    stage.scale(key, 0)
 
     stage.answer(worker_id)
-    stage.exit(worker_id, "signal 6")
 
-    assert stage.refused == {}
-    assert len(stage.took(a.Forward)) == 1
+    assert stage.worker(worker_id).state is WorkerState.DRAINING
+    stage.advance(CANCEL_GRACE_S + ABORT_GRACE_S)
+    assert stage.signals(worker_id) == []
 
 
 def test_every_piece_of_a_stream_is_a_sign_of_life(stage):
@@ -348,8 +446,8 @@ def test_every_piece_of_a_stream_is_a_sign_of_life(stage):
     for _ in range(5):
         stage.advance(0.9)
         stage.reply(worker_id, Reply(batch_id, False, [], [Group(b"frontend", b"piece")]))
-    assert stage.signals(worker_id) == []
-    stage.advance(1.5)
+    assert stage.worker(worker_id).stalled_at is None
+    stage.advance(1.5 + CANCEL_GRACE_S)
 
     assert stage.signals(worker_id) == ["Abort"]
 
@@ -366,10 +464,10 @@ def test_a_batch_sent_ahead_has_its_own_time(stage):
     stage.answer(worker_id)
 
     stage.advance(0.9)
-    assert stage.signals(worker_id) == []
+    assert stage.worker(worker_id).stalled_at is None
     stage.advance(0.6)
 
-    assert stage.signals(worker_id) == ["Abort"]
+    assert stage.worker(worker_id).stalled_at is not None
 
 
 def test_an_idle_worker_may_be_silent_for_ever(stage):
@@ -453,8 +551,8 @@ def test_without_scale_timeout_a_drain_has_only_the_response_timeout(stage):
 
     stage.scale(key, 0, drain_s=None)
     stage.advance(119.0)
-    assert stage.signals(worker_id) == []
-    stage.advance(2.0)
+    assert stage.worker(worker_id).stalled_at is None
+    stage.advance(2.0 + CANCEL_GRACE_S)
 
     assert stage.signals(worker_id) == ["Abort"]
 

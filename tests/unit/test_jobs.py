@@ -20,6 +20,7 @@ EXPECTED = {
     (JobState.SENT, JobEvent.GIVE_BACK): JobState.QUEUED,
     (JobState.SENT, JobEvent.COMPLETE): JobState.COMPLETED,
     (JobState.SENT, JobEvent.FAIL): JobState.FAILED,
+    (JobState.SENT, JobEvent.EXPIRE): JobState.EXPIRED,
     (JobState.SENT, JobEvent.CANCEL): JobState.CANCELLED,
 }
 

@@ -246,6 +246,78 @@ def test_a_sent_job_does_not_expire(stage, echo):
     assert stage.answer(echo) == [job_id]
 
 
+def test_a_clients_own_deadline_holds_in_a_workers_hand(stage, echo):
+    """
+    Its client is told, its handler too, and what else is in the batch goes on.
+    """
+    job_id = stage.submit(deadline_s=0.3, flags=JobFlag.ENDS_IN_HAND)
+
+    stage.advance(1.0)
+
+    assert stage.refused == {job_id: "deadline_exceeded"}
+    assert stage.took(a.SendDrop) == [(echo, [job_id])]
+    assert stage.answer(echo) == [job_id]
+    assert stage.worker(echo).is_idle
+
+
+def test_the_versions_client_timeout_holds_in_a_workers_hand(stage):
+    """
+    clientTimeoutInMills: the peer drops such an answer; here the client is told as well.
+    """
+    stage.serve(client_timeout_s=0.5)
+    job_id = stage.submit()
+
+    stage.advance(1.0)
+
+    assert stage.refused == {job_id: "deadline_exceeded"}
+
+
+def test_a_stream_that_has_begun_is_let_finish(stage, echo):
+    """
+    What has its first piece is wanted.
+    """
+    stage.submit(deadline_s=0.3, flags=JobFlag.ENDS_IN_HAND)
+    batch_id = stage.worker(echo).in_hand[0].batch_id
+    stage.reply(echo, Reply(batch_id, False, [], [Group(b"frontend", b"piece")]))
+
+    stage.advance(1.0)
+
+    assert stage.refused == {}
+
+
+def test_a_job_sent_ahead_waits_no_longer_than_one_in_the_queue(stage, echo):
+    """
+    It has only been begun when its worker takes it up.
+    """
+    stage.submit()
+    ahead = stage.submit(deadline_s=0.3)
+    assert stage.sent(echo)[1:] == [[ahead]]
+
+    stage.advance(1.0)
+
+    assert stage.refused == {ahead: "deadline_exceeded"}
+    assert stage.took(a.SendDrop) == [(echo, [ahead])]
+    assert stage.served(("echo", "1.0")).pool.queue.pending == 0
+
+
+def test_a_job_sent_ahead_whose_client_left_is_not_pending(stage, echo):
+    """
+    Its place is free for somebody who waits.
+    """
+    queue = stage.served(("echo", "1.0")).pool.queue
+    stage.submit()
+    ahead = stage.submit()
+    assert queue.pending == 1
+
+    stage.cancel(ahead)
+    assert queue.pending == 0
+    stage.answer(echo)
+    stage.answer(echo)
+
+    assert (queue.pending, queue.ahead) == (0, 0)
+    assert stage.worker(echo).is_idle
+
+
 def test_a_frontend_that_is_gone_takes_its_jobs_along(stage):
     (worker_id,) = stage.alive(stage.serve())
     gone = [stage.submit(frontend=b"frontgon") for _ in range(3)]
@@ -305,7 +377,8 @@ def test_a_job_may_end_before_its_batch(stage):
     (worker_id,) = stage.alive(stage.serve(batch_size=2))
     stage.submit(ends_turn=False)
     stage.submit()
-    batch_id, jobs = stage.worker(worker_id).in_hand[0]
+    batch = stage.worker(worker_id).in_hand[0]
+    batch_id, jobs = batch.batch_id, batch.jobs
 
     stage.reply(worker_id, Reply(batch_id, False, [jobs[0].job_id], [Group(b"frontend", b"1")]))
     assert stage.engine.job_count == 1
@@ -333,7 +406,7 @@ def test_several_replies_in_one_message_are_taken_in_order(stage, echo):
 
     stage.reply(
         echo,
-        *[Reply(number, True, [job.job_id for job in jobs], []) for number, jobs in batches],
+        *[Reply(batch.batch_id, True, [job.job_id for job in batch.jobs], []) for batch in batches],
     )
 
     assert stage.engine.job_count == 0

@@ -129,11 +129,13 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "cancelled": Row(503, _UNAVAILABLE),
         "worker_died": Row(500, _INTERNAL, "Worker died."),
         "worker_out_of_memory": Row(507, _INTERNAL, "Worker died."),
+        "quarantined": Row(500, _INTERNAL),
         "supervisor_unavailable": Row(503, _UNAVAILABLE, retry_after_s=_RETRY_SOON_S),
         # handlers
         "handler_failed": Row(503, _INTERNAL, "Prediction failed"),
         "handler_refused": Row(500, _INTERNAL),
         "handler_out_of_memory": Row(507, _INTERNAL, "Out of resources"),
+        "device_out_of_memory": Row(507, _INTERNAL, "Out of resources"),
         "bad_handler_result": Row(503, _INTERNAL),
         "response_too_large": Row(500, _INTERNAL, "Worker died."),
         # archives
