@@ -82,6 +82,10 @@ class ModelConfig:
     max_num_sequence: int = 1
     async_communication: bool = False
     use_venv: bool = False
+    max_worker_jobs: int | None = None
+    max_worker_age_s: int | None = None
+    max_worker_memory_mb: int | None = None
+    worker_memory_limit_mb: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -169,6 +173,11 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         max_num_sequence=keys.number_or("maxNumSequence", 1, lowest=1),
         async_communication=keys.truth("asyncCommunication"),
         use_venv=keys.truth("useVenv"),
+        # Ours; called like the settings whose place they take.
+        max_worker_jobs=keys.number("max_worker_jobs", lowest=0),
+        max_worker_age_s=keys.number("max_worker_age_s", lowest=0),
+        max_worker_memory_mb=keys.number("max_worker_memory_mb", lowest=0),
+        worker_memory_limit_mb=keys.number("worker_memory_limit_mb", lowest=0),
         raw=document,
         warnings=tuple(keys.warnings),
     )

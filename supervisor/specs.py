@@ -7,7 +7,7 @@ not to the file's mere presence.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeVar
 
 from stoker.archives.manifest import parse_runtime
 from stoker.archives.model_config import ModelConfig, not_built
@@ -20,7 +20,10 @@ from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.placement import groups, usable_device_ids
 from stoker.supervisor.processors import usable_processors
+from stoker.supervisor.recycling import Limits
 from stoker.supervisor.versions import VersionSpec
+
+N = TypeVar("N", int, float)
 
 DEFAULT_BATCH_SIZE: Final = 1
 DEFAULT_BATCH_DELAY_S: Final = 0.1
@@ -93,6 +96,8 @@ def build_spec(
         max_retry_s=config.max_retry_timeout_s,
         client_timeout_s=config.client_timeout_s or 0.0,
         max_attempts=1 if is_not_idempotent(archive) else settings.max_attempts,
+        quarantine_s=settings.quarantine_s,
+        limits=_limits(config, settings),
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
@@ -112,6 +117,20 @@ def build_spec(
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
+
+
+def _limits(config: ModelConfig, settings: Settings) -> Limits:
+    """The archive's where it says something, a 0 included; else the server's."""
+    return Limits(
+        jobs=_stated(config.max_worker_jobs, settings.max_worker_jobs),
+        age_s=_stated(config.max_worker_age_s, settings.max_worker_age_s),
+        memory_bytes=_stated(config.max_worker_memory_mb, settings.max_worker_memory_mb) << 20,
+        kill_bytes=_stated(config.worker_memory_limit_mb, settings.worker_memory_limit_mb) << 20,
+    )
+
+
+def _stated(own: N | None, default: N) -> N:
+    return default if own is None else own
 
 
 def is_not_idempotent(archive: ResolvedArchive) -> bool:

@@ -115,6 +115,9 @@ class Settings:
     max_attempts: int = setting(
         2, "Workers that may die under one request before it fails.", minimum=1, maximum=16
     )
+    quarantine_s: float = setting(
+        300.0, "How long a request that killed workers is not let in again.", unit="s", minimum=0
+    )
     queue_full_status: int = setting(
         503, "HTTP status when a queue is full.", choices=("503", "429")
     )
@@ -200,6 +203,18 @@ class Settings:
     )
     blacklist_env_vars: str = peer(
         "", "Regular expression; matching variables are kept from workers.", is_pattern=True
+    )
+    max_worker_jobs: int = setting(
+        0, "Requests after which a worker is replaced; 0 = never.", minimum=0
+    )
+    max_worker_age_s: float = setting(
+        0.0, "Age at which a worker is replaced; 0 = never.", unit="s", minimum=0
+    )
+    max_worker_memory_mb: int = setting(
+        0, "MiB of memory at which a worker is replaced; 0 = never.", minimum=0
+    )
+    worker_memory_limit_mb: int = setting(
+        0, "MiB of memory at which a worker is killed at once; 0 = never.", minimum=0
     )
     worker_template: bool = setting(
         True, "Fork workers from a process that has imported everything (and torch if need be)."
