@@ -20,6 +20,7 @@ from stoker.frontend.problems import (
 )
 from stoker.frontend.routes import Fixed, Reply
 from stoker.logs import get_logger
+from stoker.wire.payloads import ATTEMPTS_HEADER
 
 WARNING_HEADER: Final = "x-stoker-warning"
 
@@ -60,6 +61,8 @@ def answer_problem(
     answer_reply(response, Reply(problem.status, dialect.error_document(problem)))
     if problem.retry_after_s is not None:
         response.set_header("retry-after", str(problem.retry_after_s))
+    if problem.attempts > 1:
+        response.set_header(ATTEMPTS_HEADER, str(problem.attempts))
 
 
 class FixedAnswer:

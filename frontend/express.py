@@ -26,7 +26,7 @@ from stoker.frontend.lanes import Key
 from stoker.frontend.problems import JSON_TYPE, is_overload, render_json
 from stoker.frontend.submission import Submission, is_large_form
 from stoker.logs import get_logger
-from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind
 
 if TYPE_CHECKING:
     from stoker.frontend.exchange import Exchange
@@ -138,6 +138,8 @@ class Express:
         headers = [_JSON, (b"content-length", b"%d" % len(body))]
         if problem.retry_after_s is not None:
             headers.append((b"retry-after", b"%d" % problem.retry_after_s))
+        if problem.attempts > 1:
+            headers.append((ATTEMPTS_HEADER.encode(), b"%d" % problem.attempts))
         exchange.reason = None
         exchange.keeps_open = is_overload(error)
         exchange.extra_head, exchange.extra_names = b"", frozenset()

@@ -1,7 +1,8 @@
 """A version's record as TorchServe shows it: contracts/torchserve.md 3.6 and A5.
 
-`engine` and `status` are the pages' fields, `failure` is ours and appears
-only when the version could not be loaded.
+`engine` and `status` are the pages' fields.  Ours appear only when there is
+something to say: `failure` when the version cannot run, `deaths`,
+`recycledWorkers`, and `quarantine` with the contents that killed workers.
 """
 
 from __future__ import annotations
@@ -95,15 +96,44 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
     }
     if failure := record.get("failure"):
         document["failure"] = describe_failure(failure)
+    if record.get("deaths"):
+        document["deaths"] = _describe_deaths(record)
+    if record.get("recycled"):
+        document["recycledWorkers"] = record["recycled"]
+    if quarantine := record.get("quarantine"):
+        document["quarantine"] = [
+            {**entry, "until": _instant(entry["until"])} for entry in quarantine
+        ]
     return document
 
 
+def _describe_deaths(record: dict[str, Any]) -> dict[str, Any]:
+    """How many workers died, and how the last one did."""
+    last = record["last_death"]
+    return {
+        "count": record["deaths"],
+        "last": {
+            "at": _instant(last["at"]),
+            "worker": str(last["worker"]),
+            "pid": last["pid"],
+            "exit": last["exit"],
+            "likely": last["likely"],
+            "requestsTriedAgain": last["jobs_again"],
+            "requestsFailed": last["jobs_failed"],
+        },
+    }
+
+
 def describe_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
-    """Why a handler could not be loaded, and which log has the rest."""
+    """Why a handler could not be loaded or a worker died, and which log has the rest."""
     shown = {
         "message": failure.get("message"),
         "lastLine": failure.get("last_line"),
         "log": failure.get("log"),
+        "exit": failure.get("exit"),
+        "likely": failure.get("likely"),
+        "attempts": failure.get("attempts"),
+        "deaths": failure.get("deaths"),
     }
     return {name: value for name, value in shown.items() if value}
 
