@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from stoker.archives.startup import StartupModel
+from stoker.cli.doctor.archive import examine
 from stoker.cli.doctor.findings import ArchiveReport, Severity
+from stoker.settings import Settings
 
 BASE = "from ts.torch_handler.base_handler import BaseHandler\n"
 
@@ -339,3 +342,26 @@ def test_requirements_are_said_to_be_installed_or_not(diagnose, build, asked, se
 
     assert report.severity is severity
     assert any(f"requirements.txt: {said}" in text for f in Severity for text in texts(report, f))
+
+
+def test_unpacked_models_are_looked_at_where_they_are(tmp_path, build):
+    """
+    Everything that `load_models=all` would load.
+    """
+    folder = tmp_path / "store" / "unpacked"
+    (folder / "MAR-INF").mkdir(parents=True)
+    (folder / "MAR-INF" / "MANIFEST.json").write_text(
+        '{"model": {"modelName": "unpacked", "handler": "handler.py"}}'
+    )
+    (folder / "handler.py").write_text(build.handler)
+    model = StartupModel("unpacked", None, "unpacked")
+
+    report = examine(model, Settings(model_store=folder.parent))
+
+    assert report.severity is Severity.WORKS
+    assert (report.model, report.version) == ("unpacked", "1.0")
+    assert sorted(path.name for path in folder.rglob("*")) == [
+        "MANIFEST.json",
+        "MAR-INF",
+        "handler.py",
+    ]
