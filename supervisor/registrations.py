@@ -106,7 +106,11 @@ class Registrations:
                 self._engine.check_new(spec.key)
                 if not is_synchronous:
                     await self._journal.write(state.registering(desired))
-                self.serve(spec, archive)
+                try:
+                    self.serve(spec, archive)
+                except ShuttingDown:  # it has been told to stop meanwhile
+                    await self._journal.write(state.unregistering(spec.key))
+                    raise
                 if is_synchronous:
                     self._unsettled[spec.key] = desired
                 return self._staff(spec, desired, caller if is_synchronous else None)
