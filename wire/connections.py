@@ -25,7 +25,14 @@ from stoker.clock import Clock
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.wire.codec import MAX_FRAME_BYTES
-from stoker.wire.stream import FrameReader, PeerGone, new_buffer, pieces, socket_path
+from stoker.wire.stream import (
+    LENGTH_BYTES,
+    FrameReader,
+    PeerGone,
+    new_buffer,
+    pieces,
+    socket_path,
+)
 
 log = get_logger("wire")
 
@@ -124,10 +131,10 @@ class Connection:
                 # Python's `send` is cheaper than its `sendmsg`.
                 if len(parts) == 1:
                     sent = self._socket.send(parts[0])
-                    if sent == len(parts[0]):
-                        return True
                 else:
                     sent = self._socket.sendmsg(parts)
+                if sent >= len(frame) + LENGTH_BYTES:
+                    return True
             except BlockingIOError:
                 sent = 0
             except OSError as error:

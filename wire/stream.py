@@ -33,6 +33,7 @@ COPIED_BYTES: Final = 16 << 10
 #: kernel gives memory when the bytes come.
 COMMITTED_BYTES: Final = 4 << 20
 _LENGTH: Final = struct.Struct("!I")
+LENGTH_BYTES: Final = _LENGTH.size
 _TIMEVAL: Final = struct.Struct("@ll")
 
 
@@ -119,11 +120,11 @@ class FrameReader:
                 return
             self._body = None
             yield body
-        while got - at >= 4:
+        while got - at >= LENGTH_BYTES:
             length: int = _LENGTH.unpack_from(buffer, at)[0]
             if not 0 < length <= self.max_bytes:
                 raise ProtocolError("a frame of impossible length")
-            at += 4
+            at += LENGTH_BYTES
             if length > got - at:
                 self._begin(length, buffer[at:got])
                 return
@@ -196,10 +197,10 @@ class Stream:
             # A handler may have given SIGPIPE back its deadly meaning.
             if len(parts) == 1:
                 sent = self._socket.send(parts[0], socket.MSG_NOSIGNAL)
-                if sent == len(parts[0]):
-                    return
             else:
                 sent = self._socket.sendmsg(parts, (), socket.MSG_NOSIGNAL)
+            if sent >= len(frame) + LENGTH_BYTES:
+                return
             for part in parts:
                 rest = memoryview(part)[sent:]
                 sent = max(0, sent - len(part))

@@ -325,6 +325,19 @@ def test_drain_takes_what_is_there_without_waiting_for_the_loop(host: Host) -> N
 # -- what they are told -----------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [10, 20_000])
+def test_what_fits_leaves_at_once_and_is_forgotten(host: Host, size: int) -> None:
+    """
+    Waiting for a socket to become writable costs three system calls.
+    """
+    end, connection = host.admitted()
+
+    connection.send(bytes(size))
+
+    assert end.receive() == bytes(size)
+    assert not host.loop.remove_writer(connection._fd)
+
+
 @pytest.mark.parametrize("size", [1, 100_000, 5 << 20])
 def test_everything_sent_arrives_in_order(host: Host, size: int) -> None:
     """
