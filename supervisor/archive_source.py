@@ -65,7 +65,11 @@ class ArchiveSource:
     async def obtain(self, request: ArchiveRequest, *, may_fetch: bool = True) -> ResolvedArchive:
         """Find, fetch, unpack, read, and install what it requires.
 
+        Args:
+            may_fetch: False when there is no time for the network now.
+
         Raises:
+            ArchiveElsewhere: It would have to be fetched, or its requirements.
             EnvironmentFailed, and what `archives.resolve.resolve` raises.
         """
         loop = asyncio.get_running_loop()
@@ -102,7 +106,7 @@ class ArchiveSource:
             should_stop=self._is_stopping.is_set,
         )
         try:
-            return self._environments.prepare(archive)
+            return self._environments.prepare(archive, may_build=may_fetch)
         except BaseException:
             self.release(archive)
             raise

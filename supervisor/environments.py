@@ -34,7 +34,7 @@ from typing import Final
 
 from stoker.archives.locks import LockTimeout, lock, take_lock_nowait
 from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import EnvironmentFailed
+from stoker.errors import ArchiveElsewhere, EnvironmentFailed
 from stoker.logs import get_logger
 
 log = get_logger("environments")
@@ -72,12 +72,13 @@ class Environments:
         #: key -> [uses, the descriptor that holds the shared lock]
         self._uses: dict[str, list[int]] = {}
 
-    def prepare(self, archive: ResolvedArchive) -> ResolvedArchive:
+    def prepare(self, archive: ResolvedArchive, *, may_build: bool = True) -> ResolvedArchive:
         """The archive with the interpreter and packages that its workers need.
 
         Counts one use; give it back with `release`.
 
         Raises:
+            ArchiveElsewhere: It would have to be built, and `may_build` is false.
             EnvironmentFailed: with the peer's text; `reason` is pip's last line.
         """
         has_venv = archive.config is not None and archive.config.use_venv
@@ -92,6 +93,10 @@ class Environments:
                 self._root / f"{key}.lock", timeout_s=self._timeout_s, should_stop=self._should_stop
             ):
                 if not (folder / "complete").exists():
+                    if not may_build:
+                        raise ArchiveElsewhere(
+                            "What it requires is not here; it must be installed.", url=archive.url
+                        )
                     self._build(folder, archive, requirements, has_venv=has_venv)
                 self._count(key)
         except (OSError, LockTimeout) as error:
