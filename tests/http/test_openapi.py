@@ -200,3 +200,40 @@ def test_keys_are_told_where_they_are_asked_for(start_frontend, tmp_path):
     assert document["paths"]["/"]["options"]["security"] == []
     refusal = document["paths"]["/models"]["get"]["responses"]["400"]
     assert "InvalidKeyException" in refusal["description"]
+
+
+def test_every_field_of_a_describe_is_described(frontend, supervisor, record):
+    """
+    Also those that appear only when something went wrong.
+    """
+    validator = pytest.importorskip("jsonschema_rs")
+    failure = {
+        **{"message": "m", "last_line": "l", "log": "f", "exit": "e", "likely": "c"},
+        **{"attempts": 2, "deaths": 2},
+    }
+    death = {
+        **{"at": 1.0, "worker": 9000, "pid": 7, "exit": "SIGKILL", "likely": "memory"},
+        **{"jobs_again": 1, "jobs_failed": 0},
+    }
+    conviction = {"content": "00", "likely": "c", "deaths": 2, "refused": 1, "until": 1.0}
+    full = record(
+        device_ids=[0],
+        device_type="gpu",
+        failure=failure,
+        deaths=1,
+        last_death=death,
+        recycled=1,
+        quarantine=[conviction],
+    )
+    supervisor.verbs["describe"] = lambda arguments: {"versions": [record(), full]}
+    supervisor.models["demo"] = lambda job: [job.final(b'{"a": 1}')]
+
+    answer = frontend.request("management", "GET", "/models/demo?customized=true").json
+
+    paths = frontend.request("management", "OPTIONS", "/").json["paths"]
+    described = paths["/models/{model_name}"]["get"]["responses"]["200"]
+    schema = described["content"]["application/json"]["schema"]
+    validator.validator_for(schema).validate(answer)
+    # The other way round: nothing is described that no describe shows.
+    assert {*schema["items"]["properties"]} == {*answer[0]} | {*answer[1]}
+    assert {*schema["items"]["properties"]["failure"]["properties"]} == {*answer[1]["failure"]}

@@ -30,13 +30,37 @@ def _list_of(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-FAILURE: Final = exactly(
-    {"message": _TEXT, "lastLine": _TEXT, "log": _TEXT}, ("message", "lastLine", "log")
+_INSTANT: Final[Schema] = {"type": "string", "format": "date-time"}
+_FAILURE_FIELDS: Final[Mapping[str, Schema]] = {
+    **dict.fromkeys(("message", "lastLine", "log", "exit", "likely"), _TEXT),
+    "attempts": _COUNT,
+    "deaths": _COUNT,
+}
+#: Ours, and only what there is to say.
+FAILURE: Final = exactly(_FAILURE_FIELDS, _FAILURE_FIELDS)
+_DEATHS: Final = exactly(
+    {
+        "count": _COUNT,
+        "last": exactly(
+            {
+                "at": _INSTANT,
+                "worker": _TEXT,
+                "pid": _NUMBER,
+                "exit": _TEXT,
+                "likely": _TEXT,
+                "requestsTriedAgain": _COUNT,
+                "requestsFailed": _COUNT,
+            }
+        ),
+    }
+)
+_CONVICTION: Final = exactly(
+    {"content": _TEXT, "likely": _TEXT, "deaths": _COUNT, "refused": _COUNT, "until": _INSTANT}
 )
 _WORKER: Final = exactly(
     {
         "id": _TEXT,
-        "startTime": {"type": "string", "format": "date-time"},
+        "startTime": _INSTANT,
         "status": {"type": "string", "enum": ["READY", "UNLOADING"]},
         "memoryUsage": _COUNT,
         "pid": _NUMBER,
@@ -79,9 +103,12 @@ _VERSION: Final = exactly(
         "workers": _list_of(_WORKER),
         "jobQueueStatus": exactly({"remainingCapacity": _COUNT, "pendingRequests": _COUNT}),
         "failure": FAILURE,
+        "deaths": _DEATHS,
+        "recycledWorkers": _COUNT,
+        "quarantine": _list_of(_CONVICTION),
         "customizedMetadata": {"type": "object"},
     },
-    ("deviceIds", "failure", "customizedMetadata"),
+    ("deviceIds", "failure", "deaths", "recycledWorkers", "quarantine", "customizedMetadata"),
 )
 _MODEL: Final = exactly({"modelName": _TEXT, "modelUrl": _TEXT})
 
