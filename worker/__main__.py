@@ -117,6 +117,7 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
         in_hand,
         decode_request=spec.decode_request,
         max_response_bytes=spec.max_response_bytes,
+        may_try_twice=spec.is_idempotent,
         # Our socket lies in the server's runtime directory.
         arena=ArenaReader(arena_folder(Path(socket_path(address)).parent)),
         broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,

@@ -71,9 +71,8 @@ def load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
     traceback.print_exception(error)
     # Messages may have several lines; whoever reads this has room for one.
     last_line = " ".join(traceback.format_exception_only(error)[-1].split())[:MAX_LAST_LINE]
-    if isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and faults.is_out_of_memory(error)
-    ):
+    is_runtime_error = isinstance(error, (MemoryError, RuntimeError))
+    if is_runtime_error and faults.is_out_of_memory(error):
         return LoadFailed("load_out_of_memory", "System out of memory", last_line)
     return LoadFailed("load_failed", f"Handler {spec.handler} could not be loaded.", last_line)
 

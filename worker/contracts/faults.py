@@ -10,10 +10,11 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from stoker.errors import (
     BadHandlerResult,
+    DeviceOutOfMemory,
     HandlerFailed,
     HandlerOutOfMemory,
     HandlerRefused,
@@ -29,6 +30,20 @@ NO_LIST = "Invalid model predict output"
 WRONG_LENGTH = "number of batch response mismatched"
 UNSUPPORTED = "Unsupported model output data type."
 DEFAULT_REFUSAL_STATUS = 500
+#: How libraries say it that have no class for it.
+_NO_ROOM: Final = (
+    "CUDA out of memory",
+    "HIP out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
+_LOST: Final = (
+    "device-side assert",
+    "illegal memory access",
+    "misaligned address",
+    "unspecified launch failure",
+    "uncorrectable ECC error",
+)
 
 
 def fault_of(error: BaseException) -> StokerError:
@@ -39,13 +54,40 @@ def fault_of(error: BaseException) -> StokerError:
         return error
     if isinstance(error, Unserialisable):
         return BadHandlerResult(UNSUPPORTED)
+    if is_device_out_of_memory(error):
+        return DeviceOutOfMemory(OUT_OF_RESOURCES)
     if is_out_of_memory(error):
         return HandlerOutOfMemory(OUT_OF_RESOURCES)
     return HandlerFailed(PREDICTION_FAILED)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "CUDA" in _text(error)
+    """The contract's rule: whatever names CUDA counts."""
+    return (
+        isinstance(error, MemoryError) or "CUDA" in _text(error) or is_device_out_of_memory(error)
+    )
+
+
+def is_device_out_of_memory(error: BaseException) -> bool:
+    """The device has no room for this much at once; for less it may."""
+    kind = type(error)
+    if kind.__name__ == "OutOfMemoryError" and kind.__module__.startswith("torch"):
+        return True
+    text = _text(error)
+    return any(sign in text for sign in _NO_ROOM)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Nothing that this process asks of the device will work any more."""
+    text = _text(error)
+    return "CUDA" in text and any(sign in text for sign in _LOST)
+
+
+def free_device_memory() -> None:
+    """What a failed try has left in torch's own store goes back to the device."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def too_large(limit_bytes: int) -> ResponseTooLarge:
@@ -68,6 +110,16 @@ def report(error: BaseException, request_ids: Sequence[str]) -> None:
         trace = "".join(traceback.format_exception(type(error), error, frames))
         text = f"stoker: {PREDICTION_FAILED} [requests {ids}]\n{trace}"
     sys.stderr.write(text)
+
+
+def report_division(size: int) -> None:
+    sys.stderr.write(
+        f"stoker: the device has no memory for a batch of {size}; it is handled in halves\n"
+    )
+
+
+def report_lost_device() -> None:
+    sys.stderr.write("stoker: this process has lost its device and ends; another one follows\n")
 
 
 def _status(code: Any) -> int:

@@ -3,7 +3,8 @@
 What the peer does to a whole batch this does to one item where it can: an
 element that cannot be encoded, is too large, or is an exception fails its own
 request, and its neighbours get their results.  What breaks the call itself
-(an exception, no list, wrong length) still fails every request of the batch.
+(an exception, no list, wrong length) still fails every request of the batch,
+but for one: a batch too large for the device's memory is handled in halves.
 
 Beyond the peer, a handler may stream without a helper: by being a generator
 that yields one list per step (one piece for each request; what it returns at
@@ -37,6 +38,7 @@ class TorchServeContract:
     """Calls one loaded handler the way archives written for the peer expect.
 
     Args:
+        may_try_twice: The handler may be given a request again that it failed with.
         broadcast: Gives a batch to the worker's other ranks, just before rank 0 handles it.
     """
 
@@ -48,6 +50,7 @@ class TorchServeContract:
         *,
         decode_request: bool,
         max_response_bytes: int,
+        may_try_twice: bool = True,
         arena: ArenaReader | None = None,
         broadcast: Callable[[Sequence[Request]], None] | None = None,
     ) -> None:
@@ -58,11 +61,13 @@ class TorchServeContract:
         self._in_hand = in_hand
         self._decode_request = decode_request
         self._max_response_bytes = max_response_bytes
+        self._may_try_twice = may_try_twice
         self._jobs: Sequence[WorkJob] = ()
         self._has_streamed = False
         # Items that had their last word while the batch was still running.
         self._ended: set[int] = set()
-        #: The handler raised SystemExit: answer, then let the process end.
+        #: The handler raised SystemExit, or its device is lost: answer, then let
+        #: the process end.
         self.wants_exit = False
         context.attach(in_hand)
         context.cl_socket = PieceSocket(self)
@@ -80,6 +85,7 @@ class TorchServeContract:
         context = self._context
         decode_request = self._decode_request
         self._jobs = jobs
+        rows: list[AnswerRow] | None
         try:
             data = [values.read(request, decode_request) for request in requests]
             if self._broadcast is not None:
@@ -96,7 +102,10 @@ class TorchServeContract:
                 self._mark_end(results)
             rows = [self._row(i, result, FINAL) for i, result in enumerate(results)]
         except BaseException as error:
-            rows = self._fail_all(error, requests)
+            rows = None if self._may_divide(error) else self._fail_all(error, requests)
+        if rows is None:
+            # Only now: the error held on to all that its frames had allocated.
+            return self._answer_halves(jobs, requests)
         if self._has_streamed:
             rows = [row for i, row in enumerate(rows) if i not in self._ended]
             self._ended.clear()
@@ -122,9 +131,33 @@ class TorchServeContract:
             rows += self._answer(readable, requests)
         return rows
 
+    def _may_divide(self, error: BaseException) -> bool:
+        """Whether fewer at a time might fit where all together did not."""
+        return (
+            len(self._jobs) > 1
+            and self._may_try_twice
+            and not self._has_streamed
+            and self._broadcast is None
+            and faults.is_device_out_of_memory(error)
+        )
+
+    def _answer_halves(self, jobs: Sequence[WorkJob], requests: list[Request]) -> list[AnswerRow]:
+        """The device has no room for the batch: one that does not fit alone fails alone."""
+        faults.report_division(len(jobs))
+        rows: list[AnswerRow] = []
+        middle = len(jobs) // 2
+        for part in (slice(None, middle), slice(middle, None)):
+            faults.free_device_memory()
+            self._in_hand.narrow(jobs[part])
+            rows += self._answer(jobs[part], requests[part])
+        return rows
+
     def _fail_all(self, error: BaseException, requests: Sequence[Request]) -> list[AnswerRow]:
         faults.report(error, [request.request_id for request in requests])
-        self.wants_exit = isinstance(error, SystemExit)
+        if faults.is_device_lost(error):
+            faults.report_lost_device()
+            self.wants_exit = True
+        self.wants_exit = self.wants_exit or isinstance(error, SystemExit)
         fault = faults.fault_of(error)
         return [error_row(job.job_id, fault) for job in self._jobs]
 

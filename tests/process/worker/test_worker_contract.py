@@ -173,6 +173,79 @@ def test_a_broken_call_fails_the_batch_and_not_the_worker(serve, make_request, b
     assert peer.ask(make_request(b"'alive'")).one().body == b"alive"
 
 
+#: A device with room for so many items, and words for some bodies.
+SMALL_DEVICE = """
+import sys
+
+class OutOfMemoryError(RuntimeError):
+    pass
+
+OutOfMemoryError.__module__ = "torch"
+
+def handle(data, context):
+    if data is None:
+        return None
+    bodies = [bytes(row["body"]).decode() for row in data]
+    print("handling", bodies, context.get_request_id(0), file=sys.stderr)
+    if "huge" in bodies:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 1 TiB")
+    if len(bodies) > 2:
+        raise OutOfMemoryError("Tried to allocate")
+    if "lost" in bodies:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+    return bodies
+"""
+
+
+def test_a_batch_too_large_for_the_device_is_handled_in_halves(serve, make_request):
+    """
+    What does not fit alone fails alone, with a code of its own.
+    """
+    peer = serve(SMALL_DEVICE)
+    bodies = [b"a", b"b", b"c", b"huge", b"e", b"f", b"g"]
+
+    answered = peer.ask(*[make_request(x, request_id=f"id-{x.decode()}") for x in bodies])
+
+    assert answered.error_code(3) == "device_out_of_memory"
+    assert [answered.one(i).body for i in (0, 1, 2, 4, 5, 6)] == [
+        b"a",
+        b"b",
+        b"c",
+        b"e",
+        b"f",
+        b"g",
+    ]
+    assert "handling ['e', 'f'] id-e" not in peer.output()[1]
+    assert "handling ['f', 'g'] id-f" in peer.output()[1]
+    assert "no memory for a batch of 7" in peer.output()[1]
+    assert answered.replies[-1].is_last
+
+
+def test_a_handler_that_may_not_see_a_request_twice_gets_no_halves(serve, make_request):
+    """
+    Nobody knows how far it came before its device was full.
+    """
+    peer = serve(SMALL_DEVICE, is_idempotent=False)
+
+    answered = peer.ask(*[make_request(b"x") for _ in range(4)])
+
+    assert {answered.error_code(i) for i in range(4)} == {"device_out_of_memory"}
+    assert peer.output()[1].count("handling") == 1
+
+
+def test_a_worker_that_has_lost_its_device_ends(serve, make_request):
+    """
+    Every further call would fail; the next process gets the device anew.
+    """
+    peer = serve(SMALL_DEVICE)
+
+    answered = peer.ask(make_request(b"lost"))
+
+    assert answered.error_code() == "handler_out_of_memory", "the contract's, for whatever is CUDA"
+    assert peer.wait_exit() == 1
+    assert "lost its device" in peer.output()[1]
+
+
 def test_refusals_carry_their_status(serve, make_request):
     peer = serve(EVAL)
 
