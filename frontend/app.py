@@ -1,8 +1,7 @@
 """The application of one frontend process: a Falcon app per listener, and their life.
 
-Each listener gets the rows that its dialect serves for its roles.  The
-lifespan starts the link to the supervisor and the sweep over connections, and
-ends both.
+Each listener gets the rows that its dialect serves for its roles.  The link to
+the supervisor and the sweep over connections begin and end with the process.
 """
 
 from __future__ import annotations
@@ -76,9 +75,6 @@ FalconApp = App[Request, Response]
 class Frontend:
     """One site per listener, one link for all.
 
-    Also the ASGI callable that the server runs for its lifespan; requests go
-    straight to the application of the listener they came in by.
-
     Args:
         on_welcome: Called once, when the supervisor first answers.
         keyring: What callers must show; None asks nobody for anything.
@@ -120,17 +116,8 @@ class Frontend:
 
     # -- life -----------------------------------------------------------------
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """The lifespan; the server gives requests to the sites' own applications."""
-        assert scope["type"] == "lifespan"
-        await receive()
-        await self._start()
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self._stop()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Before the first connection: have a supervisor, or know that there is none."""
         # What was imported lives as long as we do, and a request makes no cycles.
         # No collection here: it would write to every object, and so take a copy
         # of all the memory that is shared with the master.
@@ -145,7 +132,8 @@ class Frontend:
         if self._on_welcome is not None:
             self._chores.append(asyncio.create_task(self._await_welcome(self._on_welcome)))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
+        """After the last one."""
         for chore in self._chores:
             chore.cancel()
         await self.link.close()

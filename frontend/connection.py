@@ -19,17 +19,16 @@ from collections import deque
 from typing import Final, NoReturn, cast
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
-from uvicorn.server import ServerState
 
 from stoker.errors import StokerError, TooManyRequests
 from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
 from stoker.frontend.exchange import Exchange
+from stoker.frontend.flow_control import FlowControl
 from stoker.frontend.head_reader import HeadReader
 from stoker.frontend.problems import BodyTooSlow, HeadTooSlow, MalformedHttp
 from stoker.frontend.refusals import Refusal
 from stoker.frontend.request_ids import choose_request_id
+from stoker.frontend.server_state import ServerState
 from stoker.frontend.site import Site
 from stoker.logs import get_logger
 
@@ -106,7 +105,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.flow = FlowControl(self.transport)
-        self.server_state.connections.add(self)  # type: ignore[arg-type]
+        self.server_state.connections.add(self)
         site = self.site
         if len(site.connections) >= site.limits.connections:
             site.turned_away += 1
@@ -163,15 +162,20 @@ class Connection(asyncio.Protocol):
 
     @property
     def scheme(self) -> str:
-        return "https" if is_ssl(self.transport) else "http"
+        return "https" if self.transport.get_extra_info("sslcontext") else "http"
 
     @property
     def client(self) -> tuple[str, int] | None:
-        return get_remote_addr(self.transport)
+        name = self.transport.get_extra_info("peername")
+        return (name[0], name[1]) if isinstance(name, tuple) else None
 
     @property
     def server(self) -> tuple[str, int | None] | None:
-        return get_local_addr(self.transport)
+        name = self.transport.get_extra_info("sockname")
+        if isinstance(name, tuple):
+            return name[0], name[1]
+        # Of a Unix socket it is a path.
+        return (name, None) if name else None
 
     # -- reading --------------------------------------------------------------
 
@@ -272,7 +276,6 @@ class Connection(asyncio.Protocol):
 
     def end_exchange(self, exchange: Exchange) -> None:
         """The answer has been written."""
-        self.server_state.total_requests += 1
         self._in_hand = None
         self._since = None
         exchange.release(self.site.budget)
@@ -331,7 +334,6 @@ class Connection(asyncio.Protocol):
             and self._answered_at_once <= self.site.limits.pipelined_requests
         )
         request_id = choose_request_id(heads.offered_id)
-        self.server_state.total_requests += 1
         self.transport.write(refusal.render(request_id, closes=not is_kept))
         if self.site.logs_access:
             self._log_access(request_id, heads.method, heads.url, refusal.status, 0.0)

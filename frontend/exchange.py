@@ -16,10 +16,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from uvicorn.protocols.http.flow_control import FlowControl
-
 from stoker.errors import Internal, ShuttingDown, StokerError
 from stoker.frontend.asgi import AsgiApp, Message, Scope, request_scope
+from stoker.frontend.flow_control import FlowControl
 from stoker.frontend.head_reader import RequestHead
 from stoker.frontend.lanes import Holding
 from stoker.frontend.pieces import Pieces

@@ -1,4 +1,4 @@
-"""gunicorn's and uvicorn's own lines, as lines of ours."""
+"""gunicorn's own lines, as lines of ours."""
 
 from __future__ import annotations
 

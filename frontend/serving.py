@@ -1,7 +1,8 @@
-"""uvicorn's server and gunicorn's worker, fitted to our listeners.
+"""The server of one HTTP process, and the gunicorn worker that runs it.
 
 Each socket gets the protocol of its own site, with TLS or without, so a
-request never has to be told which listener it came in by.
+request never has to be told which listener it came in by.  HTTP itself is
+read in `connection.py`; here it is listened, waited and drained.
 """
 
 from __future__ import annotations
@@ -11,51 +12,87 @@ import faulthandler
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
+import uvloop
 from gunicorn.arbiter import Arbiter
-from uvicorn.config import Config
-from uvicorn.server import Server
-from uvicorn_worker import UvicornWorker
+from gunicorn.workers.base import Worker
 
 from stoker.frontend.app import Frontend
 from stoker.frontend.connection import Connection
 from stoker.frontend.listeners import BACKLOG
+from stoker.frontend.server_state import ServerState
 from stoker.frontend.site import Site
 from stoker.frontend.tls_acceptor import TlsAcceptor
+from stoker.logs import get_logger
 
-#: What uvicorn may not decide for itself; also for tests that run without gunicorn.
-CONFIG: dict[str, Any] = {
-    "http": "httptools",
-    "loop": "uvloop",
-    "ws": "none",
-    "lifespan": "on",
-    "interface": "asgi3",
-    "proxy_headers": False,
-    "server_header": False,
-    "date_header": False,
-    "access_log": False,
-}
+#: How often a server that drains looks whether it is done.
+_DRAIN_LOOK_S: Final = 0.02
+
+log = get_logger("http")
 
 
-class FrontendServer(Server):
-    """Serves a Frontend on sockets that somebody has bound, in the listeners' order."""
+class FrontendServer:
+    """Serves a Frontend on sockets that somebody has bound, in the listeners' order.
 
-    def __init__(self, config: Config, frontend: Frontend) -> None:
-        super().__init__(config)
+    Attributes:
+        is_listening: Connections are accepted.
+        has_listened: They were at some time.
+    """
+
+    def __init__(self, frontend: Frontend, drain_timeout_s: float | None = None) -> None:
+        self.state = ServerState()
+        self.is_listening = self.has_listened = False
         self._frontend = frontend
+        self._drain_timeout_s = drain_timeout_s or frontend.settings.drain_timeout_s
+        self._stopping = asyncio.Event()
+        self._is_hurried = False
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        assert sockets is not None
-        await self.lifespan.startup()
-        if self.lifespan.should_exit:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self.servers = []
-        for site, bound in zip(self._frontend.sites, sockets, strict=True):
-            # An acceptor is closed and awaited as a server is, and nothing else.
-            self.servers.append(cast(asyncio.Server, await self._listen(site, bound)))
-        self.started = True
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Until told to stop, and then until everything accepted is answered."""
+        await self._frontend.start()
+        try:
+            listening = [
+                await self._listen(site, bound)
+                for site, bound in zip(self._frontend.sites, sockets, strict=True)
+            ]
+            self.is_listening = self.has_listened = True
+            await self._stopping.wait()
+            for server in listening:
+                server.close()
+            for bound in sockets:
+                bound.close()
+            self.is_listening = False
+            await self._drain()
+            for server in listening:
+                await server.wait_closed()
+        finally:
+            await self._frontend.stop()
+
+    def stop(self) -> None:
+        """Accept nothing new, answer what is here, end."""
+        self._stopping.set()
+
+    def leave(self) -> None:
+        """End without waiting for requests in hand."""
+        self._is_hurried = True
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        for connection in list(self.state.connections):
+            connection.shutdown()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._drain_timeout_s
+        while (self.state.connections or self.state.tasks) and not self._is_hurried:
+            if loop.time() >= until:
+                log.error("not drained in time", connections=len(self.state.connections))
+                break
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        for task in self.state.tasks:
+            task.cancel()
+        for connection in list(self.state.connections):
+            connection.transport.abort()
 
     async def _listen(self, site: Site, bound: socket.socket) -> asyncio.Server | TlsAcceptor:
         loop = asyncio.get_running_loop()
@@ -68,33 +105,41 @@ class FrontendServer(Server):
         return await loop.create_server(self._connect(site), sock=bound, backlog=BACKLOG)
 
     def _connect(self, site: Site) -> Callable[[], asyncio.Protocol]:
-        return lambda: Connection(self.server_state, site)
+        return lambda: Connection(self.state, site)
 
 
-class FrontendWorker(UvicornWorker):  # type: ignore[misc]
+class FrontendWorker(Worker):  # type: ignore[misc]
     """One HTTP process under gunicorn."""
 
-    CONFIG_KWARGS: ClassVar[dict[str, Any]] = CONFIG
-
     def init_signals(self) -> None:
-        super().init_signals()
-        # That has taken SIGABRT, by which gunicorn ends a process that hangs, away from it.
+        for number in self.SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        # Asks gunicorn's processes to open their log files anew; ours have none.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        # SIGABRT, by which gunicorn ends a process that hangs, shows where it does.
         faulthandler.disable()
         faulthandler.enable()
 
+    def run(self) -> None:
+        uvloop.run(self._serve())
+
     async def _serve(self) -> None:
-        frontend = cast(Frontend, self.wsgi)
-        self.config.app = frontend
-        self.config.timeout_graceful_shutdown = max(1, round(frontend.settings.drain_timeout_s))
-        server = FrontendServer(self.config, frontend)
+        server = FrontendServer(cast(Frontend, self.wsgi))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, server.stop)
+        loop.add_signal_handler(signal.SIGINT, server.leave)
+        loop.add_signal_handler(signal.SIGQUIT, server.leave)
+        self._beat(loop)
+        try:
+            # gunicorn wraps what it was handed; the loop wants the socket itself.
+            await server.serve([listener.sock for listener in self.sockets])
+        except Exception:
+            log.exception("server failed")
+            # Before it has listened, another process would fail as well.
+            sys.exit(1 if server.has_listened else Arbiter.WORKER_BOOT_ERROR)
 
-        def leave_now() -> None:
-            server.force_exit = True
-            server.should_exit = True
-
-        # gunicorn's SIGQUIT means: do not wait for requests in hand.
-        asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, leave_now)
-        # gunicorn wraps what it was handed; uvicorn wants the socket itself.
-        await server.serve(sockets=[listener.sock for listener in self.sockets])
-        if not server.started:
-            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+    def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
+        """gunicorn's proof that the loop turns, twice as often as it wants it."""
+        self.notify()
+        beat: Callable[[Any], None] = self._beat
+        loop.call_later(self.timeout / 2, beat, loop)

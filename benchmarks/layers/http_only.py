@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from uvicorn.config import Config
 
 from stoker.frontend.app import Frontend
 from stoker.frontend.listeners import open_socket, plan_listeners
-from stoker.frontend.serving import CONFIG, FrontendServer
+from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
 from stoker.wire.link import Link, Pending
 from stoker.wire.payloads import Answer, AnswerKind
@@ -63,9 +62,8 @@ async def serve(port: int, runtime_dir: Path) -> None:
     )
     listeners = plan_listeners(settings)
     frontend = Frontend(settings, listeners, InstantLink("ipc://nobody"))
-    config = Config(app=frontend, log_config=None, **CONFIG)
     sockets = [open_socket(listener.address) for listener in listeners]
-    await FrontendServer(config, frontend).serve(sockets=sockets)
+    await FrontendServer(frontend).serve(sockets)
 
 
 if __name__ == "__main__":

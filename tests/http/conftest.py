@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -19,7 +20,6 @@ import uvloop
 import zmq
 from facts import DEADLINE_S, wait_until
 from raw_http import RawHttp
-from uvicorn.config import Config
 
 from stoker.errors import StokerError
 from stoker.frontend.app import Frontend
@@ -27,7 +27,7 @@ from stoker.frontend.endpoints import Endpoint
 from stoker.frontend.keyring import open_keyring
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import open_socket, plan_listeners
-from stoker.frontend.serving import CONFIG, FrontendServer
+from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
@@ -257,10 +257,14 @@ class RunningFrontend:
         self._clients: list[Client] = []
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        wait_until(lambda: self.server.started and link.is_connected, "frontend is connected")
+        wait_until(lambda: self.server.is_listening and link.is_connected, "frontend is connected")
 
     def _run(self) -> None:
-        uvloop.run(self.server.serve(sockets=self.sockets))
+        uvloop.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        await self.server.serve(self.sockets)
 
     def client(self, role: str = "inference") -> Client:
         where = self.ports[role]
@@ -278,7 +282,8 @@ class RunningFrontend:
             client.close()
 
     def ask_to_stop(self) -> None:
-        self.server.should_exit = True
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self.server.stop)
 
     def wait_stopped(self) -> None:
         self._thread.join(DEADLINE_S)

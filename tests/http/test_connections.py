@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 
 import pytest
 
+from stoker.errors import StokerError
 from stoker.frontend.limits import Limits
 
 MALFORMED = {"code": 400, "type": "BadRequestException", "message": "Invalid HTTP message."}
@@ -30,6 +32,8 @@ FIXED = [
         b"POST /ping HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /ping HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"CONNECT evil:443 HTTP/1.1\r\nHost: evil\r\n\r\n",
+        b"GET /ping HTTP/0.9\r\nHost: t\r\n\r\n",
+        b"GET /ping HTTP/2.0\r\nHost: t\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
     ids=[
@@ -43,6 +47,8 @@ FIXED = [
         "two framings",
         "bad chunk",
         "connect",
+        "version 0.9",
+        "version 2.0",
         "tls",
     ],
 )
@@ -241,7 +247,7 @@ def test_drain_finishes_what_is_in_hand_and_takes_nothing_new(start_frontend, su
     until(lambda: bool(supervisor.jobs), "a request is in hand")
 
     running.ask_to_stop()
-    until(lambda: not running.server.servers[0].is_serving(), "no more connections")
+    until(lambda: not running.server.is_listening, "no more connections")
     supervisor.send_later(supervisor.jobs[-1].final(b"done"))
     answer = busy.read()
 
@@ -303,3 +309,40 @@ def test_cors_headers_are_on_every_answer_and_a_preflight_is_no_special_case(
             ("access-control-allow-methods", "GET, POST, OPTIONS"),
             ("access-control-allow-headers", "content-type, authorization"),
         ]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"POST /predictions/echo HTTP/1.1\r\nContent-Length: x\r\n\r\n" + b"y" * 50_000,
+        b"POST /predictions/echo HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n" + b"y" * 50_000,
+        b"POST /predictions/echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n80\r\n"
+        + b"y" * 0x80
+        + b"\r\nzz\r\n",
+        b"POST /predictions/echo HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+        b"Content-Length: 100000\r\n\r\n" + b"y" * 100_000,
+        b"POST /predictions/echo HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=X\r\n"
+        b"Content-Length: 100\r\n\r\n" + b"y" * 100,
+        b"POST /predictions/%6eobody HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"POST /predictions/nobody HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    ],
+    ids=["malformed", "too large", "bad chunk", "large form", "form", "long way", "short way"],
+)
+def test_refusals_leave_nothing_for_the_collector(frontend, echo, until, sent):
+    """
+    An error that holds its frames, and is held by them, holds what they read:
+    a flood of refused requests would take memory until the collector comes.
+    """
+
+    def errors_alive():
+        return [each for each in gc.get_objects() if isinstance(each, StokerError)]
+
+    gc.collect()
+    gc.disable()
+    try:
+        client = frontend.client()
+        client.send(sent)
+        assert client.read().status in (400, 404, 413)
+        until(lambda: not errors_alive(), "the error is gone")
+    finally:
+        gc.enable()

@@ -377,7 +377,7 @@ def test_client_that_leaves_cancels_its_job(frontend, supervisor, until):
     client.close()
 
     until(lambda: supervisor.cancelled == [supervisor.jobs[-1].job.job_id], "it is cancelled")
-    until(lambda: not frontend.server.server_state.tasks, "nobody waits for it any more")
+    until(lambda: not frontend.server.state.tasks, "nobody waits for it any more")
 
 
 def test_client_that_leaves_a_stream_cancels_it(frontend, supervisor, until):
@@ -392,7 +392,7 @@ def test_client_that_leaves_a_stream_cancels_it(frontend, supervisor, until):
     client.close()
 
     until(lambda: supervisor.cancelled == [supervisor.jobs[-1].job.job_id], "it is cancelled")
-    until(lambda: not frontend.server.server_state.tasks, "nobody waits for it any more")
+    until(lambda: not frontend.server.state.tasks, "nobody waits for it any more")
 
 
 def test_pipelined_requests_are_answered_in_order(frontend, echo):
