@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from stoker.cli.parsers import Subparsers, settings_help
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
+from stoker.pickle_fence import raise_fence
 from stoker.settings import Settings
 from stoker.settings.load import check_folders, load_with_origins
 
@@ -35,6 +36,8 @@ def run(_options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     from stoker.cli.launcher import Launcher
     from stoker.cli.program import Program
 
+    # The supervisor and the frontend are forked from this process.
+    raise_fence()
     leave_unsafe_path()
     loaded = load_with_origins(settings_argv, os.environ)
     settings = loaded.settings

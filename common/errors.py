@@ -48,6 +48,19 @@ class StokerError(Exception):
         return f"{type(self).__name__}({self.message!r}, {self.details!r})"
 
 
+def forget_frames(error: BaseException) -> None:
+    """Let go of where an error came from, when it has been dealt with.
+
+    A frame that had the error in a variable holds it, as it holds the frame:
+    both, and all that the frames below have in hand, would wait for the
+    collector.
+    """
+    known: BaseException | None = error
+    while known is not None:
+        known.__traceback__ = None
+        known = known.__context__
+
+
 def from_wire(code: str, message: str, details: Details) -> StokerError:
     """Rebuild an error from its three parts; an unknown code keeps its text as `Internal`."""
     error = _BY_CODE.get(code, Internal)(message)

@@ -18,6 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from stoker.pickle_fence import raise_fence
+
+if __name__ == "__main__":
+    raise_fence()
+
 from gunicorn.app.base import BaseApplication
 from setproctitle import setproctitle
 

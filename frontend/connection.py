@@ -13,14 +13,13 @@ Source: contracts/torchserve.md 1.2, 1.6; design sections 5 and 6.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import enum
 from collections import deque
 from typing import Final, NoReturn, cast
 
 import httptools
 
-from stoker.errors import StokerError, TooManyRequests
+from stoker.errors import StokerError, TooManyRequests, forget_frames
 from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.flow_control import FlowControl
@@ -197,7 +196,8 @@ class Connection(asyncio.Protocol):
         """Parse; return what must be parsed again."""
         try:
             return self._heads.feed(data)
-        except (httptools.HttpParserError, StokerError):
+        except (httptools.HttpParserError, StokerError) as stopped:
+            forget_frames(stopped)
             if not self._is_deaf:
                 self._refuse(MalformedHttp())
             return b""
@@ -253,8 +253,10 @@ class Connection(asyncio.Protocol):
     def body_filled(self) -> None:
         """The body of a large request is complete, and the parser has not seen it."""
         self._heads.renew()
-        with contextlib.suppress(StokerError):  # refused, and answered
+        try:
             self.on_message_complete()
+        except StokerError as refused:  # and answered
+            forget_frames(refused)
 
     # -- exchanges ------------------------------------------------------------
 

@@ -219,6 +219,8 @@ class Exchange:
     async def run(self, app: AsgiApp) -> None:
         """Let the application answer; whatever it does, the client gets an end."""
         carrier = self.connection
+        if self.has_left or carrier.transport.is_closing():
+            return  # a task begins a turn later than it is made
         scope = self.scope = request_scope(
             self.method,
             self.url,

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
+from stoker.errors import StokerError
 from stoker.frontend.bodies import read_parameters
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.limits import Limits
 from stoker.wire.payloads import Parameter
+
+Outcome = list[Parameter] | StokerError
 
 
 class FormReader:
@@ -24,11 +26,10 @@ class FormReader:
         self._thread = ThreadPoolExecutor(1, "forms")
         self._turn = asyncio.Lock()
 
-    async def read(self, exchange: Exchange) -> list[Parameter]:
-        """What the handler will find.
+    async def read(self, exchange: Exchange) -> Outcome:
+        """What the handler will find, or why the form cannot be read.
 
         Raises:
-            InvalidBody: A malformed form.
             asyncio.CancelledError: The client has left.
         """
         task = asyncio.current_task()
@@ -43,13 +44,21 @@ class FormReader:
         finally:
             exchange.on_left = None
 
-    def _start(self, exchange: Exchange) -> asyncio.Future[list[Parameter]]:
+    def _start(self, exchange: Exchange) -> asyncio.Future[Outcome]:
         kind = exchange.content_type
         assert kind is not None
         about = (kind.decode("latin-1"), exchange.take_body(), self._limits)
         loop = asyncio.get_running_loop()
-        return loop.run_in_executor(self._thread, read_parameters, *about)
+        return loop.run_in_executor(self._thread, _read, *about)
 
-    def _end(self, reading: asyncio.Future[Any]) -> None:
+    def _end(self, reading: asyncio.Future[Outcome]) -> None:
         self._turn.release()
-        reading.exception()  # perhaps nobody waits for it any more
+
+
+def _read(content_type: str, body: bytes, limits: Limits) -> Outcome:
+    try:
+        return read_parameters(content_type, body, limits)
+    except StokerError as error:
+        # A value: raised across the future it would hold frames, and the frames
+        # megabytes, until the collector comes.
+        return type(error)(error.message, **error.details)

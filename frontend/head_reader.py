@@ -22,6 +22,8 @@ TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
 
 #: " HTTP/1.1" and the blank before the target.
 _LINE_OVERHEAD: Final = 10
+#: The parser knows more of them.
+_VERSIONS: Final = ("1.1", "1.0")
 #: Heads shorter than this cannot have too many headers.
 _FEW_BYTES: Final = 1024
 
@@ -82,6 +84,7 @@ class HeadReader:
         "on_body",
         "on_message_complete",
         "url",
+        "version",
     )
 
     def __init__(self, owner: HeadOwner, limits: Limits) -> None:
@@ -101,6 +104,7 @@ class HeadReader:
     def _clear(self) -> None:
         self.method = b""
         self.url = b""
+        self.version = ""
         self.length: int | None = None
         self.expects_continue = False
         self.offered_id: bytes | None = None
@@ -204,7 +208,9 @@ class HeadReader:
             if method == b"CONNECT":
                 self._owner.stop_parsing(MalformedHttp())
             return
-        if len(method) + len(self.url) + _LINE_OVERHEAD > self._limits.request_line_bytes:
+        self.version = parser.get_http_version()
+        is_long = len(method) + len(self.url) + _LINE_OVERHEAD > self._limits.request_line_bytes
+        if is_long or self.version not in _VERSIONS:
             self._owner.stop_parsing(MalformedHttp())
         self.is_open = False
         self._owner.on_head()
@@ -212,15 +218,9 @@ class HeadReader:
     # -- what has been read ---------------------------------------------------
 
     @property
-    def version(self) -> str:
-        version: str = self._parser.get_http_version()
-        return version
-
-    @property
     def is_last(self) -> bool:
         """The client wants the connection closed after this request."""
-        parser = self._parser
-        return parser.get_http_version() == "1.0" or not parser.should_keep_alive()
+        return self.version == "1.0" or not self._parser.should_keep_alive()
 
     @property
     def content_type(self) -> bytes | None:

@@ -58,6 +58,9 @@ class Predictions:
             if model_name is None:
                 model_name = await self._named_model(inputs)
             parameters = await self._forms.read(exchange) if is_large_form(exchange) else None
+            if isinstance(parameters, StokerError):
+                self._answer_problem(request, response, parameters, model_name, model_version)
+                return
             pending = self._submission.submit(
                 exchange, model_name, model_version, rest, inputs, parameters
             )
@@ -71,8 +74,18 @@ class Predictions:
         except StokerError as error:
             if pending is not None:
                 pending.cancel()
-            subject = {"model": model_name, "version": model_version}
-            answer_problem(request, response, self._dialect, error, "predict", subject)
+            self._answer_problem(request, response, error, model_name, model_version)
+
+    def _answer_problem(
+        self,
+        request: Request,
+        response: Response,
+        error: StokerError,
+        model: str | None,
+        version: str | None,
+    ) -> None:
+        subject = {"model": model, "version": version}
+        answer_problem(request, response, self._dialect, error, "predict", subject)
 
     def _inputs(self, query: str) -> list[Parameter]:
         """What the query gives to the handler.  Raises InvalidParameter for far too much."""

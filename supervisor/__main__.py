@@ -8,6 +8,11 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
+from stoker.pickle_fence import raise_fence
+
+if __name__ == "__main__":
+    raise_fence()
+
 import setproctitle
 import uvloop
 

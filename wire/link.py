@@ -106,7 +106,10 @@ class Pending:
         assert self._answers
         answer = self._answers.popleft()
         if isinstance(answer, StokerError):
-            raise answer
+            try:
+                raise answer
+            finally:
+                del answer  # its traceback has this frame
         return answer
 
     def cancel(self) -> None:

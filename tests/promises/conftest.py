@@ -1,0 +1,48 @@
+"""A real server for every promise; see `live_fixtures.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import pytest
+from facts import wait_until
+from live_crowds import Bystander, Crowd, count_connections, memory_bytes
+from live_fixtures import *  # noqa: F403
+from live_server import Server
+
+MIB: Final = 1 << 20
+#: What a process may keep of an attack.
+KEPT_BYTES: Final = 48 * MIB
+#: A bystander's 99th percentile; an idle machine shows a few milliseconds.
+P99_S: Final = 0.3
+
+
+@pytest.fixture
+def crowd() -> Iterator[Callable[..., Crowd]]:
+    """`crowd(server, model, connections, seconds)`."""
+    crowds: list[Crowd] = []
+
+    def gather(*about: Any) -> Crowd:
+        crowds.append(Crowd(*about))
+        return crowds[-1]
+
+    yield gather
+    for each in crowds:
+        each.end()
+
+
+@pytest.fixture
+def attacked(server: Server) -> Iterator[Server]:
+    """The server with an echo and its bystander; what the attack did is judged afterwards."""
+    server.register("echo", "echo:handle")
+    server.predict("echo", b"x" * MIB)
+    before = memory_bytes(server)
+    with Bystander(server, "echo") as bystander:
+        yield server
+        # Also those who were cut off have let go by then.
+        wait_until(lambda: count_connections(server) <= 2, "the attackers are gone")
+    assert bystander.failures == []
+    assert bystander.p99_s() < P99_S
+    for role, now in memory_bytes(server).items():
+        assert now - before[role] < KEPT_BYTES, (role, before[role], now)
