@@ -245,3 +245,36 @@ def test_a8_a_handlers_error_status_keeps_its_body_and_closes(does):
     answer = does(do="status", code=418, text="teapot")
 
     assert answer == plain_answer("418 ", "teapot", "close")
+
+
+def test_a9_ping_without_the_key(start_server):
+    """
+    A9: a refusal of a key is a 400, and there is no 401.
+    """
+    server = start_server("--disable-token-authorization", "false")
+
+    answer = exchange(server, "inference", "GET /ping")
+
+    assert answer == json_answer(
+        "400 Bad Request",
+        '{\n  "code": 400,\n  "type": "InvalidKeyException",\n'
+        '  "message": "Token Authorization failed. Token either incorrect, expired, or not '
+        'provided correctly"\n}\n',
+        "close",
+    )
+
+
+def test_a10_register_while_the_model_api_is_off(start_server):
+    """
+    A10: as a method that does not exist.
+    """
+    server = start_server("--enable-model-api", "false")
+
+    answer = exchange(server, "management", "POST /models?url=x.mar")
+
+    assert answer == json_answer(
+        "405 Method Not Allowed",
+        '{\n  "code": 405,\n  "type": "MethodNotAllowedException",\n'
+        '  "message": "Requested method is not allowed, please refer to API document."\n}\n',
+        "close",
+    )
