@@ -247,7 +247,7 @@ def test_drain_finishes_what_is_in_hand_and_takes_nothing_new(start_frontend, su
     until(lambda: bool(supervisor.jobs), "a request is in hand")
 
     running.ask_to_stop()
-    until(lambda: not running.server.servers[0].is_serving(), "no more connections")
+    until(lambda: not running.server.is_listening, "no more connections")
     supervisor.send_later(supervisor.jobs[-1].final(b"done"))
     answer = busy.read()
 
