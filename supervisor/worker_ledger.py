@@ -24,7 +24,7 @@ import hashlib
 import hmac
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +38,24 @@ FILE: Final = "workers.ledger"
 #: Written anew when so many lines speak of workers that are gone.
 MAX_DEAD_LINES: Final = 2000
 MAX_FILE_BYTES: Final = 64 << 20
+#: What of a specification a worker does not notice.
+_OF_THE_SUPERVISOR: Final = frozenset(
+    {
+        "batch",
+        "client_timeout_s",
+        "has_time_limits",
+        "is_loaded_at_startup",
+        "max_attempts",
+        "max_retry_s",
+        "most_workers",
+        "quarantine_s",
+        "queue_capacity",
+        "response_timeout_s",
+        "shown",
+        "startup_timeout_s",
+        "uses_job_tickets",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +231,16 @@ def token_hash(token: bytes) -> str:
 
 
 def spec_hash(spec: VersionSpec) -> str:
-    """Differs when a worker must load anew to be one of that version."""
+    """Differs when a worker must start anew to be one of that version.
+
+    What is not known to be the supervisor's business alone counts.
+    """
     told = {
-        "model": spec.model,
-        "version": spec.version,
-        "loading": spec.loading,
-        "batch_size": spec.batch.max_size,
-        "device_type": spec.device_type,
-        "device_ids": spec.device_ids,
-        "parallel": (spec.parallel_type, spec.parallel_level, spec.omp_threads),
+        item.name: getattr(spec, item.name)
+        for item in fields(spec)
+        if item.name not in _OF_THE_SUPERVISOR
     }
-    text = json.dumps(told, sort_keys=True, default=str)
+    text = json.dumps({**told, "batch": spec.batch.max_size}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
