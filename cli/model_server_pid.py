@@ -14,8 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from stoker.cli.pid_file import is_stoker, start_ticks
+from stoker.cli.pid_file import is_stoker
 from stoker.errors import SettingsError
+from stoker.process_start import start_ticks
 
 NAME: Final = ".model_server.pid"
 _MAX_DIGITS: Final = 10

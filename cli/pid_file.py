@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 
+from stoker.process_start import start_ticks as start_ticks
+
 MAX_FILE_BYTES: Final = 64 * 1024
 
 
@@ -92,19 +94,6 @@ def find_running(folder: Path) -> Running | None:
     if start_ticks(running.pid) != running.start_ticks or not is_stoker(running.pid):
         return None
     return running
-
-
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    # The second field is the command's name and may hold blanks and brackets.
-    after_name = stat.rpartition(b")")[2].split()
-    if after_name[0] in (b"Z", b"X"):
-        return None
-    return int(after_name[19])
 
 
 def is_stoker(pid: int) -> bool:

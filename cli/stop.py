@@ -12,9 +12,10 @@ from collections.abc import Sequence
 
 from stoker.cli.launcher import STOP_GRACE_S
 from stoker.cli.parsers import Subparsers
-from stoker.cli.pid_file import find_running, start_ticks
+from stoker.cli.pid_file import find_running
 from stoker.cli.progress import Progress
 from stoker.exit_codes import ExitCode
+from stoker.process_start import start_ticks
 from stoker.settings.load import load
 
 

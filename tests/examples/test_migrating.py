@@ -21,7 +21,7 @@ import pytest
 from facts import wait_until
 
 from stoker.cli.model_server_pid import ModelServerPid
-from stoker.cli.pid_file import start_ticks
+from stoker.process_start import start_ticks
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE = CHECKOUT / "docs" / "migrating-from-torchserve.md"

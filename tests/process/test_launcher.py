@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from facts import DEADLINE_S, wait_until
 
-from stoker.cli.pid_file import find_running, start_ticks
+from stoker.cli.pid_file import find_running
 from stoker.cli.restarts import GiveUp, Restart, Restarts
 from stoker.exit_codes import ExitCode
+from stoker.process_start import start_ticks
 
 pytestmark = pytest.mark.slow
 

@@ -18,8 +18,8 @@ from facts import DEADLINE_S, wait_until
 
 from stoker.archives.pack import Parts, pack
 from stoker.cli.model_server_pid import NAME, ModelServerPid
-from stoker.cli.pid_file import start_ticks
 from stoker.errors import SettingsError
+from stoker.process_start import start_ticks
 
 pytestmark = pytest.mark.slow
 
