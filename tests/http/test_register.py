@@ -139,6 +139,18 @@ def test_register_reads_a_json_body_and_then_no_query(manage, supervisor):
     assert supervisor.calls[-1][1] == expected
 
 
+@pytest.mark.parametrize("workers", ["0", "-1", "-2147483648"])
+def test_less_than_no_workers_is_none(manage, supervisor, workers):
+    """
+    3.1.
+    """
+    query = f"url=m.mar&initial_workers={workers}"
+
+    manage("POST", f"/models?{query}", "register", _registered("registered"))
+
+    assert supervisor.calls[-1][1] == UNSET_REGISTER
+
+
 def test_register_ignores_a_body_of_any_other_type(manage, supervisor):
     """
     Exactly `application/json`, as in the peer (3.1).

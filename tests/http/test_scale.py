@@ -67,6 +67,17 @@ def test_scale_reads_counts_and_the_time_to_drain(manage, supervisor, query, exp
     assert (arguments["model"], arguments["version"]) == ("demo", None)
 
 
+def test_version_in_the_path_is_stronger_than_the_parameter(manage, supervisor):
+    """
+    `model_version` counts only where the path names none (3.5).
+    """
+    outcome = {"outcome": "scheduled", "min_workers": 1}
+
+    manage("PUT", "/models/demo/1.0?model_version=2.0&number_gpu=1", "scale", outcome)
+
+    assert supervisor.calls[-1][1]["version"] == "1.0"
+
+
 @pytest.mark.parametrize(
     ("query", "message"),
     [
