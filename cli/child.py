@@ -60,7 +60,6 @@ class Child:
         self.notify.receive_nowait()  # what a predecessor said last is not news
         self.is_ready = self.is_stopping = self.is_aborted = False
         self.status, self.start_at = "", None
-        self._program.load()
         self.pid = self._program.fork(self._environ)
         self.deadline = time.monotonic() + timeout_s
 

@@ -98,8 +98,10 @@ class Launcher:
             child = Child(name, program, self._environ, self._settings.runtime_dir)
             self._children[name] = child
             self._selector.register(child.notify, selectors.EVENT_READ)
-        # Both at once: the supervisor gets ready while we import the frontend, which
-        # takes the first request when the supervisor welcomes it.
+        # All imports before the first fork: what we did meanwhile would be copied.  Then
+        # both at once; the frontend takes requests when the supervisor welcomes it.
+        for program in self._programs.values():
+            program.load()
         for child in self._children.values():
             child.start_at = time.monotonic()
         while True:
@@ -231,11 +233,6 @@ class Launcher:
                 log.error("process not started", process_name=child.name, reason=str(error))
                 child.start_at = None
                 self._stop(ExitCode.SYSTEM)
-                return
-            except Exception:
-                log.exception("program not imported", process_name=child.name)
-                child.start_at = None
-                self._stop(ExitCode.FAILURE)
                 return
             log.info("process started", process_name=child.name, child=child.pid)
 
