@@ -34,7 +34,11 @@ class FormReader:
         """
         task = asyncio.current_task()
         assert task is not None
-        exchange.on_left = task.cancel
+
+        def leave() -> None:
+            task.cancel()
+
+        exchange.on_left = leave
         try:
             await self._turn.acquire()
             reading = self._start(exchange)
