@@ -84,6 +84,11 @@ class Registrations:
         #: Names, in order; they stay when their models go (`/invocations`).
         self.loaded_at_start: list[str] = []
 
+    @property
+    def is_stopping(self) -> bool:
+        """Nothing is taken any more."""
+        return self._engine.is_stopping
+
     # -- calls ----------------------------------------------------------------
 
     async def register(

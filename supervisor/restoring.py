@@ -23,6 +23,7 @@ from stoker.archives.startup import StartupModel
 from stoker.errors import (
     ArchiveElsewhere,
     ArchiveNotFound,
+    ShuttingDown,
     StateNotWritten,
     StokerError,
     VersionExists,
@@ -110,11 +111,15 @@ class Restoring:
             plan = plan_start(state, items, snapshot, goes_on=self._goes_on, now=time.time())
             await self._begin_with(plan, state)
             for version in list(state.versions.values()):
+                if self._registrations.is_stopping:
+                    return
                 await self._restore(state, version, version.key in plan.may_have_changed)
                 self._go_on()
             for model, default in state.defaults.items():
                 self._registrations.make_default(VersionKey(model, default))
             for item in plan.fresh:
+                if self._registrations.is_stopping:
+                    return
                 await self._load(state, item)
                 self._go_on()
         if state.versions:
@@ -150,6 +155,8 @@ class Restoring:
         try:
             archive, version, is_written = await self._obtain(state, version, may_have_changed)
             self._registrations.restore(version, archive, is_written=is_written)
+        except ShuttingDown:
+            pass  # told to stop while it starts; the next start restores it
         except ArchiveElsewhere:
             self._serve_absent(version, FETCHING)
             self._begin(self._fetch(version.key))
@@ -277,6 +284,8 @@ class Restoring:
             self._registrations.make_default(
                 VersionKey(desired.model, state.defaults.get(desired.model, desired.version))
             )
+        except ShuttingDown:
+            pass
         except StokerError as error:
             why = error.details.get("reason")
             log.error("startup model left out", url=item.url, reason=error.message, why=why)

@@ -71,6 +71,15 @@ class StateServer:
 
     def start(self, *flags: str) -> None:
         """Returns when it serves."""
+        self.begin_start(*flags)
+        wait_until(
+            lambda: self.logged("supervisor ready") or self.process.poll() is not None,
+            "the supervisor serves",
+        )
+        assert self.process.poll() is None, self._log.read_text()
+
+    def begin_start(self, *flags: str) -> None:
+        """Does not wait."""
         self._lines_before = len(self._log.read_text().splitlines())
         command = [sys.executable, "-P", "-m", "stoker.supervisor", "--log-format", "json"]
         for name, folder in (("runtime", "run"), ("cache", "cache"), ("log", "log")):
@@ -90,11 +99,6 @@ class StateServer:
                     "PYTHONDONTWRITEBYTECODE": "1",
                 },
             )
-        wait_until(
-            lambda: self.logged("supervisor ready") or self.process.poll() is not None,
-            "the supervisor serves",
-        )
-        assert self.process.poll() is None, self._log.read_text()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -133,10 +137,17 @@ class StateServer:
             }
         return found
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What the latest process has logged so far."""
+        return [
+            json.loads(line) for line in self._log.read_text().split("\n")[self._lines_before : -1]
+        ]
+
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Lines of the process that runs now."""
-        lines = self._log.read_text().split("\n")[self._lines_before : -1]
-        return [line for line in map(json.loads, lines) if line["event"] == event]
+        return [line for line in self.lines() if line["event"] == event]
+
+    def complaints(self) -> list[dict[str, Any]]:
+        return [line for line in self.lines() if line["level"] not in ("debug", "info")]
 
     def destroy(self) -> None:
         if self.process.poll() is None:

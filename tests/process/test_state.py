@@ -363,6 +363,75 @@ def test_an_archive_that_was_replaced_is_taken_at_a_new_start_only(stopped: Stat
     assert (said["model"], said["becomes"]) == ("a", "2.0")
 
 
+def test_a_new_item_replaces_what_a_call_had_registered_under_its_name(
+    stopped: StateServer,
+) -> None:
+    """
+    Somebody has just written the command line; its worker counts are still the call's.
+    """
+    server = stopped
+    put(server, "old.mar", "a", text="# old")
+    put(server, "new.mar", "a", text="# new")
+    server.start()
+    server.ask("register", url="old.mar", initial_workers=2, batch_size=4)
+    server.register("a", version="2.0")
+    server.ask("set_default", model="a", version="2.0")
+    server.stop()
+
+    server.start("--load-models", "new.mar")
+
+    expected = {"a": {"default": "2.0", "versions": {"1.0": [2, 2], "2.0": [0, 0]}}}
+    assert server.shown() == expected
+    first = next(each for each in server.describe("a") if each["version"] == "1.0")
+    assert (first["url"], first["batch_size"]) == ("new.mar", 1)
+    (said,) = server.logged("stored model is replaced by the one that load_models names")
+    assert (said["model"], said["url"]) == ("a", "new.mar")
+    server.kill()
+    server.start("--load-models", "new.mar")
+    assert server.shown() == expected
+
+
+def test_a_startup_archive_that_broke_is_served_from_the_cache(stopped: StateServer) -> None:
+    """
+    A half-copied file must not take a model away that worked yesterday.
+    """
+    server = stopped
+    put(server, "a.mar", "a")
+    flags = ("--load-models", "a.mar", "--default-workers-per-model", "1")
+    server.start(*flags)
+    server.stop()
+    (server.store / "a.mar").write_bytes(b"half of it")
+
+    server.start(*flags)
+
+    wait_until(lambda: is_ready(server, "a"), "it serves")
+    event = "archive of a startup model cannot be used any more; the cached copy is taken"
+    (said,) = server.logged(event)
+    assert said["reason"] == "Failed to save model: a.mar"
+
+
+def test_a_stop_during_the_start_is_quiet(stopped: StateServer) -> None:
+    """
+    Told to stop while it restores, it stops; and the next start shows everything.
+    """
+    server = stopped
+    server.start()
+    for number in range(30):
+        server.register(f"m{number}")
+    server.kill()
+    shown = [f"m{number}" for number in range(30)]
+
+    server.begin_start()
+    wait_until(lambda: server.logged("model registered"), "it restores")
+    server.process.terminate()
+    code = server.process.wait()
+
+    assert code == 0
+    assert server.complaints() == []
+    server.start()
+    assert sorted(server.shown()) == sorted(shown)
+
+
 # -- snapshots ---------------------------------------------------------------------------
 
 
