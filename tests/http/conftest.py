@@ -105,6 +105,11 @@ class FakeSupervisor:
         self._later.send(codec.encode(frames.Full([*queues])), zmq.SNDMORE)
         self._later.send(b"full")
 
+    def retry(self, job: Job, attempts: int) -> None:
+        """From a model: so many workers had the job and did not answer."""
+        retried = frames.RetriedJob(job.job.job_id, attempts)
+        self._send(frames.Retried([retried]))
+
     def close(self) -> None:
         self._later.send(b"")
         self._thread.join(DEADLINE_S)
