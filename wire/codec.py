@@ -232,12 +232,18 @@ def _fixed(fields: list[Any], record: Callable[..., T], *types: Any) -> T:
     return record(*[_check(value, kind) for value, kind in zip(fields[1:], types, strict=True)])
 
 
+#: A record out of a row that has been checked.  Its own constructor is Python
+#: code, and there are a dozen records to a request.
+_new: Final = tuple.__new__
+
+
 def _decode_submit(fields: list[Any]) -> f.Submit:
     if (len(fields) - 1) % 6:
         raise ProtocolError("wrong number of fields")
     jobs = []
     for i in range(1, len(fields), 6):
-        job_id, model, version, deadline, flags, payload = fields[i : i + 6]
+        row = fields[i : i + 6]
+        job_id, model, version, deadline, flags, payload = row
         if (
             type(job_id) is not bytes
             or len(job_id) != JOB_ID_BYTES
@@ -249,7 +255,7 @@ def _decode_submit(fields: list[Any]) -> f.Submit:
             or type(payload) is not bytes
         ):
             raise ProtocolError("a job has a wrong field")
-        jobs.append(f.SubmittedJob(job_id, model, version, deadline, flags, payload))
+        jobs.append(_new(f.SubmittedJob, row))
     return f.Submit(jobs)
 
 
@@ -303,18 +309,24 @@ def _decode_work(fields: list[Any]) -> f.Work:
     while at < end:
         if at + 3 > end:
             raise ProtocolError("a batch is cut off")
-        batch_id, count = _check(fields[at], int), _check(fields[at + 2], int)
-        deadlines = fields[at + 1]
+        batch_id, deadlines, count = fields[at : at + 3]
         at += 3
+        if type(batch_id) is not int or type(count) is not int:
+            raise ProtocolError("a batch has a wrong field")
         if count < 1 or at + 2 * count > end:
             raise ProtocolError("a batch is cut off")
         if deadlines is not None:
             _check_deadlines(deadlines, count)
-        jobs = [
-            f.WorkJob(_job_id(fields[i]), _check(fields[i + 1], bytes))
-            for i in range(at, at + 2 * count, 2)
-        ]
-        at += 2 * count
+        until = at + 2 * count
+        jobs = [_new(f.WorkJob, fields[i : i + 2]) for i in range(at, until, 2)]
+        for job_id, payload in jobs:
+            if (
+                type(job_id) is not bytes
+                or len(job_id) != JOB_ID_BYTES
+                or type(payload) is not bytes
+            ):
+                raise ProtocolError("a job has a wrong field")
+        at = until
         batches.append(f.WorkBatch(batch_id, jobs, deadlines))
     return f.Work(batches)
 
@@ -348,17 +360,18 @@ def _decode_replies(fields: list[Any]) -> f.Replies:
             raise ProtocolError("a reply has a wrong field")
         groups = []
         for i in range(at, at + 2 * count, 2):
-            frontend_id, frame = fields[i], fields[i + 1]
+            row = fields[i : i + 2]
+            frontend_id, frame = row
             if (
                 type(frontend_id) is not bytes
                 or len(frontend_id) != FRONTEND_ID_BYTES
                 or type(frame) is not bytes
             ):
                 raise ProtocolError("a reply has a wrong field")
-            groups.append(f.Group(frontend_id, frame))
+            groups.append(_new(f.Group, row))
         at += 2 * count
         ended = [joined[i : i + JOB_ID_BYTES] for i in range(0, len(joined), JOB_ID_BYTES)]
-        replies.append(f.Reply(batch_id, is_last, ended, groups))
+        replies.append(_new(f.Reply, (batch_id, is_last, ended, groups)))
     return f.Replies(replies)
 
 
