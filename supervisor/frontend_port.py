@@ -17,7 +17,15 @@ import zmq
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.wire import codec, sockets
-from stoker.wire.frames import Answers, FromFrontend, Refused, RefusedJob, ToFrontend
+from stoker.wire.codec import MAX_FRAME_BYTES
+from stoker.wire.frames import (
+    MAX_SUBMIT_BYTES,
+    Answers,
+    FromFrontend,
+    Refused,
+    RefusedJob,
+    ToFrontend,
+)
 from stoker.wire.poller import NOBLOCK, SNDMORE_NOBLOCK, SocketReader
 
 log = get_logger("wire")
@@ -36,6 +44,7 @@ class FrontendPort:
         on_turn: Called after every burst of messages.
         on_lost: Called with the identity of a peer that cannot be reached or
             sent what is not ours: its clients are gone either way.
+        max_payload_bytes: Of one job.
     """
 
     def __init__(
@@ -45,11 +54,14 @@ class FrontendPort:
         on_message: Callable[[bytes, FromFrontend], None],
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
+        max_payload_bytes: int,
     ) -> None:
         self._address = address
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
-        self._socket = sockets.bind_router(self._context, address)
+        # Jobs gather up to a bound, and the last of them may be of any size.
+        most = min(MAX_FRAME_BYTES, MAX_SUBMIT_BYTES + max_payload_bytes)
+        self._socket = sockets.bind_router(self._context, address, most)
         self._on_message = on_message
         self._on_lost = on_lost
         self._banned: dict[bytes, None] = {}

@@ -47,6 +47,8 @@ log = get_logger("supervisor")
 
 #: A frontend says hello every second; silent for so long, it is gone.
 FRONTEND_LOST_S: Final = 15.0
+#: Of a job's payload, beside what the settings allow a client.
+PAYLOAD_SLACK_BYTES: Final = 1 << 20
 #: While it starts, whoever waits for us hears at most so often that we go on.
 STILL_STARTING_S: Final = 5.0
 
@@ -98,6 +100,8 @@ class Supervisor:
             guarded(self._take_from_frontend),
             self._end_turn,
             self._lose_frontend,
+            # A form is packed with a name and a type for each of its parts.
+            2 * (settings.max_request_size + settings.max_header_size) + PAYLOAD_SLACK_BYTES,
         )
         place = JournalPlace(settings, launch_id(os.environ))
         journal = await place.open()

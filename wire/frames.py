@@ -51,6 +51,8 @@ PROTOCOL: Final = 1
 
 FRONTEND_ID_BYTES: Final = 8
 JOB_ID_BYTES: Final = 16
+#: Coalesced jobs leave at once beyond this, far below the largest frame.
+MAX_SUBMIT_BYTES: Final = 16 << 20
 
 
 class Kind(enum.IntEnum):

@@ -37,8 +37,6 @@ HELLO_INTERVAL_S: Final = 1.0
 LOST_AFTER_S: Final = 30.0
 #: One coarse look at all deadlines, instead of a timer per request.
 SWEEP_S: Final = 0.25
-#: Coalesced jobs leave at once beyond this, far below the largest frame.
-MAX_SUBMIT_BYTES: Final = 16 << 20
 #: Random job ids are drawn this many at a time.
 SUFFIX_BATCH: Final = 512
 #: As a plain int: `|` with a flag costs a microsecond.
@@ -263,7 +261,7 @@ class Link:
         self._pending[job_id] = pending
         self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
         self._outbox_bytes += len(payload)
-        if self._outbox_bytes >= MAX_SUBMIT_BYTES:
+        if self._outbox_bytes >= frames.MAX_SUBMIT_BYTES:
             self._flush()
         if not self._is_flush_due:
             self._is_flush_due = True

@@ -31,13 +31,20 @@ def remove_file(address: str) -> None:
     Path(address.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
-def bind_router(context: zmq.Context[zmq.Socket[bytes]], address: str) -> zmq.Socket[bytes]:
-    """The supervisor's side: unknown or full peers raise instead of swallowing."""
+def bind_router(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, max_frame_bytes: int = MAX_FRAME_BYTES
+) -> zmq.Socket[bytes]:
+    """The supervisor's side: unknown or full peers raise instead of swallowing.
+
+    Args:
+        max_frame_bytes: Whoever sends more is disconnected before it is read.
+    """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     # A restarted peer never re-uses an identity, so a second one is not ours.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
     _common(socket)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_frame_bytes)
     socket.bind(address)
     return socket
 

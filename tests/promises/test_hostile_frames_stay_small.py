@@ -96,6 +96,20 @@ def test_frames_that_we_did_not_make(attacked, kind):
             peer.send(FRAMES[kind])
 
 
+def test_frames_larger_than_any_job(attacked):
+    """
+    They are not even taken in: the supervisor needs no memory for them.
+    """
+    peak = attacked.supervisor.memory_info().rss
+    with stranger(attacked) as peer:
+        for _ in range(4):
+            with contextlib.suppress(zmq.Again):
+                peer.send(b"\x00" * 64 * MIB)
+        for _ in range(20):
+            assert attacked.predict("echo", b"b").status == 200
+            assert attacked.supervisor.memory_info().rss - peak < 64 * MIB
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_frames_of_ours_with_flipped_bits(attacked, seed):
     """
