@@ -125,7 +125,8 @@ def _responses(route: Route, dialect: Dialect, *, is_guarded: bool) -> dict[str,
         verb, outcomes = "predict", (Outcome(200, "What the handler made.", None, _ANY_TYPE),)
     elif isinstance(serves, Fixed):
         reply = serves.reply
-        shown = {"type": "object", "example": reply.document}
+        is_text = isinstance(reply.document, bytes)
+        shown = None if is_text else {"type": "object", "example": reply.document}
         outcomes = (Outcome(reply.status, "Always the same.", shown, reply.content_type),)
     elif isinstance(serves, Description):
         outcomes = (Outcome(200, "An OpenAPI document.", {"type": "object"}),)

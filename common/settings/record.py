@@ -48,8 +48,11 @@ class Settings:
     ts_open_inference_protocol: bool = peer(
         False, "Serve the Open Inference Protocol.", peer_env="OPEN_INFERENCE_PROTOCOL"
     )
-    sagemaker: bool = setting(
-        False, "Answer /ping as SageMaker expects, and serve /execution-parameters."
+    sagemaker: str = setting(
+        "off",
+        "Answer /ping as SageMaker expects of a container with a single model or with"
+        " many, and serve /execution-parameters.",
+        choices=("off", "single", "multi"),
     )
     endpoints: tuple[str, ...] = setting(
         (), "Endpoints of your own to serve: entry points of the group stoker.endpoints."

@@ -184,7 +184,7 @@ def test_sagemakers_container_on_one_port(start_server, model_store, tmp_path):
         "default_service_handler=$$SAGEMAKER_HANDLER$$\n"
         "decode_input_request=false\n"
         "load_models=noop.mar\n"
-        "sagemaker=true\n"
+        "sagemaker=single\n"
     )
     server = start_server(
         "--config",

@@ -322,7 +322,7 @@ def test_sagemaker_is_healthy_once_a_worker_runs(
     """
     The words of the peer's plugin (2.10).
     """
-    running = start_frontend(sagemaker=True)
+    running = start_frontend(sagemaker="single")
     supervisor.verbs["health"] = lambda arguments: {
         "is_healthy": True,
         "has_ready_worker": has_ready_worker,
@@ -334,12 +334,39 @@ def test_sagemaker_is_healthy_once_a_worker_runs(
     assert (answer.status, answer.body) == (status, body)
 
 
+@pytest.mark.parametrize(
+    ("handler", "status"),
+    [
+        ("", 200),
+        ("module:handle", 200),
+        ("{folder}/there.py:handle", 200),
+        ("{folder}/there", 200),
+        ("{folder}/missing.py:handle", 503),
+    ],
+)
+def test_sagemaker_with_many_models_is_healthy_before_the_first(
+    start_frontend, tmp_path, handler, status
+):
+    """
+    What all of them are served by must be there, though (2.10).
+    """
+    (tmp_path / "there.py").touch()
+    handler = handler.format(folder=tmp_path)
+    running = start_frontend(sagemaker="multi", default_service_handler=handler)
+
+    answer = running.request("inference", "GET", "/ping")
+
+    assert answer.status == status
+    if status == 200:
+        assert answer.body == b'{\n\t"Status": "Healthy"\n}\n'
+
+
 def test_sagemaker_learns_how_to_call(start_frontend):
     """
     GET alone (2.10).
     """
     running = start_frontend(
-        sagemaker=True, default_workers_per_model=3, max_request_size=6 * 1024 * 1024
+        sagemaker="single", default_workers_per_model=3, max_request_size=6 * 1024 * 1024
     )
 
     answer = running.request("inference", "GET", "/execution-parameters")
@@ -358,7 +385,9 @@ def test_one_port_serves_invocations_and_management(start_frontend, supervisor, 
     SageMaker's way: `/models/{m}/invoke` beside `/models/{m}/{v}` (1.2, where the peer errs).
     """
     shared = f"unix:{short_folder}/sagemaker.sock"
-    running = start_frontend(inference_address=shared, management_address=shared, sagemaker=True)
+    running = start_frontend(
+        inference_address=shared, management_address=shared, sagemaker="single"
+    )
     supervisor.verbs["describe"] = lambda arguments: {"versions": []}
     supervisor.verbs["list"] = lambda arguments: {"total": 0, "models": []}
 

@@ -237,3 +237,22 @@ def test_every_field_of_a_describe_is_described(frontend, supervisor, record):
     # The other way round: nothing is described that no describe shows.
     assert {*schema["items"]["properties"]} == {*answer[0]} | {*answer[1]}
     assert {*schema["items"]["properties"]["failure"]["properties"]} == {*answer[1]["failure"]}
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"sagemaker": "single"}, {"sagemaker": "multi"}, {"ts_open_inference_protocol": True}],
+    ids=str,
+)
+def test_every_switch_has_a_valid_document(start_frontend, switches):
+    """
+    What a switch adds is described, and readers of OpenAPI take it.
+    """
+    schemathesis = pytest.importorskip("schemathesis")
+    running = start_frontend(**switches)
+
+    document = running.request("inference", "OPTIONS", "/").json
+
+    schemathesis.openapi.from_dict(document).validate()
+    added = {"/execution-parameters"} if "sagemaker" in switches else {"/v2", "/v2/health/live"}
+    assert added <= {*document["paths"]}

@@ -40,7 +40,7 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
         Route(ANY, "/{model_name}/predict", _LEGACY),
         Route(ANY, "/{model_name}/{model_version}/predict", _LEGACY),
     )
-    health = sagemaker_health() if settings.sagemaker else _health()
+    health = _health() if settings.sagemaker == "off" else sagemaker_health(settings)
     return (
         *description_routes(is_described=True),
         Route(ALL_METHODS, "/ping", health, "ping", "Is the server healthy?", is_probe=True),

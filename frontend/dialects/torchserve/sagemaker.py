@@ -7,6 +7,7 @@ The prediction routes are always there.  Its own `/ping` and
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
@@ -19,6 +20,7 @@ _SINGLE_MODEL: Final = Prediction(takes_query=True, model_input="model_name")
 
 _HEALTHY: Final = Reply(200, b'{\n\t"Status": "Healthy"\n}\n')
 _UNHEALTHY: Final = Reply(503, b"Models are not loaded", "text/plain")
+_NO_HANDLER: Final = Reply(503, b"System is not healthy", "text/plain")
 
 
 def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
@@ -30,7 +32,7 @@ def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
             ANY, invoke, _MULTI_MODEL, "invoke", "Predict, as SageMaker's multi-model mode asks."
         ),
     )
-    if not settings.sagemaker:
+    if settings.sagemaker == "off":
         return routes
     parameters = Fixed(
         Reply(
@@ -49,13 +51,25 @@ def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
     )
 
 
-def sagemaker_health() -> Operation:
-    """Healthy as soon as any worker has loaded."""
+def sagemaker_health(settings: Settings) -> Operation | Fixed:
+    """With one model: as soon as any worker has loaded.
+
+    With many there is nothing to load before the first is added, but the
+    handler for them all must be where the settings say it is.
+    """
+    if settings.sagemaker == "multi":
+        return Fixed(_HEALTHY if _has_handler(settings.default_service_handler) else _NO_HANDLER)
     outcomes = (
         Outcome(200, "Some worker has loaded.", exactly({"Status": {"type": "string"}})),
         Outcome(503, "None has.", None, "text/plain"),
     )
     return Operation("health", lambda values, path: {}, _write_health, QUICK_S, outcomes)
+
+
+def _has_handler(handler: str) -> bool:
+    """A module's name without a folder is found later, on the path of workers."""
+    module = handler.partition(":")[0]
+    return "/" not in module or Path(f"{module.removesuffix('.py')}.py").is_file()
 
 
 def _write_health(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
