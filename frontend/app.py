@@ -224,7 +224,7 @@ class Frontend:
             methods.update(dict.fromkeys(route.methods, responder))
         for role in listener.roles:
             for endpoint in self._endpoints.of_role(role):
-                own = EndpointResponder(self._endpoints, endpoint, dialect).answer
+                own: Responder = EndpointResponder(self._endpoints, endpoint, dialect).answer
                 if guard is not None and guard.is_shared:
                     own = guarded(own, guard, [role])
                 by_path[f"/{endpoint.path}"] = dict.fromkeys(ALL_METHODS, own)
