@@ -1,4 +1,4 @@
-"""The application of one frontend process: a Falcon app per listener, and their life.
+"""One frontend process: a site per listener, and their life.
 
 Each listener gets the rows that its dialect serves for its roles.  The link to
 the supervisor and the sweep over connections begin and end with the process.
@@ -9,48 +9,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
-
-from falcon.asgi import App, Request, Response
 
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
-from stoker.frontend.answers import FixedAnswer, install_error_handlers
-from stoker.frontend.consultation import Consultation, Question
+from stoker.frontend.application import Application, FalconApp, Means
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
-from stoker.frontend.endpoints import Endpoint, EndpointResponder, Endpoints
+from stoker.frontend.endpoints import Endpoint, Endpoints
 from stoker.frontend.exchange import header_line
-from stoker.frontend.express import Express
 from stoker.frontend.form_reader import FormReader
 from stoker.frontend.guard import Guard, HttpsOnly, open_paths
-from stoker.frontend.guarded import GuardedSubmission, guarded
-from stoker.frontend.key_renewal import KeyRenewals
 from stoker.frontend.keyring import Keyring
 from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
-from stoker.frontend.management import Management
-from stoker.frontend.metrics import Metrics
-from stoker.frontend.openapi import ApiDescription, Documents
-from stoker.frontend.predictions import Predictions
-from stoker.frontend.problems import MethodNotAllowed
 from stoker.frontend.request_ids import restart_request_ids
-from stoker.frontend.routes import (
-    ALL_METHODS,
-    Description,
-    Fixed,
-    KeyRenewal,
-    Operation,
-    Prediction,
-    Route,
-)
 from stoker.frontend.site import Site
 from stoker.frontend.startup_models import StartupModels
-from stoker.frontend.submission import Submission
 from stoker.frontend.sweep import sweep_connections
 from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import get_logger
@@ -64,12 +41,7 @@ DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
 #: After that a process without a supervisor accepts and answers 503.
 WELCOME_WAIT_S: Final = 5.0
 
-_FIELDS: Final = re.compile("{[^}]*}")
-
 log = get_logger("http")
-
-Responder = Callable[..., Awaitable[None]]
-FalconApp = App[Request, Response]
 
 
 class Frontend:
@@ -106,11 +78,19 @@ class Frontend:
         self._budget = Budget(self.limits.body_memory_bytes)
         self._lanes = Lanes(self._clock, link.max_pending)
         link.on_full = self._lanes.close_full
+        self._means = Means(
+            link,
+            self._lanes,
+            self.limits,
+            self._clock,
+            keyring,
+            self._endpoints,
+            StartupModels(link),
+            FormReader(self.limits),
+        )
         self._arena = Arena(
             arena_folder(settings.runtime_dir), link.frontend_id, self.limits.arena_bytes
         )
-        self._startup_models = StartupModels(link)
-        self._forms = FormReader(self.limits)
         self._chores: list[asyncio.Task[None]] = []
         self.sites = [self._site(listener) for listener in listeners]
 
@@ -171,9 +151,10 @@ class Frontend:
             (b"access-control-allow-headers", settings.cors_allowed_headers),
         )
         guard = self._guard(listener, dialect)
-        express = self._express(listener, dialect, guard)
+        application = Application(self._means, dialect, listener.roles, guard)
+        express = application.express()
         return Site(
-            app=self._application(listener, dialect, guard),
+            app=application.falcon(),
             express=express,
             guard=guard,
             arena=None if express is None else self._arena,
@@ -193,8 +174,7 @@ class Frontend:
         if self._tls is None:
             self._tls = read_material(self.settings)
         context = self._tls.context(asks_clients=Role.MANAGEMENT in listener.roles)
-        app: FalconApp = App()
-        plain = Site(app, dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly())
+        plain = Site(FalconApp(), dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly())
         return {"tls": context, "plain": plain}
 
     def _guard(self, listener: Listener, dialect: Dialect) -> Guard | None:
@@ -203,99 +183,3 @@ class Frontend:
         rows = [row for role in listener.roles for row in dialect.routes(role)]
         opened = open_paths(rows, health_needs_token=self.settings.health_needs_token)
         return Guard(self._keyring, listener.roles, opened)
-
-    def _application(self, listener: Listener, dialect: Dialect, guard: Guard | None) -> FalconApp:
-        app: FalconApp = App()
-        # A prediction has the content type that its handler set, or none (2.6).
-        app.resp_options.default_media_type = None  # type: ignore[assignment]
-        install_error_handlers(app, dialect)
-        rows = [(role, route) for role in listener.roles for route in dialect.routes(role)]
-        routes = _merge([route for _, route in rows])
-        documents = Documents(dialect, routes, is_guarded=guard is not None)
-        by_path: dict[str, dict[str, Responder]] = {}
-        for route in routes:
-            responder = self._responder(route, dialect, documents)
-            if guard is not None and guard.is_shared:
-                same = (route.path, route.methods)
-                roles = [role for role, row in rows if (row.path, row.methods) == same]
-                if route.path.encode() not in guard.open_paths:
-                    responder = guarded(responder, guard, roles)
-            methods = by_path.setdefault(route.path, {})
-            methods.update(dict.fromkeys(route.methods, responder))
-        for role in listener.roles:
-            for endpoint in self._endpoints.of_role(role):
-                own: Responder = EndpointResponder(self._endpoints, endpoint, dialect).answer
-                if guard is not None and guard.is_shared:
-                    own = guarded(own, guard, [role])
-                by_path[f"/{endpoint.path}"] = dict.fromkeys(ALL_METHODS, own)
-        for path, methods in by_path.items():
-            app.add_route(path, _resource(methods))
-        return app
-
-    def _submission(
-        self, dialect: Dialect, kind: Prediction, guard: Guard | None = None
-    ) -> Submission:
-        about = (self.link, self._lanes, dialect, self.limits, self._clock, kind)
-        if guard is not None and guard.is_shared:
-            return GuardedSubmission(guard, *about)
-        return Submission(*about)
-
-    def _express(self, listener: Listener, dialect: Dialect, guard: Guard | None) -> Express | None:
-        """The short way for routes like `/predictions/{model_name}`."""
-        ways = [
-            (route.path, self._submission(dialect, route.serves, guard))
-            for role in listener.roles
-            for route in dialect.routes(role)
-            if isinstance(route.serves, Prediction)
-            and not route.serves.takes_query
-            and _FIELDS.findall(route.path) == ["{model_name}"]
-        ]
-        return Express(ways, dialect) if ways else None
-
-    def _consultation(self, dialect: Dialect, operation: Operation) -> Consultation | None:
-        if not operation.question:
-            return None
-        kind = Prediction(headers=operation.question, is_alone=True)
-        about = (self.link, self._lanes, dialect, self.limits, self._clock, kind)
-        return Consultation(Question(*about))
-
-    def _responder(self, route: Route, dialect: Dialect, documents: Documents) -> Responder:
-        serves = route.serves
-        if isinstance(serves, Prediction):
-            submission = self._submission(dialect, serves)
-            return Predictions(
-                submission, dialect, serves, self._startup_models, self._forms
-            ).answer
-        if isinstance(serves, Operation):
-            return Management(
-                self.link, dialect, serves, self._consultation(dialect, serves)
-            ).answer
-        if isinstance(serves, Description):
-            return ApiDescription(self.link, dialect, documents, serves).answer
-        if isinstance(serves, KeyRenewal):
-            assert self._keyring is not None
-            return KeyRenewals(self._keyring, dialect).answer
-        if isinstance(serves, Fixed):
-            return FixedAnswer(serves).answer
-        return Metrics(self.link, dialect).answer
-
-
-def _merge(routes: Sequence[Route]) -> list[Route]:
-    """Rows of several roles on one listener; of equal ones the described row stays."""
-    merged: dict[tuple[str, tuple[str, ...]], Route] = {}
-    for route in routes:
-        key = (route.path, route.methods)
-        if key not in merged or (route.operation_id and not merged[key].operation_id):
-            merged[key] = route
-    return list(merged.values())
-
-
-async def _not_allowed(request: Request, response: Response, **path: str) -> None:
-    raise MethodNotAllowed()
-
-
-def _resource(methods: dict[str, Responder]) -> SimpleNamespace:
-    """What Falcon routes to; every method is answered by us, none by a default of Falcon's."""
-    return SimpleNamespace(
-        **{f"on_{method.lower()}": methods.get(method, _not_allowed) for method in ALL_METHODS}
-    )
