@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -16,6 +17,15 @@ MIB: Final = 1 << 20
 KEPT_BYTES: Final = 48 * MIB
 #: A bystander's 99th percentile; an idle machine shows a few milliseconds.
 P99_S: Final = 0.3
+
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def model() -> str:
+    """A name that nobody had before: what handlers note and logs say is this test's own."""
+    return f"m{next(_NUMBERS)}"
 
 
 @pytest.fixture
