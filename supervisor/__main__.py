@@ -19,8 +19,10 @@ import uvloop
 from stoker import logs
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
+from stoker.heap import keep_what_is_freed
 from stoker.logs import get_logger
 from stoker.settings.load import Loaded, load_with_origins
+from stoker.settings.summary import summary
 from stoker.supervisor.loop import Supervisor
 from stoker.wire.runtime_dir import FolderInUse
 
@@ -40,6 +42,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 def serve(loaded: Loaded, _environ: Mapping[str, str]) -> int:
     """Until stopped; also where the launcher comes in, which has read the settings already."""
     logs.configure(loaded.settings, "supervisor")
+    log.info("starting", **summary(loaded))
     for note in loaded.notes:
         log.warning("settings", note=note)
     setproctitle.setproctitle("stoker: supervisor")
@@ -50,6 +53,7 @@ def serve(loaded: Loaded, _environ: Mapping[str, str]) -> int:
     # No collection: it writes to objects, and so takes copies of what a fork shares.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    keep_what_is_freed()
     try:
         return uvloop.run(Supervisor(loaded.settings).run())
     except FolderInUse as error:

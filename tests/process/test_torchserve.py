@@ -195,6 +195,9 @@ def test_an_installation_starts_serves_and_stops(torchserve: Installation) -> No
     assert started.stdout == "Model server started.\n"
     assert 'note="understood but without effect: vmargs"' in started.stderr
     assert 'note="unknown and ignored: team_label (line 6)"' in started.stderr
+    (summary,) = [line for line in started.stderr.splitlines() if " starting " in line]
+    assert " config_file=config.properties " in summary
+    assert ' load_models="greeter=hello.mar" ' in summary
     assert body == b"hello"
     assert (again.returncode, again.stdout) == (
         1,
