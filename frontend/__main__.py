@@ -45,6 +45,7 @@ from stoker.frontend.listeners import (
 from stoker.frontend.master import Master, end_with_master
 from stoker.frontend.serving import FrontendWorker
 from stoker.frontend.tls import TlsMaterial, read_material
+from stoker.heap import keep_what_is_freed
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
@@ -283,6 +284,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     # The processes to be forked share what exists now, as long as nobody writes to
     # it, as a collection would.
     gc.freeze()
+    keep_what_is_freed()
     # SIGABRT is how a watchdog asks where we hang.
     faulthandler.enable()
     # gunicorn would say READY as soon as it has sockets: too early.

@@ -9,9 +9,12 @@ import sys
 
 import setproctitle
 
+from stoker.heap import keep_what_is_freed
+
 
 def prepare_process(label: str) -> None:
     setproctitle.setproctitle(f"stoker: worker {label}")
+    keep_what_is_freed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Pipes to the supervisor: whole lines, at once, and no print that
