@@ -23,7 +23,7 @@ from stoker.frontend.routes import (
     Prediction,
     Route,
 )
-from stoker.frontend.verb_errors import ANYWHERE, GUARDED, VERB_ERRORS
+from stoker.frontend.verb_errors import ANYWHERE, ASTRAY, GUARDED, VERB_ERRORS
 
 _FIELD: Final = re.compile(r"{(\w+)}")
 _ANY_TYPE: Final = "*/*"
@@ -132,7 +132,12 @@ def _responses(route: Route, dialect: Dialect, *, is_guarded: bool) -> dict[str,
         outcomes = (Outcome(200, "An OpenAPI document.", {"type": "object"}),)
     else:
         outcomes = (Outcome(200, "Numbers as text.", None, TEXT_TYPE),)
-    codes = (*ANYWHERE, *(GUARDED if is_guarded else ()), *VERB_ERRORS[verb])
+    codes = (
+        *ANYWHERE,
+        *(ASTRAY if "{" in route.path else ()),
+        *(GUARDED if is_guarded else ()),
+        *VERB_ERRORS[verb],
+    )
     endings = [*outcomes, *_errors(codes, verb, dialect)]
     by_status: dict[int, list[Outcome]] = {}
     for outcome in endings:

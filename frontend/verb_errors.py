@@ -23,10 +23,10 @@ ANYWHERE: Final = (
 )
 #: Where keys are asked for.
 GUARDED: Final = ("token_refused",)
+#: Where names are part of the path: one with a slash in it makes another path.
+ASTRAY: Final = ("route_not_found", "method_not_allowed")
 #: Of what is not described at all.
 NOWHERE: Final = (
-    "route_not_found",
-    "method_not_allowed",
     "https_required",
     "key_renewal_refused",
     "keys_busy",

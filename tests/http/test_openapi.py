@@ -6,7 +6,7 @@ import pytest
 
 from stoker.errors import ModelNotFound
 from stoker.frontend.dialects.torchserve.problems import torchserve_problems
-from stoker.frontend.verb_errors import ANYWHERE, GUARDED, NOWHERE, VERB_ERRORS
+from stoker.frontend.verb_errors import ANYWHERE, ASTRAY, GUARDED, NOWHERE, VERB_ERRORS
 
 
 def test_description_lists_what_is_served(frontend):
@@ -117,7 +117,7 @@ def test_every_error_of_the_dialect_is_promised_somewhere():
     """
     A row that no operation names would be an undocumented answer.
     """
-    named = {*ANYWHERE, *GUARDED, *NOWHERE}
+    named = {*ANYWHERE, *ASTRAY, *GUARDED, *NOWHERE}
     for codes in VERB_ERRORS.values():
         named |= {*codes}
 
@@ -143,6 +143,30 @@ def test_every_answer_of_an_operation_is_described(frontend):
     assert conflict["type"]["enum"] == ["ConflictStatusException"]
     assert "content" not in responses["413"]
     assert "default" not in responses
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "kind"),
+    [
+        ("POST", "/models/a%2F1%2Fx", "ResourceNotFoundException"),
+        ("DELETE", "/models/a%2F1%2Fset-default", "MethodNotAllowedException"),
+        ("GET", "/v1/models/a%2Fb", "ResourceNotFoundException"),
+    ],
+)
+def test_name_with_a_slash_leads_astray_and_that_is_described(frontend, method, target, kind):
+    """
+    Paths are decoded before they are split (1.2).
+    """
+    answer = frontend.request("management", method, target)
+
+    assert answer.json["type"] == kind
+    paths = frontend.request("management", "OPTIONS", "/").json["paths"]
+    for path, methods in paths.items():
+        for described in methods.values():
+            responses = described["responses"]
+            assert ("{" in path) == (
+                kind in responses.get(str(answer.status), {}).get("description", "")
+            )
 
 
 def test_a_handlers_answer_stands_under_default(frontend, supervisor):
