@@ -138,7 +138,7 @@ class Frontend:
             if self._keyring is not None:
                 self._keyring.refresh()
             sites = [*self.sites, *filter(None, (site.plain for site in self.sites))]
-            sweep_connections(sites, loop.time(), self.limits.body_memory_bytes)
+            await sweep_connections(sites, loop.time(), self.limits.body_memory_bytes)
 
     # -- building -------------------------------------------------------------
 
@@ -174,7 +174,9 @@ class Frontend:
         if self._tls is None:
             self._tls = read_material(self.settings)
         context = self._tls.context(asks_clients=Role.MANAGEMENT in listener.roles)
-        plain = Site(FalconApp(), dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly())
+        plain = Site(
+            FalconApp(), dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly()
+        )
         return {"tls": context, "plain": plain}
 
     def _guard(self, listener: Listener, dialect: Dialect) -> Guard | None:

@@ -5,6 +5,7 @@ Source: contracts/torchserve.md 1.2 for what becomes of a path.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
@@ -23,10 +24,7 @@ def request_scope(
     url: bytes,
     version: str,
     lower_headers: list[tuple[bytes, bytes]],
-    *,
-    scheme: str | None,
-    client: tuple[str, int] | None,
-    server: tuple[str, int | None] | None,
+    transport: asyncio.BaseTransport,
 ) -> Scope:
     """The scope of a request with this target, whatever the form of the target."""
     raw_path, _, query = url.partition(b"?")
@@ -43,15 +41,28 @@ def request_scope(
         "asgi": _ASGI,
         "http_version": version,
         "method": method.decode("ascii"),
-        "scheme": scheme,
+        "scheme": "https" if transport.get_extra_info("sslcontext") else "http",
         "path": path,
         "raw_path": raw_path,
         "query_string": query,
         "root_path": "",
         "headers": lower_headers,
-        "client": client,
-        "server": server,
+        "client": _client(transport),
+        "server": _server(transport),
     }
+
+
+def _client(transport: asyncio.BaseTransport) -> tuple[str, int] | None:
+    name = transport.get_extra_info("peername")
+    return (name[0], name[1]) if isinstance(name, tuple) else None
+
+
+def _server(transport: asyncio.BaseTransport) -> tuple[str, int | None] | None:
+    name = transport.get_extra_info("sockname")
+    if isinstance(name, tuple):
+        return name[0], name[1]
+    # Of a Unix socket it is a path.
+    return (name, None) if name else None
 
 
 def _split_absolute(url: bytes) -> tuple[bytes, bytes]:

@@ -13,7 +13,6 @@ Source: contracts/torchserve.md 1.2, 1.6; design sections 5 and 6.
 from __future__ import annotations
 
 import asyncio
-import enum
 from collections import deque
 from typing import Final, NoReturn, cast
 
@@ -24,6 +23,7 @@ from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.flow_control import FlowControl
 from stoker.frontend.head_reader import HeadReader
+from stoker.frontend.patience import Patience, Wait
 from stoker.frontend.problems import BodyTooSlow, HeadTooSlow, MalformedHttp
 from stoker.frontend.refusals import Refusal
 from stoker.frontend.request_ids import choose_request_id
@@ -42,18 +42,6 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINGERINGS: Final = 10
 
 
-class _Wait(enum.Enum):
-    """What a connection without a request in hand waits for."""
-
-    REQUEST = "request"
-    HEAD = "head"
-    BODY = "body"
-    #: The rest of a refused request, to go on with the next one.
-    REST = "rest"
-    #: Refused: we have answered and ignore what still comes.
-    LEAVING = "leaving"
-
-
 class Connection(asyncio.Protocol):
     """One connection; lives on the loop of its process."""
 
@@ -65,10 +53,7 @@ class Connection(asyncio.Protocol):
         "_in_hand",
         "_is_deaf",
         "_is_draining",
-        "_since",
-        "_stalled_since",
-        "_unsent_bytes",
-        "_wait",
+        "_patience",
         "_waiting",
         "flow",
         "loop",
@@ -92,12 +77,8 @@ class Connection(asyncio.Protocol):
         self._is_draining = False
         #: Requests refused since the loop last called us.
         self._answered_at_once = 0
-        #: Since when it waits for what, as the sweep has seen it.
-        self._wait = _Wait.HEAD
-        self._since: float | None = self.loop.time()
+        self._patience = Patience(self.loop.time())
         self._deaf_since = 0.0
-        self._unsent_bytes = 0
-        self._stalled_since: float | None = None
 
     # -- the transport --------------------------------------------------------
 
@@ -130,7 +111,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._is_deaf:
-            self._since = None
+            self._patience.since = None
             return
         self._answered_at_once = 0
         rest: bytes | memoryview = data
@@ -158,23 +139,6 @@ class Connection(asyncio.Protocol):
     @property
     def is_read_paused(self) -> bool:
         return self.flow.read_paused
-
-    @property
-    def scheme(self) -> str:
-        return "https" if self.transport.get_extra_info("sslcontext") else "http"
-
-    @property
-    def client(self) -> tuple[str, int] | None:
-        name = self.transport.get_extra_info("peername")
-        return (name[0], name[1]) if isinstance(name, tuple) else None
-
-    @property
-    def server(self) -> tuple[str, int | None] | None:
-        name = self.transport.get_extra_info("sockname")
-        if isinstance(name, tuple):
-            return name[0], name[1]
-        # Of a Unix socket it is a path.
-        return (name, None) if name else None
 
     # -- reading --------------------------------------------------------------
 
@@ -205,7 +169,7 @@ class Connection(asyncio.Protocol):
     def on_head(self) -> None:
         """A head is complete: refuse what can be refused now, before the body is read."""
         heads, site = self._heads, self.site
-        self._since = None
+        self._patience.since = None
         if site.guard is not None and (refused := site.guard.refusal(heads.url, heads.headers)):
             self.stop_parsing(refused)
         way = None if site.express is None else site.express.way(heads.method, heads.url)
@@ -238,7 +202,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self._heads.is_in_message = False
-        self._since = None
+        self._patience.since = None
         exchange = self._body.take()
         if exchange is None:
             return
@@ -279,7 +243,7 @@ class Connection(asyncio.Protocol):
     def end_exchange(self, exchange: Exchange) -> None:
         """The answer has been written."""
         self._in_hand = None
-        self._since = None
+        self._patience.since = None
         exchange.release(self.site.budget)
         if self.site.logs_access:
             taken_s = self.loop.time() - exchange.started_at
@@ -390,25 +354,23 @@ class Connection(asyncio.Protocol):
         Returns how many bytes of answers the client has not taken yet.
         """
         unsent = self.transport.get_write_buffer_size()
-        if self._is_stalled(unsent, now):
+        if self._patience.stalled_s(unsent, now) > self.site.limits.stall_timeout_s:
             self.transport.abort()
-        elif self._in_hand is None:
+        elif self._in_hand is None and not self.transport.is_closing():
             self._check_wait(now)
         return unsent
 
     def _check_wait(self, now: float) -> None:
-        wait = self._what_for()
-        if self._since is None or wait is not self._wait:
-            self._wait, self._since = wait, now
         limits = self.site.limits
-        waited_s = now - self._since
-        if wait is _Wait.REQUEST:
+        wait = self._what_for()
+        waited_s = self._patience.waited_s(wait, now)
+        if wait is Wait.REQUEST:
             if waited_s > limits.idle_timeout_s:
                 self.transport.close()
-        elif wait is _Wait.HEAD or wait is _Wait.REST:
+        elif wait is Wait.HEAD or wait is Wait.REST:
             if waited_s > limits.header_timeout_s:
                 self._give_up_head()
-        elif wait is _Wait.BODY:
+        elif wait is Wait.BODY:
             exchange = self._body.exchange
             assert exchange is not None
             allowed_s = exchange.received_bytes / limits.body_rate_bytes
@@ -417,28 +379,20 @@ class Connection(asyncio.Protocol):
         elif waited_s > limits.linger_s or now - self._deaf_since > _LINGERINGS * limits.linger_s:
             self.transport.abort()
 
-    def _what_for(self) -> _Wait:
+    def _what_for(self) -> Wait:
         if self._is_deaf:
-            return _Wait.LEAVING
+            return Wait.LEAVING
         if self._body.exchange is not None:
-            return _Wait.BODY
+            return Wait.BODY
         if self._body.is_skipping:
-            return _Wait.REST
-        return _Wait.HEAD if self._heads.is_open else _Wait.REQUEST
+            return Wait.REST
+        return Wait.HEAD if self._heads.is_open else Wait.REQUEST
 
     def _give_up_head(self) -> None:
         if self._heads.is_in_message and not self._body.is_skipping:
             self._refuse(HeadTooSlow("The head of the request did not arrive in time."))
         else:
             self.transport.abort()  # it has said nothing, or has been answered
-
-    def _is_stalled(self, unsent: int, now: float) -> bool:
-        if unsent == 0 or unsent < self._unsent_bytes or self._stalled_since is None:
-            self._stalled_since = now if unsent else None
-            self._unsent_bytes = unsent
-            return False
-        self._unsent_bytes = unsent
-        return now - self._stalled_since > self.site.limits.stall_timeout_s
 
     def shutdown(self) -> None:
         """The server drains: finish what is in hand, take nothing new."""

@@ -20,6 +20,10 @@ from stoker.frontend.problems import MalformedHttp
 #: A client's own deadline, in milliseconds, counted from the request's arrival.
 TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
 
+#: Header fields that we look at ourselves.
+_TOLD: Final = frozenset(
+    (b"content-length", b"content-type", b"expect", b"x-request-id", TIMEOUT_HEADER)
+)
 #: " HTTP/1.1" and the blank before the target.
 _LINE_OVERHEAD: Final = 10
 #: The parser knows more of them.
@@ -236,8 +240,3 @@ class HeadReader:
         return RequestHead(
             self.method, self.url, self.version, headers, self._content_type, self._patience
         )
-
-
-_TOLD: Final = frozenset(
-    (b"content-length", b"content-type", b"expect", b"x-request-id", TIMEOUT_HEADER)
-)

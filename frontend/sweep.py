@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
+from typing import Final
 
 from stoker.frontend.site import Site, Swept
 from stoker.logs import get_logger
 
+#: A look takes a microsecond or two.
+_AT_A_TIME: Final = 512
+
 log = get_logger("http")
 
 
-def sweep_connections(sites: Iterable[Site], now: float, max_unsent_bytes: int) -> None:
+async def sweep_connections(sites: Iterable[Site], now: float, max_unsent_bytes: int) -> None:
     """Close what has taken too long, and whose answers take too much memory.
+
+    Of many connections some at a time: they are looked at in passing.
 
     Args:
         max_unsent_bytes: What all answers together may take that are written
@@ -23,7 +30,9 @@ def sweep_connections(sites: Iterable[Site], now: float, max_unsent_bytes: int) 
             limit = site.limits.connections
             log.warning("too many connections", limit=limit, turned_away=site.turned_away)
             site.turned_away = 0
-        for connection in list(site.connections):
+        for index, connection in enumerate(list(site.connections)):
+            if index % _AT_A_TIME == _AT_A_TIME - 1:
+                await asyncio.sleep(0)
             try:
                 size = connection.sweep(now)
             except Exception:

@@ -346,3 +346,37 @@ def test_refusals_leave_nothing_for_the_collector(frontend, echo, until, sent):
         until(lambda: not errors_alive(), "the error is gone")
     finally:
         gc.enable()
+
+
+class Watched:
+    """A connection that counts how often the sweep has looked at it."""
+
+    def __init__(self, connection):
+        self._connection = connection
+        self.looks = 0
+
+    def sweep(self, now):
+        self.looks += 1
+        return self._connection.sweep(now)
+
+
+def test_last_answer_on_a_connection_is_taken_as_slowly_as_any(start_frontend, supervisor, until):
+    """
+    Who asked for the end of the connection has not asked for the end of the answer.
+    """
+    running = start_frontend(Limits(linger_s=0.01, sweep_interval_s=0.01))
+    supervisor.models["m"] = lambda job: [job.final(b"x" * 5_000_000)]
+    client = running.client()
+    site = running.frontend.sites[0]
+    (connection,) = until(lambda: [*site.connections], "it is connected")
+    watched = Watched(connection)
+    site.connections.remove(connection)
+    site.connections.add(watched)
+    client.send(
+        b"POST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
+    until(connection.transport.is_closing, "the answer is on its way")
+    seen = watched.looks
+    until(lambda: watched.looks > seen + 5, "it was looked at")
+
+    assert client.read().body == b"x" * 5_000_000
