@@ -32,6 +32,7 @@ from stoker.wire.stream import (
     new_buffer,
     pieces,
     socket_path,
+    widen,
 )
 
 log = get_logger("wire")
@@ -344,6 +345,7 @@ class Acceptor:
             self._turned_away += 1
             return
         accepted.setblocking(False)
+        widen(accepted)
         reader = FrameReader(self._buffer, MAX_HELLO_BYTES)
         connection = Connection(self._loop, accepted, reader, pid or None, self._on_lost)
         self._connections.add(connection)

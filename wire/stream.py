@@ -25,6 +25,9 @@ from typing import Final
 from stoker.errors import ProtocolError
 from stoker.wire.codec import MAX_FRAME_BYTES
 
+#: What the kernel may hold on the way, if the system allows as much
+#: (net.core.wmem_max): each time it is full costs two wake-ups.
+IN_KERNEL_BYTES: Final = 1 << 20
 #: What one look at a socket takes at most.
 BUFFER_BYTES: Final = 256 << 10
 #: Up to here a frame is copied behind its length: one plain send is cheaper than two pieces.
@@ -52,6 +55,11 @@ def socket_path(address: str) -> str:
 def new_buffer() -> memoryview:
     """Where a FrameReader receives; it takes memory as far as it is ever filled."""
     return _mapped(BUFFER_BYTES)
+
+
+def widen(end: socket.socket) -> None:
+    """Let the kernel hold more of what is sent from this end."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL_BYTES)
 
 
 def pieces(frame: bytes) -> tuple[bytes, ...]:
@@ -176,6 +184,7 @@ class Stream:
         self._reader = FrameReader(new_buffer())
         try:
             self.set_deadline(deadline_s)
+            widen(self._socket)
             self._socket.connect(socket_path(address))
         except OSError as error:
             self._socket.close()
