@@ -36,11 +36,15 @@ from stoker.archives.members import BadMember, UnpackLimits, member_parts, unrea
 from stoker.archives.model_config import ModelConfig, read_model_config
 from stoker.archives.partial import clean_partials
 from stoker.archives.s3_signature import S3Credentials
-from stoker.errors import ArchiveElsewhere, ArchiveNotFound, InvalidParameter, ManifestInvalid
+from stoker.errors import ArchiveError, ArchiveNotFound, InvalidParameter, ManifestInvalid
 from stoker.logs import get_logger
 from stoker.names import check_model_name, check_version
 
 log = get_logger("archives")
+
+
+class ArchiveElsewhere(ArchiveError):
+    """It would have to be fetched, and whoever asks cannot wait.  Reaches no client."""
 
 
 @dataclass(frozen=True, slots=True)

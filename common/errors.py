@@ -319,12 +319,6 @@ class ArchiveNotFound(ArchiveError):
     code = "archive_not_found"
 
 
-class ArchiveElsewhere(ArchiveError):
-    """It would have to be fetched, and that takes longer than whoever asks can wait."""
-
-    code = "archive_elsewhere"
-
-
 class ModelStoreMissing(ArchiveError):
     """A local archive was named but no model store is configured."""
 

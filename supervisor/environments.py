@@ -33,8 +33,8 @@ from pathlib import Path
 from typing import Final
 
 from stoker.archives.locks import LockTimeout, lock, take_lock_nowait
-from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import ArchiveElsewhere, EnvironmentFailed
+from stoker.archives.resolve import ArchiveElsewhere, ResolvedArchive
+from stoker.errors import EnvironmentFailed
 from stoker.logs import get_logger
 
 log = get_logger("environments")

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
+from stoker.archives.resolve import ArchiveElsewhere, ArchiveRequest, ResolvedArchive
 from stoker.archives.snapshot import read_snapshot
 from stoker.archives.startup import StartupModel
 from stoker.errors import (
-    ArchiveElsewhere,
     ArchiveNotFound,
     ShuttingDown,
     StateNotWritten,

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from stoker.archives.model_config import ModelConfig
-from stoker.archives.resolve import ResolvedArchive
-from stoker.errors import ArchiveElsewhere
+from stoker.archives.resolve import ArchiveElsewhere, ResolvedArchive
 from stoker.supervisor.environments import Environments
 
 
