@@ -40,6 +40,8 @@ class Consultation:
         """
         pending = self._question.submit(exchange, model, version, "")
         exchange.on_left = pending.cancel
+        if exchange.has_left:  # while the registry was asked
+            pending.cancel()
         try:
             answer = await pending.next()
             while answer.kind is AnswerKind.CHUNK:

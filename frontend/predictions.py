@@ -65,6 +65,8 @@ class Predictions:
                 exchange, model_name, model_version, rest, inputs, parameters
             )
             exchange.on_left = pending.cancel
+            if exchange.has_left:  # while we waited for something else
+                pending.cancel()
             answer = await pending.next()
             response.status = self._submission.shape(exchange, answer)
             if answer.kind is AnswerKind.CHUNK:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from stoker.wire.frames import JobFlag
@@ -186,6 +188,44 @@ def test_invocations_take_the_model_from_a_form_at_last(start_frontend, supervis
     assert named.status == 200
     assert (nameless.status, nameless.json) == (400, NO_MODEL)
     assert (empty.status, empty.json) == (400, NO_MODEL)
+
+
+@pytest.mark.parametrize(
+    ("role", "request_line", "verb", "outcome"),
+    [
+        ("inference", "POST /invocations", "startup_models", {"models": ["open"]}),
+        ("management", "GET /models/open?customized=true", "describe", {"versions": []}),
+    ],
+)
+def test_client_that_leaves_before_its_job_is_sent_still_cancels_it(
+    start_frontend, supervisor, until, role, request_line, verb, outcome
+):
+    """
+    Somebody else is asked first, and that takes its time.
+    """
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer(arguments):
+        is_asked.set()
+        assert may_answer.wait(20)
+        return outcome
+
+    supervisor.verbs[verb] = answer
+    supervisor.models["open"] = lambda job: []
+    running = start_frontend()
+    client = running.client(role)
+    client.send(f"{request_line} HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\n\r\n".encode())
+    assert is_asked.wait(20)
+
+    client.close()
+    until(
+        lambda: not any(site.connections for site in running.frontend.sites),
+        "the frontend has noticed",
+    )
+    may_answer.set()
+
+    until(lambda: supervisor.cancelled, "the job was taken back")
+    assert supervisor.cancelled == [supervisor.jobs[0].job.job_id]
 
 
 # -- what is no route ------------------------------------------------------------------
