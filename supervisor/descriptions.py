@@ -105,7 +105,7 @@ class Describer:
                 {
                     "content": conviction.content.digest.hex(),
                     "likely": conviction.cause,
-                    "deaths": conviction.attempts,
+                    "deaths": conviction.deaths,
                     "refused": conviction.refused,
                     "until": wall + conviction.until,
                 }

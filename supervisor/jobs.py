@@ -95,6 +95,7 @@ class Job:
             in a worker's hand when that died.
         is_suspect: A worker died with it; see quarantine.
         attempts: Times that a worker had started it and did not answer.
+        deaths: How many of those workers died.
         pool: Whose queue it is in or came from.
         worker_id: Who holds it while it is SENT.
     """
@@ -103,6 +104,7 @@ class Job:
         "arrived_at",
         "attempts",
         "deadline",
+        "deaths",
         "ends_in_hand",
         "is_loner",
         "is_suspect",
@@ -133,7 +135,7 @@ class Job:
             self.is_loner = bool(flags & ALONE)
             self.ends_in_hand = bool(flags & ENDS_IN_HAND)
         self.is_suspect = False
-        self.attempts = 0
+        self.attempts = self.deaths = 0
         self.state = JobState.QUEUED
         self.pool: JobPool | None = None
         self.worker_id = -1

@@ -255,7 +255,8 @@ class Pool:
         worker.note_service_time(now - worker.batch_since)
         worker.batch_since = now
         if worker.in_hand:
-            self.queue.ahead -= worker.in_hand[0].waiting
+            begun = worker.in_hand[0]
+            self.queue.ahead -= len(begun.jobs) - begun.ended
         elif worker.state is WorkerState.BUSY:
             worker.move(WorkerEvent.ANSWERED)
             self._idle[worker.worker_id] = worker
@@ -299,7 +300,8 @@ class Pool:
         size = len(job.payload)
         self.payload_bytes -= size
         self._budget.give_back(size)
-        self.recovery.suspects -= job.is_suspect
+        if job.is_suspect:
+            self.recovery.suspects -= 1
 
     def _fail(self, job: Job, error: StokerError) -> None:
         self._end(job, JobEvent.FAIL)

@@ -60,13 +60,13 @@ class Verdict(enum.Enum):
 def judge(
     job: Job, loss: Loss, max_attempts: int, *, was_alone: bool, has_sent_pieces: bool
 ) -> Verdict:
-    """Whether such a job is tried again; its latest attempt is counted already."""
+    """Whether such a job is tried again; its latest attempt, and death, is counted already."""
     if loss is Loss.RETIRED or has_sent_pieces:
         return Verdict.FAILED
     if job.attempts < max_attempts and not (loss is Loss.SILENT and was_alone):
         return Verdict.AGAIN
     is_proof = loss in (Loss.CRASHED, Loss.SILENT)
-    if is_proof and was_alone and job.attempts >= DEATHS_TO_CONVICT:
+    if is_proof and was_alone and job.deaths >= DEATHS_TO_CONVICT:
         return Verdict.CONVICTED
     return Verdict.FAILED
 
@@ -95,13 +95,13 @@ class Conviction:
 
     Attributes:
         cause: How the last of them died.
-        attempts: How many died.
+        deaths: How many died.
         refused: Requests with it that were turned away since.
     """
 
     content: Content
     cause: str
-    attempts: int
+    deaths: int
     since: float
     until: float
     refused: int = 0
@@ -132,7 +132,7 @@ class Quarantine:
         content = self._contents.read(job.job_id, job.payload)
         if content is None:
             return None
-        conviction = Conviction(content, cause, job.attempts, now, now + self._keep_s)
+        conviction = Conviction(content, cause, job.deaths, now, now + self._keep_s)
         self.convictions.pop(content, None)
         self.convictions[content] = conviction
         while len(self.convictions) > MAX_CONVICTIONS:

@@ -116,6 +116,7 @@ class Recovery:
             was_told = worker.stalled_at is not None and job.state is JobState.FAILED
             if job.has_ended and not was_told:
                 continue
+            job.deaths += 1
             if worker.stalled_at is None:
                 job.attempts += 1
             verdict = self._judge(worker, batch, job, loss)
@@ -198,11 +199,11 @@ class Recovery:
 
     def _quarantined(self, conviction: Conviction) -> Quarantined:
         return Quarantined(
-            f"The same request has made {conviction.attempts} workers of model {self._model} die "
+            f"The same request has made {conviction.deaths} workers of model {self._model} die "
             f"({conviction.cause}); it is not let in again for a while.",
             model=self._model,
             version=self._version,
-            deaths=conviction.attempts,
+            deaths=conviction.deaths,
             likely=conviction.cause,
         )
 

@@ -85,6 +85,7 @@ class Channel:
         #: If this process dies meanwhile, the last one is taken for begun, and the
         #: one that was begun is tried again: not for every handler.
         self.holds_replies = True
+        self._has_sent_part = False
         self._held_since = 0.0
         self._looked_at = 0.0
         self._slowest_s = 1.0
@@ -227,7 +228,10 @@ class Channel:
 
     def reply(self, reply: Reply) -> None:
         """Hand in the end of the batch in hand; it leaves now or with the next few."""
-        self._running = None
+        running, self._running = self._running, None
+        if self._dropped and running is not None:
+            # One that is tried again may come here again, and is wanted then.
+            self._dropped.difference_update(job.job_id for job in running.jobs)
         now = monotonic()
         took_s = now - self._started_at
         self._started_at = now
@@ -242,11 +246,18 @@ class Channel:
             or slowest_s > FAST_BATCH_S
             or now - self._held_since >= HOLD_S
             or not self.holds_replies
+            or self._has_sent_part
         ):
             self.flush()
+        self._has_sent_part = False
 
     def reply_part(self, reply: Reply) -> None:
-        """An intermediate reply: leaves at once."""
+        """An intermediate reply: leaves at once, and so will the last one.
+
+        If this process died with the end of a stream in its hands, nobody
+        could begin that stream again.
+        """
+        self._has_sent_part = True
         self._held.append(reply)
         self.flush()
 

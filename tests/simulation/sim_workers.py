@@ -34,6 +34,8 @@ class SimWorker:
         self._is_leaving = False
         self._is_dead = False
         self._is_stuck = False
+        self._has_sent_part = False
+        self._begun: list[bytes] = []
         self.memory_bytes = GIB
         self.has_loaded = False
 
@@ -91,7 +93,9 @@ class SimWorker:
             self._begin()
 
     def drop(self, job_ids: list[bytes]) -> None:
-        self._dropped.update(job_ids)
+        batches = [*self._waiting, *([self._current] if self._current else [])]
+        held = {job_id for _, ids in batches for job_id in ids}
+        self._dropped.update(held.intersection(job_ids))
         if self._current is not None and self._handler.heeds:
             self._later(self._rng.random() * 0.5, self._stop_short, self._current[0])
 
@@ -105,6 +109,7 @@ class SimWorker:
 
     def _begin(self) -> None:
         self._current = self._waiting.popleft()
+        self._begun = self._current[1][:]
         rng, world = self._rng, self._world
         service_s = self._handler.service_s(rng)
         if world.is_calm:
@@ -133,6 +138,7 @@ class SimWorker:
         """An intermediate result; a job may end early."""
         if self._current is None or self._current[0] != batch_id:
             return
+        self._has_sent_part = True
         job_ids = self._current[1]
         ended = [job_ids.pop()] if len(job_ids) > 1 and self._rng.random() < 0.5 else []
         self._send([Reply(batch_id, False, ended, groups_of(ended) or [Group(b"frontend", b"")])])
@@ -149,10 +155,11 @@ class SimWorker:
             job_ids = job_ids[1:]
         # A dropped job is not computed, but its id is still said to have ended.
         answered = [job_id for job_id in job_ids if job_id not in self._dropped]
-        self._dropped.difference_update(job_ids)
+        self._dropped.difference_update(self._begun)
         self._unsent.append(Reply(batch_id, True, job_ids, groups_of(answered)))
-        if not self._waiting or self._rng.random() < 0.7:
+        if not self._waiting or self._has_sent_part or self._rng.random() < 0.7:
             self._send([])
+        self._has_sent_part = False
         if self._is_dead or self._current is not None:
             return  # the answer brought new work at once
         if self._waiting:

@@ -21,9 +21,9 @@ from stoker.supervisor import (
 )
 from stoker.supervisor.jobs import JobEvent
 
-#: `STOKER_SIMULATION_EVENTS=5000000` for the long form.
+#: `make simulation` runs the long form: 10 million events from 100 seeds.
 EVENTS = int(os.environ.get("STOKER_SIMULATION_EVENTS", "300000"))
-EVENTS_PER_SEED = 10_000
+EVENTS_PER_SEED = int(os.environ.get("STOKER_SIMULATION_EVENTS_PER_SEED", "10000"))
 GROUPS = 10
 
 SEEN: Counter[str] = Counter()

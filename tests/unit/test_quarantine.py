@@ -21,7 +21,7 @@ def test_what_is_tried_again_and_what_is_convicted(
     death that somebody from outside brought about proves nothing.
     """
     job = make_job()
-    job.attempts = attempts
+    job.attempts = job.deaths = attempts
 
     verdict = judge(job, loss, 3, was_alone=was_alone, has_sent_pieces=has_sent_pieces)
 
@@ -300,6 +300,24 @@ def test_one_death_convicts_nobody(stage) -> None:
 
     assert stage.refused == {first: "worker_died"}
     assert stage.sent()[-1] == [second]
+
+
+def test_a_handler_that_stopped_when_told_has_killed_nobody(stage) -> None:
+    """
+    Its batch took too long once, which is no death; one more is not proof enough.
+    """
+    key = stage.serve(max_attempts=2, batch_size=2, response_timeout_s=1.0)
+    job_id, _ = stage.submit(body=b"slow", ends_turn=False), stage.submit()
+    (worker_id,) = stage.alive(key)
+    stage.advance(1.5)
+    stage.answer(worker_id)
+    assert stage.sent(worker_id)[-1] == [job_id]
+
+    stage.exit(worker_id, "SIGSEGV")
+
+    assert stage.refused == {job_id: "worker_died"}
+    assert stage.refusal(job_id).details["attempts"] == 2
+    assert stage.notes("request kills workers") == []
 
 
 def test_quarantine_can_be_turned_off(stage) -> None:

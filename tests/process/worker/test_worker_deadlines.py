@@ -102,6 +102,26 @@ def test_a_handler_notices_that_its_batch_is_given_up(serve, batch, make_job_id)
     assert peer.answered().replies[-1].is_last
 
 
+def test_a_request_that_was_given_up_may_be_tried_again_here(
+    serve, make_request, make_job_id, batch
+):
+    """
+    Split from a batch that hung, it comes back to the same worker, and is wanted.
+    """
+    peer = serve(KNOWS)
+    peer.send(f.Work([batch(1, (b"until cancelled", None)).batches[0], *batch(2, (b"b", None))[0]]))
+    peer.wait_output("in hand")
+    given_up = make_job_id(10)
+    peer.send(f.Drop([given_up]))
+
+    peer.send(f.Work([f.WorkBatch(3, [f.WorkJob(given_up, make_request(b"again"))])]))
+
+    assert peer.answered().replies[-1].batch_id == 1
+    assert peer.answered().replies[-1].batch_id == 2
+    assert peer.answered().one(10).status == 200
+    assert "handling ['again']" in peer.output()[1]
+
+
 def test_a_handler_that_may_not_see_a_request_twice_hands_in_each_reply_first(serve, batch):
     """
     Else a worker that dies has begun what the supervisor takes for waiting.
