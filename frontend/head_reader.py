@@ -55,7 +55,6 @@ class HeadOwner(Protocol):
     """A connection, as its head reader needs it."""
 
     def on_head(self) -> None: ...
-    def on_body(self, body: bytes) -> None: ...
     def on_message_complete(self) -> None: ...
     def stop_parsing(self, error: StokerError) -> None: ...
 
@@ -91,11 +90,11 @@ class HeadReader:
         "version",
     )
 
-    def __init__(self, owner: HeadOwner, limits: Limits) -> None:
+    def __init__(self, owner: HeadOwner, on_body: Callable[[bytes], None], limits: Limits) -> None:
         self._owner = owner
         self._limits = limits
         # The parser looks these up once, in us.
-        self.on_body: Callable[[bytes], None] = owner.on_body
+        self.on_body = on_body
         self.on_message_complete: Callable[[], None] = owner.on_message_complete
         self.is_open = True
         self.is_in_message = False
