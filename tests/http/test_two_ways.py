@@ -33,8 +33,17 @@ def death(job: Any) -> list[Any]:
     return [job.error(WorkerDied("died", model="m"))]
 
 
+TARGETS = [
+    "/predictions/{m}",
+    "/predictions/{m}/2.0/way/to?x=1",
+    "/explanations/{m}/2.0",
+    "/v1/models/{m}:predict",
+    "/v2/models/{m}/explain/",
+]
+
+
 @pytest.mark.parametrize("work", [final, pieces, refusal, full, death])
-@pytest.mark.parametrize("target", ["/predictions/{m}", "/predictions/{m}/2.0/way/to?x=1"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_both_ways_answer_alike(frontend: Any, supervisor: Any, work: Any, target: str) -> None:
     """
     A client that escapes a letter of the name must notice nothing but time.
@@ -52,7 +61,7 @@ def test_both_ways_answer_alike(frontend: Any, supervisor: Any, work: Any, targe
     ]
 
 
-@pytest.mark.parametrize("target", ["/predictions/{m}", "/predictions/{m}/2.0/way/to?x=1"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_both_ways_send_the_same_job(frontend: Any, supervisor: Any, target: str) -> None:
     """
     What a handler sees must not depend on the way a request took.
