@@ -24,6 +24,7 @@ from stoker.logs import get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.supervisor import actions as a
+from stoker.supervisor.alarm import Alarm
 from stoker.supervisor.calls import Caller
 from stoker.supervisor.contents import ContentReader
 from stoker.supervisor.control import Control
@@ -70,8 +71,7 @@ class Supervisor:
         )
         self._memory_watch = MemoryWatch(self.engine)
         self._frontends: dict[bytes, float] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = float("inf")
+        self._alarm_at = float("inf")
         self._is_performing = False
         self._is_serving = False
         self._finished: asyncio.Event = asyncio.Event()
@@ -90,6 +90,7 @@ class Supervisor:
         self._loop = loop
         become_subreaper()
         raise_descriptor_limit()
+        self._alarm = Alarm(loop, self._tick)
         ledger = WorkerLedger(settings.runtime_dir, self._incarnation.hex())
         self._fleet = Fleet(
             settings, self.engine, self._places, self._clock, loop, ledger, self._end_turn
@@ -136,6 +137,7 @@ class Supervisor:
             place.close()
             await self._fleet.close()
             self._frontend_port.close()
+            self._alarm.close()
             lock.release()
         log.info("supervisor stopped")
         return ExitCode.OK
@@ -170,8 +172,7 @@ class Supervisor:
     # -- time -----------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._timer = None
-        self._timer_at = float("inf")
+        self._alarm_at = float("inf")
         now = self._clock.now()
         try:
             self.engine.tick(now)
@@ -209,11 +210,9 @@ class Supervisor:
 
     def _arm(self) -> None:
         due_at = self.engine.next_due()
-        if due_at < self._timer_at:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_at = due_at
-            self._timer = self._loop.call_later(max(0.0, due_at - self._clock.now()), self._tick)
+        if due_at < self._alarm_at:
+            self._alarm_at = due_at
+            self._alarm.set(due_at - self._clock.now())
 
     def _feed_watchdog(self, now: float) -> None:
         interval_s = self._notifier.watchdog_interval_s
