@@ -33,7 +33,7 @@ ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
 $(VENV)/checkout: FORCE
 endif
 
-.PHONY: FORCE help run demo test lint fuzz kill-points bench bench-quick embeddings clean
+.PHONY: FORCE help run demo test lint fuzz kill-points soak bench bench-quick embeddings clean
 .NOTPARALLEL:
 
 help:
@@ -43,6 +43,7 @@ help:
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
 	@echo 'make fuzz         ten thousand requests made from the OpenAPI documents (about 5 minutes)'
 	@echo 'make kill-points  SIGKILL at ten thousand seeded points of management calls (about 10 minutes)'
+	@echo 'make soak         random faults every 2 s under mixed load (10 minutes)'
 	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
 	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
 	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
@@ -79,6 +80,10 @@ fuzz: $(VENV)/test
 # KILL_SEED=n chooses other points.
 kill-points: $(VENV)/test
 	@KILL_POINTS=$${KILL_POINTS:-10000} $(PY) -m pytest --import-mode=importlib tests/process/test_state_kills.py
+
+# SOAK_ARGS='--seconds 3600 --seed 7' goes on for longer, or repeats the faults of a run.
+soak: $(VENV)/test
+	@$(SCRIPT) tests/soak/run.py $(SOAK_ARGS)
 
 # import-linter and mypy read the package as it is installed, because in the
 # checkout `stoker.wire` is not a folder below `stoker`.
