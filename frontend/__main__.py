@@ -178,6 +178,7 @@ def _prepare_fork(arbiter: Any, worker: Any) -> None:
     setproctitle(TITLE)
     # The master must know it, to clear up after the process.
     worker.frontend_id = new_frontend_id()
+    worker.end = arbiter.end
 
 
 def count_processes(wanted: int) -> int:

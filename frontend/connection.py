@@ -18,7 +18,7 @@ from typing import Final, NoReturn, cast
 
 import httptools
 
-from stoker.errors import StokerError, TooManyRequests, forget_frames
+from stoker.errors import ShuttingDown, StokerError, TooManyRequests, forget_frames
 from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.flow_control import FlowControl
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._in_hand: Exchange | None = None
         self._waiting: deque[Exchange] = deque()
         self._is_deaf = False
-        self._is_draining = False
+        self._is_draining = server_state.is_draining
         #: Requests refused since the loop last called us.
         self._answered_at_once = 0
         self._patience = Patience(self.loop.time())
@@ -89,7 +89,7 @@ class Connection(asyncio.Protocol):
         site = self.site
         if len(site.connections) >= site.limits.connections:
             site.turned_away += 1
-            self.transport.write(site.crowded.render(choose_request_id(None), closes=True))
+            self._write(site.crowded, b"", choose_request_id(None), closes=True)
             self._go_deaf()
             self.transport.close()
             return
@@ -170,6 +170,8 @@ class Connection(asyncio.Protocol):
         """A head is complete: refuse what can be refused now, before the body is read."""
         heads, site = self._heads, self.site
         self._patience.since = None
+        if self._is_draining:
+            self._turn_away()
         if site.guard is not None and (refused := site.guard.refusal(heads.url, heads.headers)):
             self.stop_parsing(refused)
         way = None if site.express is None else site.express.way(heads.method, heads.url)
@@ -264,7 +266,7 @@ class Connection(asyncio.Protocol):
         exchange.close_after = True
         refusal = self.site.refusal(error)
         exchange.status = refusal.status
-        self.transport.write(refusal.render(exchange.request_id, closes=True))
+        self._write(refusal, exchange.method, exchange.request_id, closes=True)
         self.end_exchange(exchange)
 
     def _log_access(
@@ -297,7 +299,7 @@ class Connection(asyncio.Protocol):
             and self._answered_at_once <= self.site.limits.pipelined_requests
         )
         request_id = choose_request_id(heads.offered_id)
-        self.transport.write(refusal.render(request_id, closes=not is_kept))
+        self._write(refusal, heads.method, request_id, closes=not is_kept)
         if self.site.logs_access:
             self._log_access(request_id, heads.method, heads.url, refusal.status, 0.0)
         if is_kept:
@@ -323,10 +325,26 @@ class Connection(asyncio.Protocol):
         else:
             refusal = self.site.refusal(error)
             request_id = choose_request_id(self._heads.offered_id)
-            self.transport.write(refusal.render(request_id, closes=True))
+            self._write(refusal, self._heads.method, request_id, closes=True)
             self._end_writing()
         log.info("a request was refused", code=error.code)
         self._go_deaf()
+
+    def _turn_away(self) -> NoReturn:
+        """A request that begins while the server drains; answered where nothing is in hand.
+
+        Behind one in hand it is not: its client reads `connection: close` before, and
+        knows that nothing was done about it.
+        """
+        error = ShuttingDown("The server is stopping; try another one.")
+        if self._is_free:
+            self._refuse(error)
+        self._is_deaf = True
+        raise error
+
+    def _write(self, refusal: Refusal, method: bytes, request_id: str, *, closes: bool) -> None:
+        rendered = refusal.render(request_id, closes=closes)
+        self.transport.write(refusal.head_of(rendered) if method == b"HEAD" else rendered)
 
     def _end_writing(self) -> None:
         if self.transport.can_write_eof():
@@ -391,16 +409,26 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.abort()  # it has said nothing, or has been answered
 
-    def shutdown(self) -> None:
-        """The server drains: finish what is in hand, take nothing new."""
+    def drain(self) -> None:
+        """The server stops: finish what has begun to come, take nothing new."""
         self._is_draining = True
-        reading = self._body.exchange
-        if self._in_hand is not None:
-            if not self._waiting:
-                self._in_hand.close_after = True
-            else:
-                self._waiting[-1].close_after = True
-        elif reading is not None:
-            reading.close_after = True
-        else:
+        last = self._body.exchange
+        if last is None:
+            last = self._waiting[-1] if self._waiting else self._in_hand
+        if last is not None:
+            last.close_after = True
+
+    @property
+    def is_busy(self) -> bool:
+        """A request that was accepted has not ended, or its answer has not left."""
+        return (
+            self._in_hand is not None
+            or self._body.exchange is not None
+            or self.transport.get_write_buffer_size() > 0
+        )
+
+    def end(self) -> None:
+        """Nothing is awaited here any more; who was refused may still read why."""
+        if not self._is_deaf:
+            self._is_deaf = True
             self.transport.close()

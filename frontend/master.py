@@ -16,6 +16,7 @@ from gunicorn.arbiter import Arbiter
 
 from stoker.death_signal import die_with
 from stoker.exit_codes import ExitCode
+from stoker.frontend.shared_flag import SharedFlag
 from stoker.logs import get_logger
 from stoker.notify import Notifier
 
@@ -28,6 +29,8 @@ class Master(Arbiter):  # type: ignore[misc]
     def __init__(self, app: Any, notifier: Notifier) -> None:
         self._notifier = notifier
         self._watchdog_at = 0.0
+        #: Processes that are told to end while it is set have no successors.
+        self.end = SharedFlag()
         super().__init__(app)
 
     def murder_workers(self) -> None:
@@ -39,6 +42,11 @@ class Master(Arbiter):  # type: ignore[misc]
         """Called ten times a second while processes drain, which may take long."""
         self._tell_watchdog()
         super().reap_workers()
+
+    def stop(self, graceful: bool = True) -> None:
+        """All of them, and us."""
+        self.end.set()
+        super().stop(graceful)
 
     def handle_usr2(self) -> None:
         """Another master from the same command line would be another launcher."""

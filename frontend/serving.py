@@ -23,12 +23,15 @@ from stoker.frontend.app import Frontend
 from stoker.frontend.connection import Connection
 from stoker.frontend.listeners import BACKLOG
 from stoker.frontend.server_state import ServerState
+from stoker.frontend.shared_flag import SharedFlag
 from stoker.frontend.site import Site
 from stoker.frontend.tls_acceptor import TlsAcceptor
 from stoker.logs import get_logger
 
 #: How often a server that drains looks whether it is done.
 _DRAIN_LOOK_S: Final = 0.02
+#: For those who were refused last to read why.
+_LAST_WORDS_S: Final = 0.5
 
 log = get_logger("http")
 
@@ -36,13 +39,23 @@ log = get_logger("http")
 class FrontendServer:
     """Serves a Frontend on sockets that somebody has bound, in the listeners' order.
 
+    Args:
+        is_replaced: Asked when it stops: does another process take the connections that come now?
+            If none does, they are told so until the last answer is out.
+
     Attributes:
         is_listening: Connections are accepted.
         has_listened: They were at some time.
     """
 
-    def __init__(self, frontend: Frontend, drain_timeout_s: float | None = None) -> None:
+    def __init__(
+        self,
+        frontend: Frontend,
+        drain_timeout_s: float | None = None,
+        is_replaced: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.state = ServerState()
+        self._is_replaced = is_replaced
         self.is_listening = self.has_listened = False
         self._frontend = frontend
         self._drain_timeout_s = drain_timeout_s or frontend.settings.drain_timeout_s
@@ -59,12 +72,15 @@ class FrontendServer:
             ]
             self.is_listening = self.has_listened = True
             await self._stopping.wait()
-            for server in listening:
-                server.close()
-            for bound in sockets:
-                bound.close()
-            self.is_listening = False
-            await self._drain()
+
+            def close() -> None:
+                for server in listening:
+                    server.close()
+                for bound in sockets:
+                    bound.close()
+                self.is_listening = False
+
+            await self._drain(close)
             for server in listening:
                 await server.wait_closed()
         finally:
@@ -79,20 +95,41 @@ class FrontendServer:
         self._is_hurried = True
         self._stopping.set()
 
-    async def _drain(self) -> None:
-        for connection in list(self.state.connections):
-            connection.shutdown()
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self._drain_timeout_s
-        while (self.state.connections or self.state.tasks) and not self._is_hurried:
-            if loop.time() >= until:
-                log.error("not drained in time", connections=len(self.state.connections))
-                break
-            await asyncio.sleep(_DRAIN_LOOK_S)
-        for task in self.state.tasks:
+    async def _drain(self, close: Callable[[], None]) -> None:
+        """Answer what is here.  Others are refused in words as long as we are here anyhow."""
+        state = self.state
+        is_replaced = self._is_replaced()
+        if is_replaced:
+            close()
+        state.is_draining = True
+        for connection in list(state.connections):
+            connection.drain()
+            if is_replaced and not connection.is_busy:
+                connection.end()  # and its client comes to the successor
+        until = asyncio.get_running_loop().time() + self._drain_timeout_s
+        if not await self._wait(lambda: not state.is_busy, until):
+            log.error("not drained in time", connections=len(state.connections))
+        if self.is_listening:
+            close()
+        for task in state.tasks:
             task.cancel()
-        for connection in list(self.state.connections):
+        for connection in list(state.connections):
+            connection.end()
+        await self._wait(lambda: not state.connections, until + _LAST_WORDS_S, _LAST_WORDS_S)
+        for connection in list(state.connections):
             connection.transport.abort()
+
+    async def _wait(
+        self, is_done: Callable[[], bool], until: float, most_s: float = float("inf")
+    ) -> bool:
+        """True unless it takes too long; nobody who wants us gone at once waits at all."""
+        loop = asyncio.get_running_loop()
+        until = min(until, loop.time() + most_s)
+        while not (is_done() or self._is_hurried):
+            if loop.time() >= until:
+                return False
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        return True
 
     async def _listen(self, site: Site, bound: socket.socket) -> asyncio.Server | TlsAcceptor:
         loop = asyncio.get_running_loop()
@@ -109,7 +146,13 @@ class FrontendServer:
 
 
 class FrontendWorker(Worker):  # type: ignore[misc]
-    """One HTTP process under gunicorn."""
+    """One HTTP process under gunicorn.
+
+    Attributes:
+        end: Of all of them; set by the master before the fork.
+    """
+
+    end: SharedFlag
 
     def init_signals(self) -> None:
         for number in self.SIGNALS:
@@ -124,7 +167,8 @@ class FrontendWorker(Worker):  # type: ignore[misc]
         uvloop.run(self._serve())
 
     async def _serve(self) -> None:
-        server = FrontendServer(cast(Frontend, self.wsgi))
+        # One that is told to end while the others are not has a successor.
+        server = FrontendServer(cast(Frontend, self.wsgi), is_replaced=lambda: not self.end.is_set)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, server.stop)
         loop.add_signal_handler(signal.SIGINT, server.leave)

@@ -235,25 +235,62 @@ def test_shared_address_serves_inference_management_and_metrics(start_frontend, 
     assert len(running.sockets) == 2
 
 
-def test_drain_finishes_what_is_in_hand_and_takes_nothing_new(start_frontend, supervisor, until):
+def test_drain_finishes_what_is_in_hand_and_refuses_what_is_new(start_frontend, supervisor, until):
     """
-    A restart of the frontend loses no answer.
+    A stop loses no answer, and says to everybody else when to come again: on a connection that
+    was there, on a new one, and to who had sent half a head.
     """
     running = start_frontend()
     supervisor.models["m"] = lambda job: []
-    busy, idle = running.client(), running.client()
-    idle.request("GET", "/nothing")
+    busy, idle, halfway, silent = (running.client() for _ in range(4))
+    for each in (idle, silent):
+        assert each.request("OPTIONS", "/").status == 200
+    halfway.send(b"GET /models HTTP/1.1\r\nHo")
     busy.send(b"POST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
     until(lambda: bool(supervisor.jobs), "a request is in hand")
 
     running.ask_to_stop()
-    until(lambda: not running.server.is_listening, "no more connections")
+    until(lambda: running.server.state.is_draining, "it drains")
+    late = running.client()
+    halfway.send(b"st: t\r\n\r\n")
+    refused = [idle.request("POST", "/predictions/m"), late.request("GET", "/ping"), halfway.read()]
+    for each in (idle, late, halfway):
+        each.close()
     supervisor.send_later(supervisor.jobs[-1].final(b"done"))
     answer = busy.read()
 
     assert (answer.status, answer.body) == (200, b"done")
     assert answer.header("connection") == "close"
-    assert idle.read_rest() == b""
+    assert [each.status for each in refused] == [503] * 3
+    assert {each.json["type"] for each in refused} == {"ServiceUnavailableException"}
+    assert {each.header("retry-after") for each in refused} == {"1"}
+    assert {each.header("connection") for each in refused} == {"close"}
+    assert silent.read_rest() == b""
+    running.wait_stopped()
+
+
+def test_what_had_begun_to_come_is_answered_and_what_follows_is_not(
+    start_frontend, supervisor, until
+):
+    """
+    Half a body in when the server is told to stop; a pipelined request behind it is not
+    touched, and the client knows by `connection: close`.
+    """
+    running = start_frontend()
+    supervisor.models["m"] = lambda job: [job.final(job.payload.parameters[-1].body)]
+    client = running.client()
+    client.send(b"POST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nha")
+    until(lambda: running.server.state.is_busy, "half of it is there")
+
+    running.ask_to_stop()
+    until(lambda: running.server.state.is_draining, "it drains")
+    client.send(b"lfPOST /predictions/m HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\n\r\n")
+    answer = client.read()
+
+    assert (answer.status, answer.body) == (200, b"half")
+    assert answer.header("connection") == "close"
+    assert client.read_rest() == b""
+    assert len(supervisor.jobs) == 1
     running.wait_stopped()
 
 

@@ -144,7 +144,7 @@ def test_request_in_hand_is_answered_before_the_frontend_ends(
         client.sendall(b"GET /predictions/m HTTP/1.1\r\nHost: t\r\n\r\n")
         until(lambda: bool(supervisor.jobs), "the job is with the supervisor")
         process.send_signal(signal.SIGTERM)
-        until(lambda: _refuses(place), "no more connections are taken")
+        until(lambda: _refuses(place), "who comes now is told to try another server")
         supervisor.send_later(supervisor.jobs[-1].final(b"done"))
         answer = client.recv(65536)
 
@@ -153,11 +153,10 @@ def test_request_in_hand_is_answered_before_the_frontend_ends(
 
 
 def _refuses(place: tuple[str, int]) -> bool:
-    try:
-        with socket.create_connection(place, timeout=1):
-            return False
-    except OSError:
-        return True
+    with socket.create_connection(place, timeout=PATIENCE_S) as client:
+        client.sendall(b"GET /api-description HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+        head = client.recv(65536)
+    return head.startswith(b"HTTP/1.1 503 ") and b"\r\nretry-after: 1\r\n" in head
 
 
 @pytest.mark.slow
