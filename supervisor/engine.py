@@ -183,6 +183,9 @@ class Engine:
     ) -> None:
         """Take a version away; its workers finish what they hold.
 
+        Where the model has other versions, they finish the queue as well: who asked for the
+        default version has been accepted, and cannot know that it has changed.
+
         Resolves `call` when the last worker is gone, or with
         UnregisterTimeout after `wait_s`, when they are killed.
 
@@ -190,13 +193,16 @@ class Engine:
             ModelNotFound, VersionNotFound, DefaultVersionInUse.
         """
         served = self.registry.check_removable(model, version)
-        self._remove(served, now, Waiter(call, now + wait_s))
+        is_only_one = len(self.registry.all_versions(model)) == 1
+        self._remove(served, now, Waiter(call, now + wait_s), ends_queue=is_only_one)
 
-    def _remove(self, served: Served, now: float, removal: Waiter | None) -> None:
+    def _remove(
+        self, served: Served, now: float, removal: Waiter | None, *, ends_queue: bool = True
+    ) -> None:
         self.registry.discard(served.spec.key)
         self._leaving.append(served)
-        served.leave(self._gone(served), removal, now)
-        if not self.is_stopping:
+        served.leave(self._gone(served), removal, now, ends_queue=ends_queue)
+        if ends_queue and not self.is_stopping:
             served.pool.recall(lambda: self._gone(served))
         self._settle(served, now)
 
@@ -317,6 +323,8 @@ class Engine:
             served.pool.take_reply(worker, reply, now)
         if len(served.pool.queue):
             self._dispatch(served.pool, now)
+        elif served.is_leaving:
+            self._settle(served, now)
 
     def worker_lied(self, worker_id: int, now: float, reason: str) -> None:
         """A worker broke the protocol: it is killed and replaced."""
@@ -429,7 +437,7 @@ class Engine:
 
     def _settle(self, served: Served, now: float) -> None:
         if served.is_leaving:
-            if served.settle_leaving(lambda: self._gone(served)):
+            if served.settle_leaving(lambda: self._gone(served), now):
                 self._leaving.remove(served)
                 self._due.pop(served.pool, None)
         elif served.settle():

@@ -25,7 +25,7 @@ RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
 class Served:
     """Everything about one registered version."""
 
-    __slots__ = ("_actions", "crew", "pool", "spec", "state", "waiters")
+    __slots__ = ("_actions", "_serves_on", "crew", "pool", "spec", "state", "waiters")
 
     def __init__(self, spec: VersionSpec, pool: Pool, crew: Crew, actions: list[Action]) -> None:
         self.spec = spec
@@ -33,6 +33,8 @@ class Served:
         self.crew = crew
         self.state = VersionState.REGISTERED
         self.waiters = Waiters(spec, actions)
+        #: It leaves, but only when its queue is empty.
+        self._serves_on = False
         self._actions = actions
 
     @property
@@ -56,16 +58,30 @@ class Served:
         self._move(VersionEvent.FAIL)
         self.note("error", "model cannot be loaded", reason=failure.message)
 
-    def leave(self, error: StokerError, removal: Waiter | None, now: float) -> None:
-        """Let the workers finish what they hold and go; `error` is for who waited for them."""
+    def leave(
+        self, error: StokerError, removal: Waiter | None, now: float, *, ends_queue: bool
+    ) -> None:
+        """Let the workers finish and go; `error` is for who waited for them.
+
+        Args:
+            ends_queue: Not what is queued: that will be answered with an error.
+        """
         self.waiters.await_removal(removal)
         self._move(VersionEvent.DRAIN)
         self.waiters.resolve(error)
         self.crew.min_workers = self.crew.max_workers = 0
-        self.crew.set_size(0, None, now)
-        self.note("info", "model unregistered")
+        self.note("info", "model unregistered", queued=len(self.pool.queue))
+        self._serves_on = not ends_queue
+        if ends_queue:
+            self.crew.set_size(0, None, now)
+
+    def _end_serving(self, now: float) -> None:
+        if self._serves_on:
+            self._serves_on = False
+            self.crew.set_size(0, None, now)
 
     def kill_all(self, now: float) -> None:
+        self._end_serving(now)
         for worker in list(self.crew.workers()):
             if worker.signalled_at is None:
                 self.crew.ladder.kill(worker, RETIRED, now)
@@ -98,8 +114,12 @@ class Served:
             self._move(VersionEvent.LOST)
         return False
 
-    def settle_leaving(self, error: Callable[[], StokerError]) -> bool:
+    def settle_leaving(self, error: Callable[[], StokerError], now: float) -> bool:
         """Returns True when the last worker of a version that leaves is gone."""
+        if self._serves_on:
+            if self.pool.queue.pending and self.crew.has_hope:
+                return False
+            self._end_serving(now)
         # Also what a worker that died on its way out gave back.
         self.pool.flush(error)
         if self.crew.slots:

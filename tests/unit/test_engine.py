@@ -495,6 +495,49 @@ def test_unregister_answers_what_waits_and_lets_the_one_in_hand_finish(stage):
     assert [release.spec.key for release in stage.took(a.Release)] == [key]
 
 
+def test_a_version_with_a_successor_answers_its_queue_before_it_leaves(stage):
+    """
+    Whoever asked for the default version was accepted, and shall not hear of a swap.
+    """
+    old = stage.serve(version="1.0")
+    new = stage.serve(version="2.0")
+    (worker_id,) = stage.alive(old)
+    asked = [stage.submit() for _ in range(4)]
+    stage.engine.registry.set_default("echo", "2.0")
+
+    stage.unregister(old)
+    later = stage.submit()
+    assert stage.took(a.SendLeave) == []
+    answered = [job_id for _ in asked for job_id in stage.answer(worker_id)]
+    assert stage.took(a.SendLeave) == [(worker_id,)]
+    stage.exit(worker_id, "exit 0")
+
+    assert answered == asked
+    assert stage.answer(stage.alive(new)[0]) == [later]
+    assert stage.refused == {}
+    assert stage.resolved == {"unregister": {}}
+
+
+def test_a_queue_is_finished_within_the_limit_of_unregistering(stage):
+    """
+    Then its workers are killed, not replaced, and what is left is answered.
+    """
+    old = stage.serve(version="1.0")
+    stage.serve(version="2.0")
+    (worker_id,) = stage.alive(old)
+    in_hand, ahead, queued = (stage.submit() for _ in range(3))
+    stage.engine.registry.set_default("echo", "2.0")
+
+    stage.unregister(old, wait_s=5.0)
+    stage.advance(6.0)
+    assert stage.signals(worker_id) == ["Kill"]
+    stage.exit(worker_id, "signal 9")
+
+    assert stage.refused == {in_hand: "no_worker", ahead: "unregistered", queued: "unregistered"}
+    assert stage.resolved["unregister"] == "unregister_timeout"
+    assert stage.took(a.Release) != []
+
+
 def test_an_unregistered_version_is_gone_for_new_requests_at_once(stage):
     key = stage.serve()
     stage.submit()
