@@ -20,12 +20,11 @@ _PHRASES: Final = {status.value: status.phrase.encode() for status in http.HTTPS
 class Refusal:
     """One problem as bytes."""
 
-    __slots__ = ("_closing", "_head", "_keeping", "status")
-
-    status: int
+    __slots__ = ("_body_bytes", "_closing", "_head", "_keeping", "status")
 
     def __init__(self, problem: Problem, body: bytes, standing: StandingHeaders) -> None:
         self.status = problem.status
+        self._body_bytes = len(body)
         retry = problem.retry_after_s
         head = (
             b"HTTP/1.1 %d %b\r\n" % (problem.status, _PHRASES.get(problem.status, b"")),
@@ -46,6 +45,10 @@ class Refusal:
             self._closing if closes else self._keeping,
         )
 
+    def head_of(self, rendered: bytes) -> bytes:
+        """What HEAD gets of it."""
+        return rendered[: len(rendered) - self._body_bytes]
+
 
 class _TooLarge(Refusal):
     """The peer's answer to a large body has no body of its own, and no headers of ours."""
@@ -54,6 +57,7 @@ class _TooLarge(Refusal):
 
     def __init__(self) -> None:
         self.status = 413
+        self._body_bytes = 0
 
     def render(self, request_id: str, *, closes: bool) -> bytes:
         return (

@@ -229,11 +229,9 @@ class Engine:
             pool = served.pool
             if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
                 raise pool.no_worker()
-            queue = pool.queue
             if pool.convictions:
                 pool.recovery.check_content(job_id, payload, now)
-            room = queue.room
-            if room <= 0:
+            if pool.queue.room <= 0:
                 raise pool.queue_full(now)
             if not self._budget.take(len(payload), pool.payload_bytes):
                 raise TooManyRequests(
@@ -250,18 +248,15 @@ class Engine:
         self._sequence += 1
         pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
         self._touched[pool] = None
-        if room == 1:
-            if not pool.is_announced:
-                is_default = self.registry.default_version(model) == pool.version
-                pool.announce_full(now, is_default=is_default)
-        elif pool.is_announced and room * 2 > queue.capacity:
-            pool.is_announced = False
 
     def dispatch(self, now: float) -> None:
         """Send what should go, after a burst of submits."""
         touched, self._touched = self._touched, {}
         for pool in touched:
             self._dispatch(pool, now)
+            if pool.turns_full():
+                is_default = self.registry.is_default(pool.model, pool.version)
+                pool.announce_full(now, is_default=is_default)
 
     def _dispatch(self, pool: JobPool, now: float) -> None:
         pool.dispatch(now)

@@ -74,11 +74,17 @@ class ImpossibleMove(AssertionError):
 class JobPool(Protocol):
     """The pool a job is in, as the engine needs it who knows only the job; see `pools.py`."""
 
+    model: str
+    version: str
     due_at: float | None
 
     def cancel(self, job: Job) -> None: ...
 
     def dispatch(self, now: float) -> None: ...
+
+    def turns_full(self) -> bool: ...
+
+    def announce_full(self, now: float, *, is_default: bool) -> None: ...
 
 
 class Job:

@@ -260,8 +260,20 @@ class Pool:
         elif worker.state is WorkerState.BUSY:
             worker.move(WorkerEvent.ANSWERED)
             self._idle[worker.worker_id] = worker
+        self._note_room()
 
     # -- ends -----------------------------------------------------------------
+
+    def turns_full(self) -> bool:
+        """Is there no room, which the frontends do not know?"""
+        if self.queue.room <= 0:
+            return not self.is_announced
+        self._note_room()
+        return False
+
+    def _note_room(self) -> None:
+        if self.is_announced and self.queue.room * 2 >= self.queue.capacity:
+            self.is_announced = False
 
     def announce_full(self, now: float, *, is_default: bool) -> None:
         """Once, until the queue has been half empty again."""

@@ -79,6 +79,10 @@ class Registry(Generic[V]):
         self._versions(model)
         return self._defaults[model]
 
+    def is_default(self, model: str, version: str) -> bool:
+        """Also for one that has left already."""
+        return self._defaults.get(model) == version
+
     def set_default(self, model: str, version: str) -> None:
         """Raises ModelNotFound, VersionNotFound."""
         self.find(model, version)

@@ -199,6 +199,18 @@ def test_client_that_wants_the_connection_closed_gets_that(busy, request_bytes):
     assert (answer.status, answer.header("connection"), answer.is_closed) == (503, "close", True)
 
 
+def test_refusal_of_a_head_request_has_no_body(busy, echo):
+    """
+    Its client would take a body for the next answer.
+    """
+    client = busy.client()
+
+    refused = client.request("HEAD", "/predictions/busy")
+
+    assert (refused.status, refused.body) == (503, b"")
+    assert client.request("POST", f"/predictions/{echo}", b"b").body == b"b"
+
+
 def test_refusals_keep_their_place_behind_answers(busy, supervisor, until):
     """
     A client that pipelines knows its answers by their order.

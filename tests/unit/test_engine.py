@@ -122,7 +122,6 @@ def test_a_full_queue_is_announced_once_until_it_has_been_half_empty(stage):
     (worker_id,) = stage.alive(key)
     for _ in range(5):
         stage.submit()
-    stage.now += 2.0
     stage.submit()
     stage.answer(worker_id)
     stage.submit()
@@ -130,11 +129,27 @@ def test_a_full_queue_is_announced_once_until_it_has_been_half_empty(stage):
     (told,) = stage.took(a.Announce)
     assert told.queue[:3] == ("echo", "1.0", True)
 
-    for _ in range(3):
-        stage.answer(worker_id)
+    stage.answer(worker_id)
+    stage.answer(worker_id)
+    stage.submit()
+    stage.submit()
+    assert len(stage.took(a.Announce)) == 2
+
+
+def test_a_queue_of_one_place_is_announced_each_time_it_fills(stage):
+    """
+    It is full or empty, and nothing between.
+    """
+    key = stage.serve(queue_capacity=1)
+    (worker_id,) = stage.alive(key)
+    stage.submit()
+    assert not stage.took(a.Announce), "the worker has it"
+
     for _ in range(3):
         stage.submit()
-    assert len(stage.took(a.Announce)) == 2
+        stage.answer(worker_id)
+
+    assert len(stage.took(a.Announce)) == 3
 
 
 def test_a_refusal_says_when_to_come_again(stage):
