@@ -248,7 +248,7 @@ class Pool:
         worker.has_sent_pieces = False
         worker.jobs_done += len(batch.jobs)
         if worker.stalled_at is not None:
-            self.recovery.come_back(worker, batch)
+            self.recovery.come_back(worker, batch, now)
         for job in batch.jobs:
             if job.state is JobState.SENT:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))

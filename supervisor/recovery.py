@@ -91,12 +91,12 @@ class Recovery:
                     self._fail(job, told(job.attempts))
         return failed
 
-    def come_back(self, worker: Worker, batch: Batch) -> None:
+    def come_back(self, worker: Worker, batch: Batch, now: float) -> None:
         """A handler has given up as it was told; its worker is as good as before."""
         worker.stalled_at = None
         if worker.can(WorkerEvent.RESUME):
             worker.move(WorkerEvent.RESUME)
-        self._give_back([job for job in batch.jobs if not job.has_ended], [])
+        self._give_back([job for job in batch.jobs if not job.has_ended], [], now)
 
     # -- workers that die ---------------------------------------------------------
 
@@ -136,7 +136,7 @@ class Recovery:
         worker.in_hand.clear()
         if loss in (Loss.CRASHED, Loss.SHOT):
             self._suspect(waiting)
-        self._give_back(again, waiting)
+        self._give_back(again, waiting, now)
         for job in convicted:
             self._convict(job, cause, now)
         return Lost(len(again), failed, bool(convicted))
@@ -150,7 +150,7 @@ class Recovery:
             has_sent_pieces=worker.has_sent_pieces,
         )
 
-    def _give_back(self, again: list[Job], waiting: list[Job]) -> None:
+    def _give_back(self, again: list[Job], waiting: list[Job], now: float) -> None:
         """Return jobs to their places in the queue; those of `again` travel alone from now on."""
         self._suspect(again)
         for job in again:
@@ -160,6 +160,7 @@ class Recovery:
         for job in returned:
             job.move(JobEvent.GIVE_BACK)
         self._queue.put_back(returned)
+        self._keep_out(returned, now)
 
     def _suspect(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -190,12 +191,18 @@ class Recovery:
             content=None if conviction is None else conviction.content.digest.hex(),
             quarantined_s=0.0 if conviction is None else round(conviction.until - now, 3),
         )
-        if conviction is None:
+        if conviction is not None:
+            self._keep_out(list(self._queue), now)
+
+    def _keep_out(self, waiting: list[Job], now: float) -> None:
+        """Jobs that wait and say what has killed workers do not get to another one."""
+        if not self.quarantine.convictions:
             return
-        for waiting in list(self._queue):
-            if self.quarantine.find(waiting.job_id, waiting.payload, now) is not None:
-                self._queue.remove(waiting.job_id)
-                self._fail(waiting, self._quarantined(conviction))
+        for job in waiting:
+            conviction = self.quarantine.find(job.job_id, job.payload, now)
+            if conviction is not None:
+                self._queue.remove(job.job_id)
+                self._fail(job, self._quarantined(conviction))
 
     def _quarantined(self, conviction: Conviction) -> Quarantined:
         return Quarantined(

@@ -182,7 +182,7 @@ def plant_poison_let_in(monkeypatch):
 
 
 def plant_company_for_suspects(monkeypatch):
-    def give_back(self, again, waiting):
+    def give_back(self, again, waiting, now):
         for job in again + waiting:
             job.move(JobEvent.GIVE_BACK)
         self._queue.put_back(again + waiting)

@@ -245,6 +245,25 @@ def test_the_same_poison_in_the_queue_does_not_reach_a_worker(stage) -> None:
     assert [innocent] in stage.sent()
 
 
+def test_the_same_poison_in_another_hand_is_not_tried_again(stage) -> None:
+    """
+    Its worker dies of it too; that is enough to know.
+    """
+    key = stage.serve(workers=2, max_attempts=2)
+    first, second = stage.submit(body=b"poison"), stage.submit(body=b"poison")
+    (elsewhere,) = [x for x in stage.alive(key) if stage.sent(x) == [[second]]]
+    for _ in range(2):
+        (worker_id,) = [x for x in stage.alive(key) if x != elsewhere]
+        if stage.worker(worker_id).loaded_at is None:
+            stage.load(worker_id)
+        stage.exit(worker_id, "SIGSEGV")
+    assert stage.refused == {first: "worker_died"}
+
+    stage.exit(elsewhere, "SIGSEGV")
+
+    assert stage.refused == {first: "worker_died", second: "quarantined"}
+
+
 def test_a_poison_may_come_again_after_a_while(stage) -> None:
     """
     Somebody may have mended what it stumbled over.
