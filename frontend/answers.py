@@ -50,11 +50,13 @@ def answer_problem(
 ) -> None:
     """Tell an error as the dialect does, and log what only we can explain."""
     problem = dialect.problem(error, verb, arguments)
-    exchange_of(request).keeps_open = is_overload(error)
+    exchange = exchange_of(request)
+    exchange.connection.site.counts.error(error.code)
+    exchange.keeps_open = is_overload(error)
     if error.code == Internal.code:
         log.error(
             "an internal error was answered",
-            request_id=exchange_of(request).request_id,
+            request_id=exchange.request_id,
             verb=verb,
             error=error.message,
         )

@@ -15,6 +15,7 @@ from typing import Any, Final
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
 from stoker.frontend.application import Application, FalconApp, Means
+from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.endpoints import Endpoint, Endpoints
@@ -25,6 +26,7 @@ from stoker.frontend.keyring import Keyring
 from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
+from stoker.frontend.reporting import Reporting
 from stoker.frontend.request_ids import restart_request_ids
 from stoker.frontend.site import Site
 from stoker.frontend.startup_models import StartupModels
@@ -78,8 +80,11 @@ class Frontend:
         self._budget = Budget(self.limits.body_memory_bytes)
         self._lanes = Lanes(self._clock, link.max_pending)
         link.on_full = self._lanes.close_full
+        self._counts = Counts()
+        self._reporting = Reporting(link, self._lanes, self._counts, self._held)
         self._means = Means(
             link,
+            self._reporting,
             self._lanes,
             self.limits,
             self._clock,
@@ -108,7 +113,10 @@ class Frontend:
         # in the kernel's queue waits, one that we accept would be refused.
         with contextlib.suppress(SupervisorUnavailable):
             await self.link.wait_connected(WELCOME_WAIT_S)
-        self._chores = [asyncio.create_task(self._sweep_for_ever())]
+        self._chores = [
+            asyncio.create_task(self._sweep_for_ever()),
+            asyncio.create_task(self._reporting.run()),
+        ]
         if self._on_welcome is not None:
             self._chores.append(asyncio.create_task(self._await_welcome(self._on_welcome)))
 
@@ -129,6 +137,14 @@ class Frontend:
             else:
                 on_welcome()
                 return
+
+    def _held(self) -> dict[str, int]:
+        """What this process holds just now."""
+        return {
+            "connections": sum(len(site.connections) for site in self.sites),
+            "bodies": self._budget.taken_bytes,
+            "arena": self._arena.size_bytes,
+        }
 
     async def _sweep_for_ever(self) -> None:
         loop = asyncio.get_running_loop()
@@ -165,6 +181,7 @@ class Frontend:
             cors=tuple((name, header_line(name, text.encode())) for name, text in cors if text),
             **self._encryption(listener, dialect),
             logs_access=settings.log_level == "debug",
+            counts=self._counts,
         )
 
     def _encryption(self, listener: Listener, dialect: Dialect) -> dict[str, Any]:
@@ -175,7 +192,13 @@ class Frontend:
             self._tls = read_material(self.settings)
         context = self._tls.context(asks_clients=Role.MANAGEMENT in listener.roles)
         plain = Site(
-            FalconApp(), dialect, self.limits, self._budget, self._lanes, guard=HttpsOnly()
+            FalconApp(),
+            dialect,
+            self.limits,
+            self._budget,
+            self._lanes,
+            guard=HttpsOnly(),
+            counts=self._counts,
         )
         return {"tls": context, "plain": plain}
 

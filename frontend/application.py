@@ -32,6 +32,7 @@ from stoker.frontend.metrics import Metrics
 from stoker.frontend.openapi import ApiDescription, Documents
 from stoker.frontend.predictions import Predictions
 from stoker.frontend.problems import MethodNotAllowed
+from stoker.frontend.reporting import Reporting
 from stoker.frontend.routes import (
     ALL_METHODS,
     Description,
@@ -56,6 +57,7 @@ class Means:
     """What all listeners of a process answer with."""
 
     link: Link
+    reporting: Reporting
     lanes: Lanes
     limits: Limits
     clock: Clock
@@ -147,7 +149,7 @@ class Application:
             return KeyRenewals(means.keyring, dialect).answer
         if isinstance(serves, Fixed):
             return FixedAnswer(serves).answer
-        return Metrics(means.link, dialect).answer
+        return Metrics(means.reporting, dialect).answer
 
     def _submission(self, kind: Prediction, guard: Guard | None = None) -> Submission:
         means = self._means

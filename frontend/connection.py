@@ -239,12 +239,15 @@ class Connection(asyncio.Protocol):
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
-    def end_exchange(self, exchange: Exchange) -> None:
+    def end_exchange(self, exchange: Exchange, *, is_counted: bool = False) -> None:
         """The answer has been written."""
         self._in_hand = None
         self._patience.since = None
-        exchange.release(self.site.budget)
-        if self.site.logs_access:
+        site = self.site
+        exchange.release(site.budget)
+        if not is_counted:
+            site.counts.answers[exchange.status // 100] += 1
+        if site.logs_access:
             taken_s = self.loop.time() - exchange.started_at
             head = (exchange.request_id, exchange.method, exchange.url)
             self._log_access(*head, exchange.status, taken_s)
@@ -267,7 +270,7 @@ class Connection(asyncio.Protocol):
         refusal = self.site.refusal(error)
         exchange.status = refusal.status
         self._write(refusal, exchange.method, exchange.request_id, closes=True)
-        self.end_exchange(exchange)
+        self.end_exchange(exchange, is_counted=True)
 
     def _log_access(
         self, request_id: str, method: bytes, url: bytes, status: int, taken_s: float
@@ -343,6 +346,7 @@ class Connection(asyncio.Protocol):
         raise error
 
     def _write(self, refusal: Refusal, method: bytes, request_id: str, *, closes: bool) -> None:
+        self.site.counts.refused(refusal.status, refusal.code)
         rendered = refusal.render(request_id, closes=closes)
         self.transport.write(refusal.head_of(rendered) if method == b"HEAD" else rendered)
 

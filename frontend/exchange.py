@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from stoker.errors import Internal, ShuttingDown, StokerError
 from stoker.frontend.asgi import AsgiApp, Message, Scope, request_scope
+from stoker.frontend.counts import Counts
 from stoker.frontend.flow_control import FlowControl
 from stoker.frontend.head_reader import RequestHead
 from stoker.frontend.lanes import Holding
@@ -61,7 +62,7 @@ def header_line(name: bytes, value: bytes) -> bytes:
 
 
 class StandingHeaders(Protocol):
-    """What every answer of a listener carries; see `Site`."""
+    """What every answer of a listener carries, and where it is counted; see `Site`."""
 
     @property
     def fixed_head(self) -> bytes: ...
@@ -69,6 +70,8 @@ class StandingHeaders(Protocol):
     def fixed_names(self) -> frozenset[bytes]: ...
     @property
     def cors(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    @property
+    def counts(self) -> Counts: ...
 
 
 class Carrier(Protocol):

@@ -140,6 +140,7 @@ class Express:
             headers.append((b"retry-after", b"%d" % problem.retry_after_s))
         if problem.attempts > 1:
             headers.append((ATTEMPTS_HEADER.encode(), b"%d" % problem.attempts))
+        exchange.connection.site.counts.error(error.code)
         exchange.reason = None
         exchange.keeps_open = is_overload(error)
         exchange.extra_head, exchange.extra_names = b"", frozenset()

@@ -52,7 +52,7 @@ class Lane:
         in_flight: Requests handed to the supervisor and not ended.
         limit: Of those, while closed; None while open.
         retry_after_s: What a refused client is told.
-        refused: Requests refused here so far.
+        refused: Requests refused here and not reported yet.
     """
 
     __slots__ = (
@@ -186,6 +186,15 @@ class Lanes:
             lane = self.of((model, asked))
             lane.close(self._clock.now(), place_every_s, retry_after_s)
             self.closed[lane.key] = lane
+
+    def take_refused(self) -> list[list[object]]:
+        """Model, version and number of those refused here since the last call."""
+        taken: list[list[object]] = []
+        for lane in self._lanes.values():
+            if lane.refused:
+                taken.append([*lane.key, lane.refused])
+                lane.refused = 0
+        return taken
 
     def _close(self, lane: Lane, error: QueueFull) -> None:
         told = error.details

@@ -11,6 +11,7 @@ from __future__ import annotations
 import http
 from typing import Final
 
+from stoker.errors import RequestTooLarge
 from stoker.frontend.exchange import StandingHeaders
 from stoker.frontend.problems import JSON_TYPE, Problem
 
@@ -18,12 +19,13 @@ _PHRASES: Final = {status.value: status.phrase.encode() for status in http.HTTPS
 
 
 class Refusal:
-    """One problem as bytes."""
+    """One problem as bytes; `code` is the error's."""
 
-    __slots__ = ("_body_bytes", "_closing", "_head", "_keeping", "status")
+    __slots__ = ("_body_bytes", "_closing", "_head", "_keeping", "code", "status")
 
-    def __init__(self, problem: Problem, body: bytes, standing: StandingHeaders) -> None:
+    def __init__(self, problem: Problem, code: str, body: bytes, standing: StandingHeaders) -> None:
         self.status = problem.status
+        self.code = code
         self._body_bytes = len(body)
         retry = problem.retry_after_s
         head = (
@@ -57,6 +59,7 @@ class _TooLarge(Refusal):
 
     def __init__(self) -> None:
         self.status = 413
+        self.code = RequestTooLarge.code
         self._body_bytes = 0
 
     def render(self, request_id: str, *, closes: bool) -> bytes:

@@ -10,8 +10,9 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from stoker.errors import RequestTooLarge, StokerError, TooManyRequests
+from stoker.errors import QueueFull, RequestTooLarge, StokerError, TooManyRequests
 from stoker.frontend.asgi import AsgiApp
+from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.express import Express
 from stoker.frontend.guard import Guard, HttpsOnly
@@ -60,6 +61,7 @@ class Site:
     tls: ssl.SSLContext | None = None
     plain: Site | None = None
     logs_access: bool = False
+    counts: Counts = field(default_factory=Counts)
     connections: set[Swept] = field(default_factory=set)
     #: Connections that were one too many, since the last sweep.
     turned_away: int = 0
@@ -77,7 +79,8 @@ class Site:
         if isinstance(error, RequestTooLarge):
             return EMPTY_413
         problem = self.dialect.problem(error)
-        return Refusal(problem, render_json(self.dialect.error_document(problem)), self)
+        body = render_json(self.dialect.error_document(problem))
+        return Refusal(problem, error.code, body, self)
 
     def full(self, lane: Lane) -> Refusal:
         """The answer to predictions that find the queue full; made once."""
@@ -90,5 +93,5 @@ class Site:
             subject = {"model": model, "version": version}
             problem = self.dialect.problem(lane.full(), "predict", subject)
             body = render_json(self.dialect.error_document(problem))
-            refusal = self._full[which] = Refusal(problem, body, self)
+            refusal = self._full[which] = Refusal(problem, QueueFull.code, body, self)
         return refusal

@@ -33,6 +33,11 @@ class Arguments:
             raise InvalidParameter(f"Parameter {name} must be {kind.__name__}.", parameter=name)
         return value
 
+    def mapping(self, name: str) -> dict[str, Any]:
+        """What is no mapping counts as an empty one."""
+        value = self._values.get(name)
+        return value if type(value) is dict else {}
+
     def stated(self, names: Sequence[str]) -> dict[str, str | int | float | bool]:
         """Of these, the ones that say something; what cannot mean anything is left out."""
         found = {name: self._values.get(name) for name in names}

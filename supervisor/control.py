@@ -11,7 +11,8 @@
     list         limit offset                 -> total models[model version url]
     health       -                            -> is_healthy has_ready_worker models{name: bool}
     startup_models -                          -> models[name]
-    statistics   -                            -> numbers               (`statistics.py`)
+    statistics   report?                      -> jobs versions families    (`metrics.py`)
+    report       report                       -> -                         (`frontend_reports.py`)
     snapshot     keep                         -> name path? text? left_out (`snapshots.py`)
 
 `?` may be None.  Verbs know no dialect: texts, defaults and units are the
@@ -48,11 +49,11 @@ from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
+from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
 from stoker.supervisor.restoring import Restoring
 from stoker.supervisor.served import Served
 from stoker.supervisor.snapshots import Snapshots
-from stoker.supervisor.statistics import statistics
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
 
@@ -100,6 +101,7 @@ class Control:
         )
         self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
         self._snapshots = Snapshots(settings, engine, journal, self._begin)
+        self._metrics = Metrics(engine)
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering = 0
         self._questions: Final[dict[str, Callable[[Arguments], Value]]] = {
@@ -108,6 +110,7 @@ class Control:
             "health": self._health,
             "startup_models": self._startup_models,
             "statistics": self._statistics,
+            "report": self._report,
         }
         #: None when the answer comes later.
         self._changes: Final[
@@ -379,7 +382,13 @@ class Control:
         return {"models": self._registrations.loaded_at_start}
 
     def _statistics(self, arguments: Arguments) -> Value:
-        return statistics(self._engine, self._clock.now())
+        now = self._clock.now()
+        self._metrics.take_report(arguments.mapping("report"), now)
+        return self._metrics.statistics(now)
+
+    def _report(self, arguments: Arguments) -> Value:
+        self._metrics.take_report(arguments.mapping("report"), self._clock.now())
+        return {}
 
 
 async def _guarded(work: Coroutine[Any, Any, None]) -> None:

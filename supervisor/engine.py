@@ -97,6 +97,11 @@ class Engine:
         return len(self._jobs)
 
     @property
+    def payload_bytes(self) -> int:
+        """Held here for jobs that have not ended."""
+        return self._budget.taken_bytes
+
+    @property
     def is_finished(self) -> bool:
         """After `stop`: every worker is gone."""
         return self.is_stopping and not any(self._all_workers())
@@ -227,6 +232,8 @@ class Engine:
                 raise ShuttingDown("The server is stopping; try another one.")
             served = self.registry.find(model, version)
             pool = served.pool
+            asked = pool.tally.default if version is None else pool.tally.named
+            asked.requests += 1
             if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
                 raise pool.no_worker()
             if pool.convictions:
@@ -246,7 +253,7 @@ class Engine:
         if client_timeout_s > 0 and now + client_timeout_s < deadline:
             deadline, flags = now + client_timeout_s, flags | ENDS_IN_HAND
         self._sequence += 1
-        pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags))
+        pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags, asked))
         self._touched[pool] = None
 
     def dispatch(self, now: float) -> None:

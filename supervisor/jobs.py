@@ -87,6 +87,17 @@ class JobPool(Protocol):
     def announce_full(self, now: float, *, is_default: bool) -> None: ...
 
 
+class Asked:
+    """What came of the jobs that asked for a version in one way: by its name, or by none."""
+
+    __slots__ = ("latency_s", "queue_s", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.latency_s = 0.0
+        self.queue_s = 0.0
+
+
 class Job:
     """One request's unit of work.
 
@@ -102,12 +113,14 @@ class Job:
         is_suspect: A worker died with it; see quarantine.
         attempts: Times that a worker had started it and did not answer.
         deaths: How many of those workers died.
+        asked: Where it is counted; see tally.
         pool: Whose queue it is in or came from.
         worker_id: Who holds it while it is SENT.
     """
 
     __slots__ = (
         "arrived_at",
+        "asked",
         "attempts",
         "deadline",
         "deaths",
@@ -130,8 +143,10 @@ class Job:
         arrived_at: float,
         sequence: int,
         flags: int = 0,
+        asked: Asked | None = None,
     ) -> None:
         self.job_id = job_id
+        self.asked = asked
         self.payload = payload
         self.deadline = deadline
         self.arrived_at = arrived_at

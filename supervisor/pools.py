@@ -27,6 +27,7 @@ from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.quarantine import Contents, Loss
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.recovery import Lost, Recovery, Told
+from stoker.supervisor.tally import Tally
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
 from stoker.wire.frames import FullQueue, Reply
@@ -65,6 +66,7 @@ class Pool:
         self.due_at: float | None = None
         #: Bytes of the payloads of its jobs that have not ended.
         self.payload_bytes = 0
+        self.tally = Tally()
         #: The frontends know that the queue was full; not much has moved since.
         self.is_announced = False
         self._budget = budget
@@ -252,6 +254,7 @@ class Pool:
         for job in batch.jobs:
             if job.state is JobState.SENT:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))
+        self.tally.note_batch(batch.jobs, worker.batch_since, now)
         worker.note_service_time(now - worker.batch_since)
         worker.batch_since = now
         if worker.in_hand:

@@ -64,6 +64,8 @@ class Recovery:
         self._max_attempts = spec.max_attempts
         self._queue = queue
         self._actions = actions
+        #: How often a job was given another try.
+        self.retried = 0
         self._fail = fail
 
     # -- workers that take too long -----------------------------------------------
@@ -155,6 +157,7 @@ class Recovery:
         self._suspect(again)
         for job in again:
             job.is_loner = True
+            self.retried += 1
             self._actions.append(Retry(job.job_id, job.attempts))
         returned = again + waiting
         for job in returned:

@@ -83,6 +83,7 @@ class FakeSupervisor:
     jobs: list[Job] = field(default_factory=list)
     calls: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     cancelled: list[bytes] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._context = zmq.Context()
@@ -167,6 +168,10 @@ class FakeSupervisor:
             self._send(frames.Answers([payloads.pack_answers(answers)]))
 
     def _call(self, call: frames.Call) -> None:
+        if call.verb == "report":  # of itself, about once a second
+            self.reports.append(call.arguments["report"])
+            self._send(frames.Result(call.call_id, None, "", {}))
+            return
         self.calls.append((call.verb, call.arguments))
         try:
             value = self.verbs[call.verb](call.arguments)
@@ -321,7 +326,7 @@ def supervisor_of_module(short_folder: Path) -> Iterator[FakeSupervisor]:
 @pytest.fixture
 def supervisor(supervisor_of_module: FakeSupervisor) -> FakeSupervisor:
     """The module's supervisor, with nothing known and nothing remembered."""
-    for memory in ("models", "verbs", "jobs", "calls", "cancelled"):
+    for memory in ("models", "verbs", "jobs", "calls", "cancelled", "reports"):
         getattr(supervisor_of_module, memory).clear()
     return supervisor_of_module
 

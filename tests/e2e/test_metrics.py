@@ -1,0 +1,93 @@
+"""`/metrics` of a running server: contracts/torchserve.md 10."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+
+
+@pytest.fixture(scope="module")
+def server_flags():
+    return ("--frontend-processes", "2")
+
+
+def scrape(server, query=""):
+    """Name and labels of every sample, and its number."""
+    page = server.ask("metrics", "GET", f"/metrics{query}")
+    assert page.status == 200, page.text
+    found = {}
+    for line in page.text.splitlines():
+        if not line.startswith("#"):
+            name, labels, number = SAMPLE.fullmatch(line).groups()
+            pairs = dict(re.findall(r'(\w+)="([^"]*)"', labels or ""))
+            pairs = {key: text for key, text in pairs.items() if key.lower() != "hostname"}
+            found[name, *sorted(pairs.items())] = float(number)
+    return found
+
+
+def test_what_was_asked_is_counted_over_all_processes(server, until):
+    """
+    Two processes answer, one is scraped: dashboards must see the sum, and each model's own.
+    """
+    server.register("echo", "echo:handle")
+    before = scrape(server)
+    for _ in range(20):
+        assert server.predict("echo", b"hi").status == 200
+    server.predict("echo/1.0", b"hi")
+    server.predict("nobody", b"hi")
+
+    def grown(name, **labels):
+        key = (name, *sorted(labels.items()))
+        return scrape(server).get(key, 0.0) - before.get(key, 0.0)
+
+    until(lambda: grown("Requests4XX", Level="Host") == 1, "the unknown model is counted")
+    until(lambda: grown("Requests2XX", Level="Host") >= 21, "every answer is counted")
+    by_default = {"model_name": "echo", "model_version": "default"}
+    by_name = {"model_name": "echo", "model_version": "1.0"}
+    ours = {"model": "echo", "version": "1.0"}
+    assert grown("ts_inference_requests_total", **by_default) == 20
+    assert grown("ts_inference_requests_total", **by_name) == 1
+    latency = grown("ts_inference_latency_microseconds", **by_default)
+    assert latency >= grown("ts_queue_latency_microseconds", **by_default) > 0
+    assert grown("stoker_queue_wait_seconds_count", **ours) == 21
+    assert grown("stoker_batch_size_sum", **ours) == 21
+    assert grown("stoker_errors_total", reason="model_not_found") == 1
+    assert (
+        scrape(server)[
+            "stoker_workers",
+            ("model", "echo"),
+            ("state", "ready"),
+            (
+                "version",
+                "1.0",
+            ),
+        ]
+        == 1
+    )
+    assert not [key for key in scrape(server) if ("model_name", "nobody") in key]
+
+
+def test_a_workers_death_and_the_retry_are_counted(server, until):
+    """
+    An operator sees that a model's workers die although no client does.
+    """
+    server.register("echo", "echo:handle")
+    worker = server.workers("echo")[0]["pid"]
+    psutil.Process(worker).kill()
+
+    key = ("stoker_worker_deaths_total", ("model", "echo"), ("version", "1.0"))
+    until(lambda: scrape(server).get(key) == 1, "the death is counted")
+
+
+def test_a_filter_leaves_only_what_it_names(server):
+    """
+    10.1: `name[]`, also under paths below /metrics.
+    """
+    assert {key[0] for key in scrape(server, "?name[]=Requests2XX")} == {"Requests2XX"}
+    assert scrape(server, "?name[]=nothing") == {}
