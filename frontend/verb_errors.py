@@ -88,6 +88,7 @@ VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
     "set_default": (*_SUBJECT, "state_not_written"),
     "list": (),
     "health": (),
+    "ready": _SUBJECT,
     "statistics": (),
     "": (),
 }

@@ -10,6 +10,7 @@
     set_default  model version                -> model version
     list         limit offset                 -> total models[model version url]
     health       -                            -> is_healthy has_ready_worker models{name: bool}
+    ready        model? version?              -> is_ready
     startup_models -                          -> models[name]
     statistics   report?                      -> jobs versions families    (`metrics.py`)
     report       report                       -> -                         (`frontend_reports.py`)
@@ -108,6 +109,7 @@ class Control:
             "describe": self._describe,
             "list": self._list,
             "health": self._health,
+            "ready": self._ready,
             "startup_models": self._startup_models,
             "statistics": self._statistics,
             "report": self._report,
@@ -377,6 +379,19 @@ class Control:
             "has_ready_worker": any(served.pool.workers for served in registry),
             "models": models,
         }
+
+    def _ready(self, arguments: Arguments) -> Value:
+        """Of a version: does a worker take its jobs?  Of the server: would it take any?"""
+        engine = self._engine
+        model = arguments.optional("model", str)
+        if model is not None:
+            served = engine.registry.find(model, arguments.optional("version", str))
+            return {"is_ready": bool(served.pool.workers) and not engine.is_stopping}
+        is_loading = any(
+            served.spec.is_loaded_at_startup and served.crew.is_loading
+            for served in engine.registry
+        )
+        return {"is_ready": not (is_loading or engine.is_stopping)}
 
     def _startup_models(self, arguments: Arguments) -> Value:
         return {"models": self._registrations.loaded_at_start}

@@ -99,6 +99,11 @@ class Crew:
         return False
 
     @property
+    def is_loading(self) -> bool:
+        """Workers are wanted, and none has ever loaded or failed to."""
+        return self.min_workers > 0 and not self.has_ever_loaded and self.failure is None
+
+    @property
     def is_settled(self) -> bool:
         """Every wanted worker is ready and every surplus one is gone."""
         if any(slot.is_retiring and not slot.is_replaced for slot in self.slots):

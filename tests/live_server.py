@@ -136,7 +136,11 @@ class Server:
     """One running `stoker serve` in folders of its own."""
 
     def __init__(
-        self, *flags: str, model_store: Path | None = None, env: dict[str, str] | None = None
+        self,
+        *flags: str,
+        model_store: Path | None = None,
+        env: dict[str, str] | None = None,
+        program: tuple[str, ...] = ("-m", "stoker.cli"),
     ) -> None:
         # Short: the name of a Unix socket has room for 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
@@ -150,7 +154,7 @@ class Server:
         self._expected: list[str] = []
         self._gates: list[Gate] = []
         self._log = self.home / "server.log"
-        command = [sys.executable, "-P", "-m", "stoker.cli", "serve", "--log-format", "json"]
+        command = [sys.executable, "-P", *program, "serve", "--log-format", "json"]
         # A configuration file may want to say where to listen.
         for listener in () if "--config" in flags else LISTENERS:
             command += [f"--{listener}-address", "http://127.0.0.1:0"]

@@ -282,10 +282,11 @@ def test_path_is_decoded_before_it_is_split(frontend, supervisor, echo):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_open_inference_protocol_says_what_it_is(start_frontend, method):
+def test_open_inference_protocol_says_what_it_is(start_frontend, supervisor, method):
     """
-    The misspelt key is the peer's (2.8).
+    The misspelt key is the peer's (2.8); its readiness is not, for ours is true.
     """
+    supervisor.verbs["ready"] = lambda arguments: {"is_ready": True}
     running = start_frontend(ts_open_inference_protocol=True)
 
     found = {

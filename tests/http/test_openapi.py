@@ -25,9 +25,16 @@ def test_description_lists_what_is_served(frontend):
         }
 
     common = {("/", "options"): "apiDescription", ("/api-description", "get"): "api-description"}
-    version = "/models/{model_name}/{model_version}"
+    ready, version = "/health/ready/{model_name}", "/models/{model_name}/{model_version}"
+    health = {
+        ("/health/live", "get"): "health_live",
+        ("/health/ready", "get"): "health_ready",
+        (ready, "get"): "health_model_ready",
+        (f"{ready}/{{model_version}}", "get"): "version_health_model_ready",
+    }
+    common_of_two = {**common, **health}
     assert found["inference"] == {
-        **common,
+        **common_of_two,
         ("/ping", "get"): "ping",
         ("/predictions/{model_name}", "post"): "predictions",
         ("/predictions/{model_name}/{model_version}", "post"): "version_predictions",
@@ -41,7 +48,7 @@ def test_description_lists_what_is_served(frontend):
         ("/models/{model_name}/invoke", "post"): "invoke",
     }
     assert found["management"] == {
-        **common,
+        **common_of_two,
         ("/models", "get"): "listModels",
         ("/models", "post"): "registerModel",
         ("/models/{model_name}", "get"): "describeModel",
@@ -60,7 +67,16 @@ def test_described_operations_are_answered(frontend, supervisor):
     """
     A document that promises a 404 is worse than none.
     """
-    for verb in ("health", "list", "register", "describe", "scale", "unregister", "set_default"):
+    for verb in (
+        "health",
+        "ready",
+        "list",
+        "register",
+        "describe",
+        "scale",
+        "unregister",
+        "set_default",
+    ):
         supervisor.verbs[verb] = lambda arguments: (_ for _ in ()).throw(ModelNotFound(model="m"))
     supervisor.verbs["statistics"] = lambda arguments: {}
     supervisor.verbs["startup_models"] = lambda arguments: {"models": ["m"]}

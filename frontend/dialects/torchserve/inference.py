@@ -12,6 +12,7 @@ from stoker.frontend.dialects.torchserve.replies import QUICK_S, status
 from stoker.frontend.dialects.torchserve.sagemaker import sagemaker_health, sagemaker_routes
 from stoker.frontend.dialects.torchserve.shapes import STATUS
 from stoker.frontend.dialects.torchserve.standing import description_routes
+from stoker.frontend.health import health_routes
 from stoker.frontend.routes import (
     ALL_METHODS,
     ANY,
@@ -44,6 +45,7 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
     return (
         *description_routes(is_described=True),
         Route(ALL_METHODS, "/ping", health, "ping", "Is the server healthy?", is_probe=True),
+        *health_routes(),
         *(open_inference_routes() if settings.ts_open_inference_protocol else ()),
         *predictions,
         *(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from stoker.frontend.dialects.torchserve.replies import QUICK_S
 from stoker.frontend.dialects.torchserve.shapes import READINESS
+from stoker.frontend.health import LIVE, READY
 from stoker.frontend.routes import (
     ALL_METHODS,
     ANY,
@@ -52,12 +53,11 @@ def kserve_routes() -> tuple[Route, ...]:
 
 def open_inference_routes() -> tuple[Route, ...]:
     """What `ts_open_inference_protocol` adds."""
-    is_ready, is_live = Fixed(Reply(200, {"ready": True})), Fixed(Reply(200, {"live": True}))
     ready, live = "/v2/health/ready", "/v2/health/live"
     versions = "/v2/models/{model_name}/versions"
     return (
-        Route(ALL_METHODS, ready, is_ready, "v2_ready", "Is the server ready?", is_probe=True),
-        Route(ALL_METHODS, live, is_live, "v2_live", "Is the server live?", is_probe=True),
+        Route(ALL_METHODS, ready, READY, "v2_ready", "Is the server ready?", is_probe=True),
+        Route(ALL_METHODS, live, LIVE, "v2_live", "Is the server live?", is_probe=True),
         Route(ALL_METHODS, "/v2", Fixed(_SERVER), "v2_server", "What the server is."),
         Route(ALL_METHODS, versions, _NO_VERSIONS),
         Route(ALL_METHODS, f"{versions}/{{rest:path}}", _NO_VERSIONS),

@@ -18,6 +18,7 @@ from stoker.frontend.dialects.torchserve.versions import (
     set_default_operation,
     unregister_operation,
 )
+from stoker.frontend.health import health_routes
 from stoker.frontend.routes import ALL_METHODS, Description, KeyRenewal, Operation, Route
 from stoker.settings import Settings
 
@@ -60,5 +61,6 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
         Route(("OPTIONS",), _MODEL, of_model),
         Route(("OPTIONS",), _VERSION, of_model),
         readiness_route(),
+        *health_routes(),
         *(() if settings.disable_token_authorization else (_TOKEN,)),
     )
