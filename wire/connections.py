@@ -39,9 +39,10 @@ log = get_logger("wire")
 
 #: A stranger's frame, its first: a hello takes less than a hundred bytes.
 MAX_HELLO_BYTES: Final = 4096
-HELLO_DEADLINE_S: Final = 5.0
-#: One more, and the oldest goes: who is honest says hello while it connects.
-MAX_STRANGERS: Final = 64
+HELLO_DEADLINE_S: Final = 15.0
+#: One more, and the oldest goes.  Who is honest says hello right after it has
+#: connected; but hundreds of workers may start at once on a busy machine.
+MAX_STRANGERS: Final = 512
 #: Connections waiting to be accepted; the kernel's own limit may be lower.
 BACKLOG: Final = 1024
 #: Connections accepted in one go before others get their turn.

@@ -18,7 +18,7 @@ from stream_end import StreamEnd, framed
 from stoker.clock import FakeClock
 from stoker.errors import ProtocolError
 from stoker.wire import connections
-from stoker.wire.connections import HELLO_DEADLINE_S, MAX_STRANGERS, Acceptor, Connection
+from stoker.wire.connections import HELLO_DEADLINE_S, Acceptor, Connection
 
 DEADLINE_S = 20.0
 
@@ -177,20 +177,21 @@ def test_silent_connections_are_closed_after_a_while(host: Host) -> None:
     assert not host.lost  # nobody's
 
 
-def test_only_a_few_strangers_are_kept(host: Host) -> None:
+def test_only_a_few_strangers_are_kept(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """
     Thousands of connections cost a few descriptors, and keep nobody out who says hello.
     """
+    monkeypatch.setattr(connections, "MAX_STRANGERS", 20)
     known_end, known = host.admitted()
     strangers = []
     for _ in range(8):
-        strangers += [host.connect() for _ in range(MAX_STRANGERS)]
+        strangers += [host.connect() for _ in range(20)]
         host.turn()
         host.turn()
 
     late_end, late = host.admitted()
 
-    assert len(host.acceptor._connections) == MAX_STRANGERS + 2
+    assert len(host.acceptor._connections) == 20 + 2
     assert strangers[0].is_closed()
     known_end.send(b"one")
     late_end.send(b"two")

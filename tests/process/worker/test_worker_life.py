@@ -265,13 +265,14 @@ def test_a_handler_that_calls_exit_is_answered_for_first(serve, make_request):
 def test_a_worker_needs_no_torch_and_no_numpy(spawn_worker, write_handler, make_request, tmp_path):
     """
     The core has no torch in its dependencies; `import ts` has none either.
+    Nor does a worker need zmq: an interpreter of its own may be without.
     """
     folder = write_handler("import ts, ts.context, ts.service, ts.metrics.dimension\n" + ECHO)
     blocker = """
 import runpy, sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "numpy", "PIL", "torchvision", "falcon"):
+        if name.partition(".")[0] in ("torch", "numpy", "PIL", "torchvision", "falcon", "zmq"):
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Blocker())
 sys.argv[0] = "worker"
