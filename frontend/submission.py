@@ -84,17 +84,21 @@ class Submission:
             model = self._model_in(parameters)
         lane = self._lanes.enter((model, version), link.pending_count)
         payload = self._payload(exchange, rest, parameters)
-        deadline = self._clock.now() + self._patience(exchange.patience)
-        # A client's own deadline is the client's; ours is for waiting, and what a
-        # worker has taken up is bounded by the model's response_timeout.
-        is_clients = exchange.patience is not None
+        # A client's own deadline counts from its request's arrival and holds to the
+        # end; ours is for waiting, and what a worker has taken up is bounded by the
+        # model's response_timeout.
+        own_s = _patience_s(exchange.patience)
+        if own_s is None:
+            deadline = self._clock.now() + self._patience_s
+        else:
+            deadline = exchange.started_at + min(self._patience_s, own_s)
         pending = link.submit(
             model,
             version,
             deadline,
             self._flags,
             payload,
-            ends_in_hand=is_clients,
+            ends_in_hand=own_s is not None,
             on_end=lane.ended,
         )
         lane.in_flight += 1
@@ -118,12 +122,6 @@ class Submission:
             added = (*added, ("url_path", rest))
         block = header_block(exchange.headers, added)
         return pack_request(exchange.request_id, block, parameters)
-
-    def _patience(self, asked: bytes | None) -> float:
-        """Seconds until nobody wants the answer: the setting, or less if the client says so."""
-        if asked is None or not (asked.isdigit() and len(asked) < 10):
-            return self._patience_s
-        return min(self._patience_s, int(asked) / 1000)
 
     def shape(self, exchange: Exchange, answer: Answer) -> int:
         """Status, reason and headers as the handler set them, and nothing invented.
@@ -153,3 +151,10 @@ class Submission:
             lines = {b"content-type": header_line(b"content-type", content_type), **lines}
         exchange.extra_head = b"".join(lines.values())
         exchange.extra_names = frozenset(lines)
+
+
+def _patience_s(asked: bytes | None) -> float | None:
+    """What the client says; None if it says nothing that could be meant."""
+    if asked is None or not (asked.isdigit() and len(asked) < 10):
+        return None
+    return int(asked) / 1000

@@ -19,6 +19,7 @@ from stoker.errors import (
     WorkerDied,
     WorkerOutOfMemory,
 )
+from stoker.wire.frames import JobFlag
 
 JSON = ("Content-Type", "application/json")
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -204,8 +205,39 @@ def test_deadline_is_the_setting_or_less_if_the_client_says_so(frontend, supervi
         deadlines.append(supervisor.jobs[-1].job.deadline - before)
 
     assert 300 <= deadlines[0] < 301
-    assert 1.5 <= deadlines[1] < 2.5
-    assert 300 <= deadlines[2] < 301
+    assert 1.49 <= deadlines[1] < 2.5  # the loop's clock ticks in milliseconds
+    assert 299.99 <= deadlines[2] < 301
+
+
+def test_a_clients_deadline_counts_from_the_arrival_of_its_head(frontend, supervisor, echo, until):
+    """
+    However long its body takes; and it holds in a worker's hand as well.
+    """
+    client = frontend.client()
+    before = time.monotonic()
+    client.send(
+        b"POST /predictions/echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n"
+        b"x-request-timeout-ms: 60000\r\n\r\n"
+    )
+    until(lambda: time.monotonic() - before > 0.3, "the body takes its time")
+    client.send(b"x")
+
+    assert client.read().body == b"x"
+    job = supervisor.jobs[-1].job
+    assert job.deadline - before < 60.2
+    assert job.flags & JobFlag.ENDS_IN_HAND
+
+
+@pytest.mark.parametrize("said", [(), (("x-request-timeout-ms", "soon"),)])
+def test_without_a_deadline_of_its_own_a_job_may_take_long_in_a_hand(
+    frontend, supervisor, echo, said
+):
+    """
+    request_deadline_s is for waiting; what cannot be read says nothing.
+    """
+    frontend.request("inference", "POST", f"/predictions/{echo}", b"", said)
+
+    assert not supervisor.jobs[-1].job.flags & JobFlag.ENDS_IN_HAND
 
 
 BAD_WORKER = (
