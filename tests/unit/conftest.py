@@ -267,6 +267,12 @@ def stage() -> Stage:
 
 
 @pytest.fixture
+def make_stage() -> type[Stage]:
+    """For tests that need many."""
+    return Stage
+
+
+@pytest.fixture
 def contents() -> Contents:
     return Contents()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stoker.supervisor import actions as a
 from stoker.supervisor.quarantine import MAX_CONVICTIONS, Loss, Quarantine, Verdict, judge
@@ -83,7 +85,7 @@ def settle(stage, key, killers, deaths=None) -> int:
         elif not busy:
             if len(alive) == len(stage.served(key).crew.slots):
                 return died
-            stage.advance(0.5)
+            stage.advance(1.0)
         elif killers & {job.job_id for job in stage.worker(busy[0]).in_hand[0].jobs}:
             died += 1
             stage.exit(busy[0], "SIGSEGV")
@@ -125,6 +127,31 @@ def test_two_killers_of_one_batch_are_both_found(stage) -> None:
 
     assert stage.refused == dict.fromkeys(killers, "worker_died")
     assert deaths == 3
+
+
+@given(data=st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whoever_kills_among_whomever_the_rest_are_answered(make_stage, data) -> None:
+    """
+    Any batch sizes, workers, attempts and killers: innocents get answers, and
+    nobody costs more deaths than the attempts it is given.
+    """
+    stage = make_stage()
+    size, workers = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 3))
+    attempts = data.draw(st.integers(2, 3))
+    key = stage.serve(workers=workers, max_attempts=attempts, batch_size=size, max_retry_s=1e6)
+    count = data.draw(st.integers(1, 24))
+    job_ids = [stage.submit(ends_turn=False, deadline_s=1e6) for _ in range(count)]
+    killers = set(data.draw(st.lists(st.sampled_from(job_ids), max_size=3)))
+    stage.end_turn()
+
+    deaths = settle(stage, key, killers)
+
+    assert stage.refused == dict.fromkeys(killers, "worker_died")
+    assert {stage.refusal(job_id).details["attempts"] for job_id in killers} <= {attempts}
+    assert deaths <= attempts * len(killers)
+    assert stage.engine.job_count == 0
+    assert stage.served(key).pool.recovery.suspects == 0
 
 
 def test_of_a_batch_that_hangs_together_only_the_one_that_hangs_is_told(stage) -> None:
