@@ -68,7 +68,9 @@ def render_families(families: Sequence[Any], wanted: Collection[str] | None = No
             continue
         lines.append(f"# HELP {name} {_escaped(text)}\n# TYPE {name} {kind}\n")
         for values, number in samples:
-            pairs = [f'{label}="{_quoted(value)}"' for label, value in zip(labels, values, strict=True)]
+            pairs = [
+                f'{label}="{_quoted(value)}"' for label, value in zip(labels, values, strict=True)
+            ]
             if kind == "histogram":
                 lines += _histogram(name, pairs, bounds, *number)
             else:

@@ -86,6 +86,7 @@ class Control:
         places: DevicePlaces,
         clock: Clock,
         journal: Journal,
+        metrics: Metrics,
         answer: Callable[[Caller, Value | StokerError], None],
         end_turn: Callable[[], None],
     ) -> None:
@@ -102,7 +103,7 @@ class Control:
         )
         self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
         self._snapshots = Snapshots(settings, engine, journal, self._begin)
-        self._metrics = Metrics(engine)
+        self._metrics = metrics
         self._tasks: set[asyncio.Task[None]] = set()
         self._registering = 0
         self._questions: Final[dict[str, Callable[[Arguments], Value]]] = {

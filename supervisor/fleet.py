@@ -32,6 +32,7 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.jobs import deadlines_in_hand
+from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.oom_kills import OomKills
 from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.template import TemplateNursery
@@ -91,6 +92,7 @@ class Fleet:
         clock: Clock,
         loop: asyncio.AbstractEventLoop,
         ledger: WorkerLedger,
+        metrics: Metrics,
         end_turn: Callable[[], None],
     ) -> None:
         self._settings = settings
@@ -99,6 +101,7 @@ class Fleet:
         self._clock = clock
         self._loop = loop
         self._ledger = ledger
+        self._metrics = metrics
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
         #: Not started yet: a template that will fork them is still importing.
@@ -111,7 +114,9 @@ class Fleet:
         #: Versions whose handler imported something heavy.
         self._preload: dict[VersionSpec, tuple[str, ...]] = {}
         self._oom_kills = OomKills()
-        self._output = WorkerOutput(settings.log_dir, settings.worker_log_max_bytes)
+        self._output = WorkerOutput(
+            settings.log_dir, settings.worker_log_max_bytes, take_metric=metrics.take_printed
+        )
         self._policy = EnvironmentPolicy(
             cwd=os.getcwd(),
             parent_pid=os.getpid(),
@@ -330,6 +335,10 @@ class Fleet:
             elif isinstance(message, f.Loaded):
                 self._note_heavy(worker_id, message.info.get("heavy"))
                 self._engine.worker_loaded(worker_id, now)
+            elif isinstance(message, f.Measurements):
+                spec = self._engine.spec_of(worker_id)
+                if spec is not None:
+                    self._metrics.take_measured(spec.key, message.rows)
             else:
                 failure = Failure(
                     message.message, message.last_line, message.code == "load_out_of_memory"
@@ -364,6 +373,7 @@ class Fleet:
             ranks=spec.ranks,
             response_timeout_s=spec.response_timeout_s if spec.has_time_limits else math.inf,
             is_idempotent=spec.max_attempts > 1,
+            **self._metrics.for_workers,
             **spec.loading,
         )
         self._tell(worker_id, f.Load(load.to_wire()))

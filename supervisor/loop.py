@@ -15,12 +15,14 @@ import os
 import secrets
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError
 from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
+from stoker.metrics_config import read_metrics_config
 from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.supervisor import actions as a
@@ -37,6 +39,7 @@ from stoker.supervisor.guarding import guarded
 from stoker.supervisor.journal_place import JournalPlace
 from stoker.supervisor.launches import launch_id
 from stoker.supervisor.memory_watch import MemoryWatch
+from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.template import become_subreaper
 from stoker.supervisor.worker_ledger import WorkerLedger
@@ -70,6 +73,10 @@ class Supervisor:
             ContentReader(arena_folder(settings.runtime_dir)),
         )
         self._memory_watch = MemoryWatch(self.engine)
+        # Raises SettingsError: a wrong file shall not be noticed at the first scrape.
+        config = read_metrics_config(settings.metrics_config)
+        folder = Path(os.environ.get("METRICS_LOCATION") or settings.log_dir)
+        self._metrics = Metrics(self.engine, settings, config, folder)
         self._frontends: dict[bytes, float] = {}
         self._alarm_at = float("inf")
         self._is_performing = False
@@ -93,7 +100,14 @@ class Supervisor:
         self._alarm = Alarm(loop, self._tick)
         ledger = WorkerLedger(settings.runtime_dir, self._incarnation.hex())
         self._fleet = Fleet(
-            settings, self.engine, self._places, self._clock, loop, ledger, self._end_turn
+            settings,
+            self.engine,
+            self._places,
+            self._clock,
+            loop,
+            ledger,
+            self._metrics,
+            self._end_turn,
         )
         self._frontend_port = FrontendPort(
             loop,
@@ -112,6 +126,7 @@ class Supervisor:
             self._places,
             self._clock,
             journal,
+            self._metrics,
             self._answer_call,
             self._end_turn,
         )
@@ -136,6 +151,7 @@ class Supervisor:
             await journal.close()
             place.close()
             await self._fleet.close()
+            self._metrics.close()
             self._frontend_port.close()
             self._alarm.close()
             lock.release()
@@ -179,6 +195,7 @@ class Supervisor:
             self._forget_silent_frontends(now)
             self._fleet.sweep(now)
             self._memory_watch.look(now)
+            self._metrics.look(now)
             self._feed_watchdog(now)
         except Exception:
             log.exception("tick failed")
@@ -276,6 +293,7 @@ class Supervisor:
     def _release(self, action: a.Release) -> None:
         self._fleet.release(action.spec)
         self._control.release(action.spec)
+        self._metrics.forget(action.spec.key)
 
     def _lose_frontend(self, identity: bytes, reason: str) -> None:
         if self._frontends.pop(identity, None) is not None:

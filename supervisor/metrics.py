@@ -1,25 +1,78 @@
-"""Everything that is measured and counted, where it meets: what `/metrics` shows.
+"""Everything that is measured and counted, where it meets: what `/metrics` shows, or logs say.
+
+    mode         /metrics                logs
+    prometheus   everything              nothing
+    log          empty                   everything but ours
+    legacy       the three ts_ counters  everything but ours
 
 Source: contracts/torchserve.md 10.1.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
 
 from stoker.errors import ModelNotFound, VersionNotFound
+from stoker.metrics_config import MetricsConfig
+from stoker.settings import Settings
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.families import OURS, PEERS
 from stoker.supervisor.frontend_reports import FrontendReports
-from stoker.supervisor.statistics import families, rows, statistics
+from stoker.supervisor.handler_metrics import HandlerMetrics
+from stoker.supervisor.host_metrics import HostMetrics
+from stoker.supervisor.metrics_log import INTERVAL_S, MetricsLog
+from stoker.supervisor.printed_metrics import parse
+from stoker.supervisor.statistics import HOSTNAME, families, rows, statistics
+from stoker.supervisor.versions import VersionKey
+from stoker.wire.frames import Measurement
+
+LEGACY: Final = (
+    "ts_inference_requests_total",
+    "ts_inference_latency_microseconds",
+    "ts_queue_latency_microseconds",
+)
 
 
 class Metrics:
-    """The numbers of one supervisor's life."""
+    """The numbers of one supervisor's life.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        log_folder: For the logs of metrics.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: Settings, config: MetricsConfig, log_folder: Path
+    ) -> None:
         self._engine = engine
         self._reports = FrontendReports()
+        self._host = HostMetrics(is_on=not settings.disable_system_metrics)
+        shown = [name for name in PEERS if config.server is None or name in config.server]
+        self._logged: list[str] = []
+        self._log: MetricsLog | None = None
+        mode = settings.metrics_mode
+        if mode == "prometheus":
+            self._names = [*shown, *OURS]
+        else:
+            self._names = [*LEGACY] if mode == "legacy" else []
+            self._logged = [name for name in shown if name not in self._names]
+            self._log = MetricsLog(log_folder)
+        self._log_at = 0.0
+        self._config = config
+        self._detects = settings.model_metrics_auto_detect
+        self._handlers = HandlerMetrics(config.model, HOSTNAME, is_open=self._detects)
+
+    @property
+    def for_workers(self) -> dict[str, Any]:
+        """What a worker is told of it; see `wire.loading.LoadSpec`."""
+        return {
+            "metrics": [list(row) for row in self._config.model],
+            "detects_metrics": self._detects,
+            "prints_metrics": self._log is not None,
+        }
+
+    # -- in -------------------------------------------------------------------
 
     def take_report(self, report: dict[str, Any], now: float) -> None:
         """What a frontend has counted since it last said so."""
@@ -39,10 +92,53 @@ class Metrics:
         except (ModelNotFound, VersionNotFound, TypeError, ValueError):
             return  # it has gone since
 
+    def take_measured(self, key: VersionKey, measured: Iterable[Measurement]) -> None:
+        """What a worker has measured since it last said so."""
+        self._handlers.take(key, measured)
+
+    def take_printed(self, model: str, version: str, line: str, now: float) -> bool:
+        """A line that a worker printed; False if it is no metric after all."""
+        said = parse(line)
+        if said is None:
+            return False
+        measurement, text = said
+        if self._log is not None:
+            self._log.write_model(text, now)
+        else:
+            self._handlers.take(VersionKey(model, version), [measurement])
+        return True
+
+    def forget(self, key: VersionKey) -> None:
+        """A version has gone with its workers."""
+        self._handlers.forget(key)
+
+    # -- out ------------------------------------------------------------------
+
     def statistics(self, now: float) -> dict[str, Any]:
+        """What the verb of that name answers."""
         shown, samples = statistics(self._engine, self._reports, now)
+        self._add_host(samples, now)
+        found = families(samples, self._names)
+        if self._log is None:
+            found += self._handlers.families()
         return {
             "jobs": self._engine.job_count,
             "versions": rows(shown),
-            "families": families(samples, (*PEERS, *OURS)),
+            "families": found,
         }
+
+    def look(self, now: float) -> None:
+        """Write to the log what has changed; called often, and mostly for nothing."""
+        if self._log is None or now < self._log_at:
+            return
+        self._log_at = now + INTERVAL_S
+        _, samples = statistics(self._engine, self._reports, now)
+        self._log.write_server([(PEERS[name], samples[name]) for name in self._logged], now)
+
+    def _add_host(self, samples: dict[str, list[Any]], now: float) -> None:
+        for name, number in self._host.measure(now).items():
+            samples[name].append([["Host", HOSTNAME], number])
+
+    def close(self) -> None:
+        if self._log is not None:
+            self._log.close()

@@ -27,6 +27,7 @@ from typing import Final
 
 from stoker.clock import Clock, MonotonicClock
 from stoker.logs import get_logger
+from stoker.supervisor.printed_metrics import MARK
 
 log = get_logger("model")
 
@@ -64,7 +65,9 @@ class WorkerOutput:
         is_logged: bool = True,
         clock: Clock | None = None,
         wall: Callable[[], float] = time.time,
+        take_metric: Callable[[str, str, str, float], bool] | None = None,
     ) -> None:
+        self._take_metric = take_metric
         self._log_dir = log_dir
         self._max_file_bytes = max_file_bytes
         self._is_logged = is_logged
@@ -126,6 +129,8 @@ class WorkerOutput:
             self.close(worker_id)
 
     def _write(self, worker: _Captured, lines: list[tuple[Stream, str]]) -> None:
+        if self._take_metric is not None:
+            lines = [line for line in lines if not self._is_metric(worker, *line)]
         if not lines:
             return
         stamp = datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -138,6 +143,13 @@ class WorkerOutput:
         for stream, line in lines:
             say = log.info if stream is Stream.STDOUT else log.warning
             say(line, model=model, version=version, worker=worker.shown, stream=stream.value)
+
+    def _is_metric(self, worker: _Captured, stream: Stream, line: str) -> bool:
+        """Metrics go their own way."""
+        if stream is not Stream.STDOUT or not line.startswith(MARK):
+            return False
+        assert self._take_metric is not None
+        return self._take_metric(*worker.key, line, self._clock.now())
 
 
 def log_name(model: str, version: str) -> str:

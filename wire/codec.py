@@ -169,6 +169,13 @@ def _encode_replies(message: f.Replies) -> list[Any]:
     return fields
 
 
+def _encode_measurements(message: f.Measurements) -> list[Any]:
+    fields: list[Any] = [Kind.MEASUREMENTS.value]
+    for row in message.rows:
+        fields += row
+    return fields
+
+
 def _row(kind: Kind) -> Callable[[Any], list[Any]]:
     code = kind.value
     return lambda message: [code, *message]
@@ -198,6 +205,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.Loaded: _row(Kind.LOADED),
     f.LoadFailed: _row(Kind.LOAD_FAILED),
     f.Replies: _encode_replies,
+    f.Measurements: _encode_measurements,
 }
 
 
@@ -375,6 +383,30 @@ def _decode_replies(fields: list[Any]) -> f.Replies:
     return f.Replies(replies)
 
 
+def _decode_measurements(fields: list[Any]) -> f.Measurements:
+    if (len(fields) - 1) % 7:
+        raise ProtocolError("wrong number of fields")
+    rows = []
+    for i in range(1, len(fields), 7):
+        kind, name, unit, labels, values, number, counts = row = fields[i : i + 7]
+        if (
+            kind not in ("counter", "gauge", "histogram")
+            or type(name) is not str
+            or type(unit) is not str
+            or type(number) is not float
+            or not _is_list_of(labels, str)
+            or not _is_list_of(values, str)
+            or not _is_list_of(counts, int)
+        ):
+            raise ProtocolError("a measurement has a wrong field")
+        rows.append(_new(f.Measurement, row))
+    return f.Measurements(rows)
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return type(value) is list and all(type(item) is kind for item in value)
+
+
 _OPTIONAL_STR: Final = (str, type(None))
 
 _FROM_FRONTEND: Final[dict[int, Callable[[list[Any]], f.FromFrontend]]] = {
@@ -401,6 +433,7 @@ _FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
     Kind.REPLIES: _decode_replies,
     Kind.WORKER_HELLO: lambda x: _fixed(x, f.WorkerHello, int, int, bytes, int),
     Kind.LOADED: lambda x: _fixed(x, f.Loaded, dict),
+    Kind.MEASUREMENTS: _decode_measurements,
     Kind.LOAD_FAILED: lambda x: _fixed(x, f.LoadFailed, str, str, str),
 }
 

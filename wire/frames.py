@@ -28,6 +28,7 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         WORKER_HELLO   | protocol | worker_id | token | pid
         LOADED         | info{}
         LOAD_FAILED    | code | message | last_line
+        MEASUREMENTS   | [type | name | unit | labels | values | number | counts]*
         REPLIES        | [batch_id | is_last | ended ids | n | n * (frontend_id | answer frame)]*
 
 A job id is 16 bytes, `frontend_id` (8, the sender's incarnation and its zmq
@@ -48,6 +49,12 @@ import enum
 from typing import Any, Final, NamedTuple
 
 PROTOCOL: Final = 1
+
+#: Ends of the buckets of a handler's histogram: those of the peer.
+HISTOGRAM_BOUNDS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75),
+    *(1.0, 2.5, 5.0, 7.5, 10.0),
+)
 
 FRONTEND_ID_BYTES: Final = 8
 JOB_ID_BYTES: Final = 16
@@ -79,6 +86,7 @@ class Kind(enum.IntEnum):
     LOADED = 49
     LOAD_FAILED = 50
     REPLIES = 51
+    MEASUREMENTS = 52
 
 
 class JobFlag(enum.IntFlag):
@@ -273,8 +281,32 @@ class Replies(NamedTuple):
     replies: list[Reply]
 
 
+class Measurement(NamedTuple):
+    """One series of a handler's metric, since the last message.
+
+    Attributes:
+        kind: counter, gauge or histogram.
+        number: What was added; the latest value of a gauge; the sum of a histogram.
+        counts: Of a histogram, by bucket.
+    """
+
+    kind: str
+    name: str
+    unit: str
+    labels: list[str]
+    values: list[str]
+    number: float
+    counts: list[int]
+
+
+class Measurements(NamedTuple):
+    """About once a second, if there is something to say."""
+
+    rows: list[Measurement]
+
+
 FromFrontend = FrontendHello | Submit | Cancel | Call
 ToFrontend = Welcome | Answers | Refused | Retried | Result | Full
 ToWorker = Load | Work | Drop | Leave
-FromWorker = WorkerHello | Loaded | LoadFailed | Replies
+FromWorker = WorkerHello | Loaded | LoadFailed | Replies | Measurements
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

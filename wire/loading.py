@@ -31,6 +31,9 @@ class LoadSpec:
         response_timeout_s: How long the worker may be silent over one batch.
         is_idempotent: A request may be given to a handler twice; else the worker
             must not begin a batch before the supervisor can know the last one ended.
+        metrics: The metrics that the configuration names: name, type, unit, labels.
+        detects_metrics: Others count as well.
+        prints_metrics: Updates are printed and not sent.
     """
 
     model: str
@@ -50,6 +53,9 @@ class LoadSpec:
     is_broadcast: bool = False
     response_timeout_s: float = 120.0
     is_idempotent: bool = True
+    metrics: list[list[Any]] = field(default_factory=list)
+    detects_metrics: bool = True
+    prints_metrics: bool = True
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

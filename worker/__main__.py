@@ -28,6 +28,8 @@ from stoker.worker.channel import Channel, SupervisorGone
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.in_hand import BatchInHand
 from stoker.worker.load import load, load_failure, make_context
+from stoker.worker.measurements import Reporter
+from stoker.worker.metrics import MetricsCache
 from stoker.worker.parent import die_with_parent
 from stoker.worker.process import prepare_process
 from stoker.worker.serve import serve
@@ -127,6 +129,8 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
     gc.collect()
     gc.freeze()
     heavy = [name for name in HEAVY_MODULES if name in sys.modules]
+    if isinstance(context.metrics, MetricsCache) and context.metrics.pending is not None:
+        channel.errand = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
     channel.send(Loaded({"load_s": time.monotonic() - started_at, "heavy": heavy}))
     return serve(channel, contract, in_hand)
 

@@ -19,7 +19,7 @@ import signal
 from collections import deque
 from time import monotonic
 from types import FrameType
-from typing import Final
+from typing import Final, Protocol
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
@@ -57,6 +57,16 @@ class SupervisorGone(Exception):
     """It hung up, or took nothing within the deadline."""
 
 
+class Errand(Protocol):
+    """Something else to do between two batches, now and then."""
+
+    def due_in(self, now: float) -> float | None:
+        """Seconds; None while there is nothing to do."""
+        ...
+
+    def run(self, now: float) -> None: ...
+
+
 class Channel:
     """A connection to the supervisor and the batches that came through it.
 
@@ -87,6 +97,9 @@ class Channel:
         #: one that was begun is tried again: not for every handler.
         self.holds_replies = True
         self._has_sent_part = False
+        self.errand: Errand | None = None
+        #: Of the latest batch; None once somebody has read it.
+        self.took_s: float | None = None
         self._held_since = 0.0
         self._looked_at = 0.0
         self._slowest_s = 1.0
@@ -155,11 +168,12 @@ class Channel:
             if now - self._looked_at >= HOLD_S and not self._is_leaving:
                 self._looked_at = now
                 self.look()
+                self._time_for_errand(now)
         else:
             self.flush()
             self._dropped.clear()
             while not self._waiting and not self._is_leaving:
-                self._wait(None)
+                self._wait(None if self.errand is None else self._time_for_errand(monotonic()))
             if self._is_leaving:
                 # Whoever sent a signal may not have told the supervisor, so
                 # work can be on its way; but only what is here now counts, or
@@ -168,10 +182,22 @@ class Channel:
                     self._has_looked_last = True
                     self.look()
                 if not self._waiting:
+                    if self.errand is not None and self.errand.due_in(0.0) is not None:
+                        self.errand.run(monotonic())
                     return None
             self._started_at = self._looked_at = monotonic()
         batch = self._running = self._waiting.popleft()
         return batch
+
+    def _time_for_errand(self, now: float) -> float | None:
+        """Run what is due; how long until something else may be.  Raises SupervisorGone."""
+        if self.errand is None:
+            return None
+        left_s = self.errand.due_in(now)
+        if left_s is not None and left_s <= 0.0:
+            self.errand.run(now)
+            return None
+        return left_s
 
     def _wait(self, timeout_s: float | None) -> None:
         """Wait for messages, a signal, or the timeout.  Raises SupervisorGone."""
@@ -236,7 +262,7 @@ class Channel:
             # One that is tried again may come here again, and is wanted then.
             self._dropped.difference_update(job.job_id for job in running.jobs)
         now = monotonic()
-        took_s = now - self._started_at
+        took_s = self.took_s = now - self._started_at
         self._started_at = now
         if took_s > FAST_BATCH_S:
             took_s = self._judge(took_s)

@@ -21,7 +21,8 @@ from stoker.wire.loading import LoadSpec
 from stoker.worker.context import Context
 from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import Entry
-from stoker.worker.metrics import MetricsCache
+from stoker.worker.measurements import Pending
+from stoker.worker.metrics import MetricsCache, MetricTypes
 
 #: What archives read as the peer's version.
 SERVER_VERSION = "0.12.0"
@@ -31,8 +32,18 @@ DEFAULT_FUNCTION = "handle"
 MAX_LAST_LINE = 1000
 
 
+def make_metrics(spec: LoadSpec) -> MetricsCache:
+    """With the metrics that the configuration names, so that `get_metric` finds them."""
+    known = None if spec.detects_metrics else [row[0] for row in spec.metrics]
+    pending = None if spec.prints_metrics else Pending(known)
+    metrics = MetricsCache(spec.model, pending=pending)
+    for name, kind, unit, labels in spec.metrics:
+        metrics.add_metric_to_cache(name, unit, labels, MetricTypes(kind))
+    return metrics
+
+
 def make_context(spec: LoadSpec) -> Context:
-    metrics = MetricsCache(spec.model)
+    metrics = make_metrics(spec)
     context = Context(
         spec.model,
         spec.model_dir,

@@ -1,7 +1,8 @@
 """`context.metrics`: what a handler counts and times.
 
-Values are kept, and every update is printed as one `[METRICS]` line on
-stdout, which is where the supervisor reads the worker's words.
+Values are kept.  Every update is added to what the supervisor is told about
+once a second (`measurements.py`), or, where metrics go to logs, printed as one
+`[METRICS]` line on stdout, which is where it reads the worker's words.
 
 Source: contracts/torchserve.md 7.5.
 """
@@ -13,7 +14,10 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from stoker.worker.measurements import Pending
 
 UNITS: Final[dict[str, str]] = {
     "ms": "Milliseconds",
@@ -61,7 +65,9 @@ class Metric:
         unit: str | None,
         dimension_names: Sequence[str] = (),
         metric_type: MetricTypes = MetricTypes.COUNTER,
+        pending: Pending | None = None,
     ) -> None:
+        self._pending = pending
         self.metric_name = metric_name
         self.unit = UNITS.get(unit or "", unit or "")
         self.dimension_names = tuple(dimension_names)
@@ -71,7 +77,7 @@ class Metric:
     def add_or_update(
         self, value: float, dimension_values: Sequence[str] = (), request_id: str = ""
     ) -> None:
-        """Count `value` on, or set it, and say so on stdout."""
+        """Count `value` on, or set it, and say so."""
         key = tuple(str(item) for item in dimension_values)
         if len(key) != len(self.dimension_names):
             sys.stderr.write(
@@ -88,7 +94,12 @@ class Metric:
             self.values[key] = self.values.get(key, 0.0) + value
         else:
             self.values[key] = value
-        self._print(value, zip(self.dimension_names, key, strict=True), request_id)
+        if self._pending is None:
+            self._print(value, zip(self.dimension_names, key, strict=True), request_id)
+        else:
+            kind = self.metric_type.value
+            about = (kind, self.metric_name, self.unit, self.dimension_names, key)
+            self._pending.note(*about, value)
 
     def update(
         self, value: float, request_id: str = "", dimensions: Sequence[Dimension] = ()
@@ -111,8 +122,15 @@ class Metric:
 class MetricsCache:
     """Every metric of one worker, by type and name."""
 
-    def __init__(self, model_name: str = "", request_ids: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        model_name: str = "",
+        request_ids: Mapping[int, str] | None = None,
+        pending: Pending | None = None,
+    ) -> None:
         self.model_name = model_name
+        #: None: updates are printed.
+        self.pending = pending
         self.cache: dict[MetricTypes, dict[str, Metric]] = {kind: {} for kind in MetricTypes}
         self._request_ids = request_ids
         self._context: Any = None
@@ -150,7 +168,7 @@ class MetricsCache:
     ) -> Metric:
         metric = self.cache[metric_type].get(metric_name)
         if metric is None:
-            metric = Metric(metric_name, unit, dimension_names, metric_type)
+            metric = Metric(metric_name, unit, dimension_names, metric_type, self.pending)
             self.cache[metric_type][metric_name] = metric
         return metric
 

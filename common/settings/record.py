@@ -281,12 +281,12 @@ class Settings:
         None, "Grace after that age.", unit="ms", minimum=0
     )
     enable_grpc_ssl: bool = later(False, "TLS for the gRPC listeners.")
-    metrics_mode: str = later(
+    metrics_mode: str = peer(
         "prometheus", "Where metrics go.", choices=("prometheus", "log", "legacy")
     )
-    metrics_config: Path | None = later(None, "File that names the metrics.")
-    model_metrics_auto_detect: bool = later(False, "Keep handler metrics that no file names.")
-    disable_system_metrics: bool = later(False, "Do not measure the host.")
+    metrics_config: Path | None = peer(None, "File that names the metrics.")
+    model_metrics_auto_detect: bool = peer(False, "Keep handler metrics that no file names.")
+    disable_system_metrics: bool = peer(False, "Do not measure the host.")
     system_metrics_cmd: str = later("", "Program that measures the host.", peer_env="-")
     metric_time_interval: int = later(
         60, "How often the host is measured.", unit="s", minimum=1, peer_env="-"

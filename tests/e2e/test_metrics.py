@@ -14,7 +14,7 @@ SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
 @pytest.fixture(scope="module")
 def server_flags():
-    return ("--frontend-processes", "2")
+    return ("--frontend-processes", "2", "--model-metrics-auto-detect", "true")
 
 
 def scrape(server, query=""):
@@ -91,3 +91,70 @@ def test_a_filter_leaves_only_what_it_names(server):
     """
     assert {key[0] for key in scrape(server, "?name[]=Requests2XX")} == {"Requests2XX"}
     assert scrape(server, "?name[]=nothing") == {}
+
+
+def test_what_handlers_measure_is_on_the_page(server, until):
+    """
+    7.5, 10.3: from several workers, sums; printed lines count as well.
+    """
+    server.register("m", "measures:handle", workers=2)
+    for _ in range(6):
+        assert server.predict("m", b"x").text == "counted"
+
+    def value(name, **labels):
+        about = {"ModelName": "m", "Level": "Model", **labels}
+        return scrape(server).get((name, *sorted(about.items())))
+
+    until(lambda: value("hits", kind="x") == 6, "the counter of both workers is there")
+    until(lambda: value("printed") == 12, "printed lines count")
+    assert value("HandlerTime") == 12.5
+    assert value("PredictionTime") > 0
+    assert value("sizes_count") == 6
+    assert value("sizes_bucket", le="0.025") == 0
+    assert value("sizes_bucket", le="0.05") == 6
+    server.clear()
+    assert value("hits", kind="x") is None
+
+
+def test_the_host_is_measured(server):
+    """
+    10.2: the names that dashboards know.
+    """
+    samples = scrape(server)
+
+    assert 0 < samples["MemoryUtilization", ("Level", "Host")] < 100
+    assert samples["DiskAvailable", ("Level", "Host")] > 0
+
+
+def test_in_log_mode_the_page_is_empty_and_files_have_the_lines(start_server, until):
+    """
+    10.1, 10.4: for those who grep; the lines are the peer's.
+    """
+    server = start_server("--metrics-mode", "log")
+    server.register("m", "measures:handle")
+    server.predict("m", b"x")
+
+    def read(name):
+        path = server.log_dir / name
+        return path.read_text() if path.exists() else ""
+
+    until(
+        lambda: re.search(
+            r"^\S+,\d{3} - HandlerTime\.Milliseconds:12\.5\|#ModelName:m,Level:Model"
+            r"\|#hostname:[^,]+,requestID:[\w-]+,timestamp:\d+$",
+            read("model_metrics.log"),
+            re.M,
+        ),
+        "the handler's metric is in the file",
+    )
+    until(
+        lambda: re.search(
+            r" - Requests2XX\.Count:\d+\.0\|#Level:Host\|#hostname:.+,timestamp:\d+$",
+            read("ts_metrics.log"),
+            re.M,
+        ),
+        "the server's metric is in the file",
+    )
+    page = server.ask("metrics", "GET", "/metrics")
+    assert (page.status, page.body) == (200, b"")
+    server.clear()

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 
 from stoker.clock import MonotonicClock
 from stoker.errors import StokerError
+from stoker.metrics_config import PACKAGED
 from stoker.settings.load import load
 from stoker.supervisor import actions as a
 from stoker.supervisor.calls import Caller
@@ -40,6 +41,7 @@ from stoker.supervisor.crews import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal_place import JournalPlace
+from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.versions import Failure
 
 #: Files whose lines are points.
@@ -84,6 +86,7 @@ class Life:
             self._places,
             self._clock,
             journal,
+            Metrics(self.engine, self._settings, PACKAGED, self._settings.log_dir),
             self._answer,
             self._end_turn,
         )
