@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
@@ -59,18 +60,19 @@ def header_block(raw: Sequence[tuple[bytes, bytes]], added: Sequence[tuple[str, 
         raw: As they came, in HTTP's Latin-1.
         added: By the server; stronger than the client's of the same name.
     """
-    flat = [part for header in raw for part in header]
-    block = b"\n".join(flat)
+    block = b"\n".join(chain.from_iterable(raw))
     if not block.isascii():
         block = block.decode("latin-1").encode()
-    if block.count(b"\n") != max(0, len(flat) - 1):
-        block = b"\n".join([part.replace(b"\n", b" ") for part in flat])
-        block = block.decode("latin-1").encode()
-    texts = [text.replace("\n", " ") for header in added for text in header]
-    if not texts:
+    if raw and block.count(b"\n") >= 2 * len(raw):
+        parts = [part.replace(b"\n", b" ") for part in chain.from_iterable(raw)]
+        block = b"\n".join(parts).decode("latin-1").encode()
+    if not added:
         return block
-    tail = "\n".join(texts).encode("utf-8", "replace")
-    return b"%b\n%b" % (block, tail) if flat else tail
+    text = "\n".join(chain.from_iterable(added))
+    if text.count("\n") >= 2 * len(added):
+        text = "\n".join([part.replace("\n", " ") for part in chain.from_iterable(added)])
+    tail = text.encode("utf-8", "replace")
+    return b"%b\n%b" % (block, tail) if raw else tail
 
 
 def split_header_block(block: bytes) -> list[str]:
@@ -175,6 +177,8 @@ def pack_answers(answers: Sequence[Answer]) -> bytes:
 
 
 _KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
+#: A record out of a row that has been checked; its own constructor is Python code.
+_new: Final = tuple.__new__
 
 
 def unpack_answers(frame: bytes) -> list[Answer]:
@@ -206,10 +210,13 @@ def unpack_answers(frame: bytes) -> list[Answer]:
         if kind is AnswerKind.ERROR:
             answers.append(_error(job_id, reason, content_type, body))
             continue
-        if not set(map(type, flat)) <= _TEXT:
-            raise ProtocolError("an answer has a wrong header")
-        headers = list(zip(flat[::2], flat[1::2], strict=True)) if flat else []
-        answers.append(Answer(job_id, kind, status, reason, content_type, headers, body))
+        headers: list[tuple[str, str]] = []
+        if flat:
+            if not set(map(type, flat)) <= _TEXT:
+                raise ProtocolError("an answer has a wrong header")
+            headers = list(zip(flat[::2], flat[1::2], strict=True))
+        row = (job_id, kind, status, reason, content_type, headers, body, None)
+        answers.append(_new(Answer, row))
     return answers
 
 
