@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 MAX_VALUE_CHARACTERS: Final = 4096
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_PEERS_LEVELS: Final = {
+    "debug": "DEBUG",
+    "info": "INFO",
+    "warning": "WARN",
+    "error": "ERROR",
+    "critical": "FATAL",
+}
 #: journald reads the syslog priority from a line's prefix.
 _PRIORITIES: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _PLAIN: Final = re.compile(r"[\w.,:;/@%+*?!()\[\]{}<>|~^&$#-]+", re.ASCII)
@@ -87,6 +94,8 @@ def configure(settings: Settings, process: str, *, fd: int = 2) -> None:
     render = (
         _json_renderer(process)
         if settings.log_format == "json"
+        else _peer_renderer(process)
+        if settings.log_format == "ts"
         else _text_renderer(process, has_time=not is_journal)
     )
     _output.set(level, render, fd, has_priority=is_journal)
@@ -108,6 +117,25 @@ def _text_renderer(process: str, *, has_time: bool) -> Render:
                 f"\n    {_quoted(line, is_sentence=True)}" for line in trace.split("\n")
             )
         return text
+
+    return render
+
+
+def _peer_renderer(process: str) -> Render:
+    """TorchServe's general pattern, for those who grep it (contracts/torchserve.md 9.6)."""
+
+    def render(level: str, room: str, event: str, facts: dict[str, Any]) -> str:
+        trace = facts.pop("exception", None)
+        seconds = time.time()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(seconds))
+        head = f"{stamp},{int(seconds % 1 * 1000):03d} [{_PEERS_LEVELS[level]:<5}]"
+        parts = [f"{head} {process or 'main'} {room or 'stoker'} -"]
+        parts.append(_quoted(str(event), is_sentence=True))
+        parts += [f"{key}={_shown(value)}" for key, value in facts.items()]
+        lines = [" ".join(parts)]
+        if trace:
+            lines += [f"    {_quoted(line, is_sentence=True)}" for line in trace.split("\n")]
+        return "\n".join(lines)
 
     return render
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
+from stoker.frontend.access_log import AccessLog
 from stoker.frontend.application import Application, FalconApp, Means
 from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
@@ -81,6 +82,11 @@ class Frontend:
         self._lanes = Lanes(self._clock, link.max_pending)
         link.on_full = self._lanes.close_full
         self._counts = Counts()
+        self._access_log = (
+            AccessLog(settings.log_dir / "access_log.log")
+            if settings.access_log == "file"
+            else None
+        )
         self._reporting = Reporting(link, self._lanes, self._counts, self._held)
         self._means = Means(
             link,
@@ -125,6 +131,9 @@ class Frontend:
         for chore in self._chores:
             chore.cancel()
         await self.link.close()
+        if self._access_log is not None:
+            self._access_log.flush()
+            self._access_log.close()
         self._endpoints.close()
         self._arena.close()
 
@@ -151,6 +160,8 @@ class Frontend:
         while True:
             await asyncio.sleep(self.limits.sweep_interval_s)
             self._arena.sweep()
+            if self._access_log is not None:
+                self._access_log.flush()
             if self._keyring is not None:
                 self._keyring.refresh()
             sites = [*self.sites, *filter(None, (site.plain for site in self.sites))]
@@ -180,7 +191,8 @@ class Frontend:
             lanes=self._lanes,
             cors=tuple((name, header_line(name, text.encode())) for name, text in cors if text),
             **self._encryption(listener, dialect),
-            logs_access=settings.log_level == "debug",
+            logs_access=settings.log_level == "debug" or settings.access_log == "log",
+            access_log=self._access_log,
             counts=self._counts,
         )
 

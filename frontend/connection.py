@@ -19,6 +19,7 @@ from typing import Final, NoReturn, cast
 import httptools
 
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, forget_frames
+from stoker.frontend.access_log import log_event
 from stoker.frontend.body_reader import MAX_SKIPPED_BYTES, BodyReader
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.flow_control import FlowControl
@@ -32,7 +33,6 @@ from stoker.frontend.site import Site
 from stoker.logs import get_logger
 
 log = get_logger("http")
-access = get_logger("access")
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 #: From here on it is worth looking for the end of the head before parsing.
@@ -247,9 +247,9 @@ class Connection(asyncio.Protocol):
         exchange.release(site.budget)
         if not is_counted:
             site.counts.answers[exchange.status // 100] += 1
-        if site.logs_access:
+        if site.logs_access or site.access_log is not None:
             taken_s = self.loop.time() - exchange.started_at
-            head = (exchange.request_id, exchange.method, exchange.url)
+            head = (exchange.request_id, exchange.method, exchange.url, exchange.version)
             self._log_access(*head, exchange.status, taken_s)
         if exchange.close_after:
             self._is_deaf = True
@@ -273,16 +273,19 @@ class Connection(asyncio.Protocol):
         self.end_exchange(exchange, is_counted=True)
 
     def _log_access(
-        self, request_id: str, method: bytes, url: bytes, status: int, taken_s: float
+        self,
+        request_id: str,
+        method: bytes,
+        url: bytes,
+        version: str,
+        status: int,
+        taken_s: float,
     ) -> None:
-        access.debug(
-            "request",
-            request_id=request_id,
-            method=method.decode("ascii"),
-            path=url.partition(b"?")[0].decode("utf-8", "replace"),
-            status=status,
-            duration_ms=round(taken_s * 1000, 3),
-        )
+        site = self.site
+        if site.access_log is not None:
+            site.access_log.note(self.transport, method, url, version, status, taken_s)
+        if site.logs_access:
+            log_event(request_id, method, url, status, taken_s)
 
     # -- refusing -------------------------------------------------------------
 
@@ -303,8 +306,9 @@ class Connection(asyncio.Protocol):
         )
         request_id = choose_request_id(heads.offered_id)
         self._write(refusal, heads.method, request_id, closes=not is_kept)
-        if self.site.logs_access:
-            self._log_access(request_id, heads.method, heads.url, refusal.status, 0.0)
+        if self.site.logs_access or self.site.access_log is not None:
+            head = (request_id, heads.method, heads.url, "1.1")
+            self._log_access(*head, refusal.status, 0.0)
         if is_kept:
             self._body.skip()
         else:

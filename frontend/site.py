@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from stoker.errors import QueueFull, RequestTooLarge, StokerError, TooManyRequests
+from stoker.frontend.access_log import AccessLog
 from stoker.frontend.asgi import AsgiApp
 from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
@@ -46,7 +47,8 @@ class Site:
         cors: Lower-case header name and its line, where the settings ask for it.
         tls: What connections speak; None for plain HTTP.
         plain: For those who speak plain HTTP here all the same.
-        logs_access: Whether the access log is on at all.
+        logs_access: Every answer is an event of the server's log.
+        access_log: Where else a line for every answer goes.
     """
 
     app: AsgiApp
@@ -61,6 +63,7 @@ class Site:
     tls: ssl.SSLContext | None = None
     plain: Site | None = None
     logs_access: bool = False
+    access_log: AccessLog | None = None
     counts: Counts = field(default_factory=Counts)
     connections: set[Swept] = field(default_factory=set)
     #: Connections that were one too many, since the last sweep.

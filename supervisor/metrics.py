@@ -58,7 +58,8 @@ class Metrics:
             self._names = [*LEGACY] if mode == "legacy" else []
             self._logged = [name for name in shown if name not in self._names]
             self._log = MetricsLog(log_folder)
-        self._log_at = 0.0
+        self._log_at = self._host_at = 0.0
+        self._interval_s = settings.metric_time_interval
         self._config = config
         self._detects = settings.model_metrics_auto_detect
         self._handlers = HandlerMetrics(config.model, HOSTNAME, is_open=self._detects)
@@ -133,6 +134,9 @@ class Metrics:
             return
         self._log_at = now + INTERVAL_S
         _, samples = statistics(self._engine, self._reports, now)
+        if now >= self._host_at:
+            self._host_at = now + self._interval_s
+            self._add_host(samples, now)
         self._log.write_server([(PEERS[name], samples[name]) for name in self._logged], now)
 
     def _add_host(self, samples: dict[str, list[Any]], now: float) -> None:

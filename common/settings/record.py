@@ -246,7 +246,15 @@ class Settings:
         "info", "Least level that is logged.", choices=("debug", "info", "warning", "error")
     )
     log_format: str = setting(
-        "text", "Lines for people, or one JSON object per line.", choices=("text", "json")
+        "text",
+        "Lines for people, one JSON object per line, or TorchServe's general pattern.",
+        choices=("text", "json", "ts"),
+    )
+    access_log: str = setting(
+        "off",
+        "A line for every answer: off; log, in the server's log; or file, access_log.log in "
+        "log_dir as TorchServe writes it.",
+        choices=("off", "log", "file"),
     )
 
     log_config: Path | None = peer(
@@ -288,8 +296,12 @@ class Settings:
     model_metrics_auto_detect: bool = peer(False, "Keep handler metrics that no file names.")
     disable_system_metrics: bool = peer(False, "Do not measure the host.")
     system_metrics_cmd: str = later("", "Program that measures the host.", peer_env="-")
-    metric_time_interval: int = later(
-        60, "How often the host is measured.", unit="s", minimum=1, peer_env="-"
+    metric_time_interval: int = peer(
+        60,
+        "How often the host is measured where metrics go to logs.",
+        unit="s",
+        minimum=1,
+        peer_env="-",
     )
     ts_header_key_sequence_id: str = later(
         "ts_request_sequence_id", "Header of a sequence's id.", peer_env="HEADER_KEY_SEQUENCE_ID"

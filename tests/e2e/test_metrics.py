@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import psutil
 import pytest
@@ -158,3 +159,46 @@ def test_in_log_mode_the_page_is_empty_and_files_have_the_lines(start_server, un
     page = server.ask("metrics", "GET", "/metrics")
     assert (page.status, page.body) == (200, b"")
     server.clear()
+
+
+def test_an_access_log_has_the_peers_lines(start_server, until):
+    """
+    9.6: one line for every answer of every process, refusals as well.
+    """
+    server = start_server("--access-log", "file", "--frontend-processes", "2")
+    server.ask("inference", "GET", "/ping?x=1")
+    server.ask("inference", "GET", "/nowhere")
+
+    path = server.log_dir / "access_log.log"
+    line = r"^\S+,\d{3} - /127\.0\.0\.1:\d+ \"GET %s HTTP/1\.1\" %d \d+$"
+    for url, status in ((r"/ping\?x=1", 200), ("/nowhere", 404)):
+        until(
+            lambda pattern=line % (url, status): (
+                path.exists() and re.search(pattern, path.read_text(), re.M)
+            ),
+            "the line is there",
+        )
+
+
+def test_the_page_of_the_documentation_has_every_metric(server):
+    """
+    What is served is what docs/metrics.md says: names, types and labels.
+    """
+    server.register("echo", "echo:handle")
+    server.predict("echo", b"x")
+    page = server.ask("metrics", "GET", "/metrics").text
+    served = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.M))
+    labels = {
+        name: re.findall(r"(\w+)=", text)
+        for name, text in re.findall(r"^(\w+?)(?:_sum)?\{(.*)\} ", page, re.M)
+    }
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) \|", text, re.M)
+
+    assert {name: kind for name, kind, _ in rows} == {
+        name: kind for name, kind in served.items() if name not in ("HandlerTime", "PredictionTime")
+    }
+    told = {name: re.findall(r"`(\w+)`", cell) for name, _, cell in rows}
+    assert {name: labels[name] for name in told if name in labels} == {
+        name: told[name] for name in told if name in labels
+    }

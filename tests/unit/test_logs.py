@@ -83,6 +83,23 @@ def test_a_very_long_value_is_cut(logged):
     assert len(read()) < 5000
 
 
+def test_lines_in_the_peers_pattern_have_its_fields(logged):
+    """
+    For scripts that grep TorchServe's logs: `{ISO8601} [{LEVEL}] {thread} {logger} - {message}`.
+    """
+    read = logged(log_format="ts")
+
+    get_logger("dispatch").warning("worker lost", worker=7, exc_info=ValueError("a\nb"))
+
+    lines = read().splitlines()
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{3} \[WARN \] supervisor dispatch - "
+        r"worker lost worker=7",
+        lines[0],
+    )
+    assert all(line.startswith("    ") for line in lines[1:])
+
+
 def test_json_lines_carry_the_same_facts(logged):
     """
     For log shippers.

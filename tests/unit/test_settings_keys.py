@@ -79,7 +79,7 @@ KEYS: Final[dict[str, tuple[str, Any, Effect]]] = {
     "model_metrics_auto_detect": ("true", True, WORKS),
     "disable_system_metrics": ("true", True, WORKS),
     "system_metrics_cmd": ("collect --gpu 0", "collect --gpu 0", LATER),
-    "metric_time_interval": ("30", 30, LATER),
+    "metric_time_interval": ("30", 30, WORKS),
     "initial_worker_port": ("9500", 9500, WORKS),
     "initial_distribution_port": ("29600", 29600, WORKS),
     "ipex_enable": ("true", True, WORKS),
