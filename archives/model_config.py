@@ -19,6 +19,7 @@ from stoker.errors import ManifestInvalid
 
 _MAX_INT: Final = 2**31 - 1  # the peer's int
 _PARALLEL_TYPES: Final = frozenset({"pp", "tp", "pptp", "custom"})
+_SANDBOXES: Final = frozenset({"off", "rlimits"})
 _DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
 #: Processes of one worker.
 MAX_RANKS: Final = 64
@@ -86,6 +87,8 @@ class ModelConfig:
     max_worker_age_s: int | None = None
     max_worker_memory_mb: int | None = None
     worker_memory_limit_mb: int | None = None
+    sandbox: str | None = None
+    sandbox_memory_mb: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -178,6 +181,8 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         max_worker_age_s=keys.number("max_worker_age_s", lowest=0),
         max_worker_memory_mb=keys.number("max_worker_memory_mb", lowest=0),
         worker_memory_limit_mb=keys.number("worker_memory_limit_mb", lowest=0),
+        sandbox=keys.word("sandbox", _SANDBOXES),
+        sandbox_memory_mb=keys.number("sandbox_memory_mb", lowest=0),
         raw=document,
         warnings=tuple(keys.warnings),
     )

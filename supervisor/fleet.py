@@ -29,6 +29,7 @@ from stoker.supervisor import actions as a
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.escaped import kill_escaped
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.jobs import deadlines_in_hand
@@ -62,6 +63,9 @@ TEMPLATE_WAIT_S: Final = 2.0
 MASTER_PORTS: Final = 10_000
 #: How often we look for what nothing wakes us for.
 SWEEP_S: Final = 1.0
+#: At the end, what workers left behind has so long to be gone.
+ESCAPED_S: Final = 1.0
+ESCAPED_LOOK_S: Final = 0.01
 #: A worker that somebody stopped (SIGSTOP) for so long will not go on by itself.
 STOPPED_S: Final = 30.0
 
@@ -69,10 +73,11 @@ STOPPED_S: Final = 30.0
 class _Process:
     """What we know of a worker's process."""
 
-    __slots__ = ("connection", "pid", "token")
+    __slots__ = ("connection", "pid", "slot", "token")
 
-    def __init__(self, token: bytes) -> None:
+    def __init__(self, token: bytes, slot: int) -> None:
         self.token = token
+        self.slot = slot
         self.pid = -1
         self.connection: Connection | None = None
 
@@ -162,12 +167,17 @@ class Fleet:
         self._sweep_at = now + SWEEP_S
         # Orphans of dead workers: as subreaper we inherit them.
         reap_strays({process.pid for process in self._launcher.list()})
+        self._kill_escaped()
         self._port.sweep(now)
         since = self._stopped_since
         self._stopped_since = {w: since.get(w, now) for w in self._launcher.stopped()}
         for worker_id, stopped_at in self._stopped_since.items():
             if now - stopped_at >= STOPPED_S:
                 self._engine.worker_out_of_reach(worker_id, now)
+
+    def _kill_escaped(self) -> int:
+        running = {w: (process.slot, process.pid) for w, process in self._processes.items()}
+        return kill_escaped(running, self._nursery.pids())
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
@@ -177,6 +187,11 @@ class Fleet:
         """Kill and reap who is left."""
         self._take_waiting()
         await self._launcher.close()
+        self._processes.clear()
+        until = self._clock.now() + ESCAPED_S
+        while self._kill_escaped() and self._clock.now() < until:
+            await asyncio.sleep(ESCAPED_LOOK_S)
+            reap_strays(())
         self._nursery.close()
         self._output.close_all()
         self._port.close()
@@ -190,7 +205,7 @@ class Fleet:
         A template needs less than an interpreter of the worker's own would,
         and what all workers share is not there once for each of them.
         """
-        self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES))
+        self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES), action.slot)
         if not self._waiting and not self._wait_for_template():
             self._spawn_now(action)
         else:
@@ -259,6 +274,7 @@ class Fleet:
             ranks=self._rank_plan(spec, slot),
             python=spec.python,
             packages_dir=spec.packages_dir,
+            fence_bytes=spec.fence_bytes,
         )
         self._output.open(worker_id, spec.model, spec.version, slot)
         command = worker_command(place, self._policy, os.environ)

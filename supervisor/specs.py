@@ -98,6 +98,7 @@ def build_spec(
         max_attempts=1 if is_not_idempotent(archive) else settings.max_attempts,
         quarantine_s=settings.quarantine_s,
         limits=_limits(config, settings),
+        fence_bytes=_fence_bytes(config, settings),
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
@@ -117,6 +118,14 @@ def build_spec(
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
+
+
+def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:
+    """The stricter of both: an archive must not open what the operator has closed."""
+    if "rlimits" not in (config.sandbox, settings.sandbox):
+        return None
+    asked = [mb for mb in (config.sandbox_memory_mb, settings.sandbox_memory_mb) if mb]
+    return min(asked, default=0) << 20
 
 
 def _limits(config: ModelConfig, settings: Settings) -> Limits:

@@ -85,6 +85,10 @@ class Template:
         self._socket = ours
 
     @property
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
+
+    @property
     def is_ready(self) -> bool:
         """All imports are done and a fork would take milliseconds."""
         if self._socket is None:
@@ -171,6 +175,10 @@ class TemplateNursery:
                 return pid
             template.start()
         return None
+
+    def pids(self) -> set[int]:
+        """Of the templates that run."""
+        return {pid for each in self._templates.values() if (pid := each.pid) is not None}
 
     def close(self) -> None:
         for template in self._templates.values():

@@ -92,6 +92,7 @@ class VersionSpec:
         python: The interpreter of its workers; "" for the server's own.
         packages_dir: Found by its workers before what the server has installed.
         uses_job_tickets: A job is only taken while a worker waits for one.
+        fence_bytes: Address space of its fenced workers, 0 for any; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
@@ -110,6 +111,7 @@ class VersionSpec:
     max_attempts: int = 2
     quarantine_s: float = 300
     limits: Limits = NO_LIMITS
+    fence_bytes: int | None = None
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     parallel_type: str = ""

@@ -24,11 +24,14 @@ from typing import Final
 from stoker.errors import SettingsError
 from stoker.java_regex import compile_java
 from stoker.supervisor.devices import VISIBLE, Device
+from stoker.supervisor.escaped import MARK
 from stoker.supervisor.processes import WorkerCommand
 from stoker.wire.loading import RANK_VARIABLES
 
 TOKEN: Final = "STOKER_WORKER_TOKEN"
 PARENT_PID: Final = "STOKER_PARENT_PID"
+#: Asks the worker to fence itself in; see `worker/fence.py`.
+FENCE: Final = "STOKER_FENCE"
 DEVICE_ORDER: Final = "CUDA_DEVICE_ORDER"
 
 #: Never inherited: our own settings and secrets (the peer's names of them too), ...
@@ -102,6 +105,7 @@ class WorkerPlace:
         slot: The number that clients and `ps` see; a worker's successor has it too.
         store_dir: Parent of the symlink through which a plain directory is
             served; handlers may find modules there.
+        fence_bytes: As in VersionSpec.
     """
 
     worker_id: int
@@ -119,6 +123,7 @@ class WorkerPlace:
     ranks: RankPlan | None = None
     python: str = ""
     packages_dir: str | None = None
+    fence_bytes: int | None = None
 
 
 def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
@@ -166,6 +171,9 @@ def worker_command(
     env["TS_IPEX_GPU_ENABLE"] = _flag(policy.is_ipex_gpu_on)
     env[TOKEN] = place.token.hex()
     env[PARENT_PID] = str(policy.parent_pid)
+    env[MARK] = str(place.worker_id)
+    if place.fence_bytes is not None:
+        env[FENCE] = str(place.fence_bytes)
     _show_gpus(env, place, policy)
     if place.ranks is not None:
         env.update(rank_environment(place.ranks, place.slot))

@@ -26,6 +26,7 @@ from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
 from stoker.worker.channel import Channel, SupervisorGone
 from stoker.worker.contracts.torchserve import TorchServeContract
+from stoker.worker.fence import raise_fence_if_asked
 from stoker.worker.in_hand import BatchInHand
 from stoker.worker.load import load, load_failure, make_context
 from stoker.worker.measurements import Reporter
@@ -59,6 +60,7 @@ def main() -> ExitCode:
         return ExitCode.UNAVAILABLE
     prepare_process(arguments.label)
     try:
+        raise_fence_if_asked()
         return _work(arguments, token)
     except SupervisorGone as error:
         sys.stderr.write(f"stoker: {error}\n")

@@ -207,6 +207,14 @@ class Settings:
     blacklist_env_vars: str = peer(
         "", "Regular expression; matching variables are kept from workers.", is_pattern=True
     )
+    sandbox: str = setting(
+        "off",
+        "How handlers are fenced; model-config.yaml may ask for more, not for less.",
+        choices=("off", "rlimits"),
+    )
+    sandbox_memory_mb: int = setting(
+        0, "Address space of a fenced worker; 0 = any.  Not with GPUs.", unit="MiB", minimum=0
+    )
     max_worker_jobs: int = setting(
         0, "Requests after which a worker is replaced; 0 = never.", minimum=0
     )

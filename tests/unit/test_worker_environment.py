@@ -57,6 +57,7 @@ def test_the_command_says_who_the_worker_is() -> None:
         "PYTHONPATH": "/cache/echo",
         "PYTHONUNBUFFERED": "1",
         "STOKER_PARENT_PID": "42",
+        "STOKER_WORKER_ID": "7",
         "STOKER_WORKER_TOKEN": "01ff",
         "TS_DECODE_INPUT_REQUEST": "true",
         "TS_IPEX_ENABLE": "false",
