@@ -76,7 +76,8 @@ class Supervisor:
         # Raises SettingsError: a wrong file shall not be noticed at the first scrape.
         config = read_metrics_config(settings.metrics_config)
         folder = Path(os.environ.get("METRICS_LOCATION") or settings.log_dir)
-        self._metrics = Metrics(self.engine, settings, config, folder)
+        devices = self._places.devices
+        self._metrics = Metrics(self.engine, settings, config, folder, devices)
         self._frontends: dict[bytes, float] = {}
         self._alarm_at = float("inf")
         self._is_performing = False

@@ -10,16 +10,18 @@ Source: contracts/torchserve.md 10.1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from stoker.errors import ModelNotFound, VersionNotFound
 from stoker.metrics_config import MetricsConfig
 from stoker.settings import Settings
+from stoker.supervisor.devices import Device
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.families import OURS, PEERS
 from stoker.supervisor.frontend_reports import FrontendReports
+from stoker.supervisor.gpu_metrics import GpuMetrics
 from stoker.supervisor.handler_metrics import HandlerMetrics
 from stoker.supervisor.host_metrics import HostMetrics
 from stoker.supervisor.metrics_log import INTERVAL_S, MetricsLog
@@ -43,11 +45,17 @@ class Metrics:
     """
 
     def __init__(
-        self, engine: Engine, settings: Settings, config: MetricsConfig, log_folder: Path
+        self,
+        engine: Engine,
+        settings: Settings,
+        config: MetricsConfig,
+        log_folder: Path,
+        devices: Sequence[Device] = (),
     ) -> None:
         self._engine = engine
         self._reports = FrontendReports()
         self._host = HostMetrics(is_on=not settings.disable_system_metrics)
+        self._gpus = GpuMetrics(() if settings.disable_system_metrics else devices)
         shown = [name for name in PEERS if config.server is None or name in config.server]
         self._logged: list[str] = []
         self._log: MetricsLog | None = None
@@ -142,6 +150,8 @@ class Metrics:
     def _add_host(self, samples: dict[str, list[Any]], now: float) -> None:
         for name, number in self._host.measure(now).items():
             samples[name].append([["Host", HOSTNAME], number])
+        for name, device, number in self._gpus.measure(now):
+            samples[name].append([["Host", str(device), HOSTNAME], number])
 
     def close(self) -> None:
         if self._log is not None:

@@ -19,6 +19,7 @@ TIME_BOUNDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0),
 )
+COMPLETED: Final = JobState.COMPLETED
 SIZE_BOUNDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
@@ -58,23 +59,26 @@ class Tally:
 
     def note_batch(self, jobs: Sequence[Job], begun_at: float, now: float) -> None:
         """A worker began these then, and is done with all of them now."""
-        sizes, handling, waits = self.sizes, self.handling, self.waits
         size = len(jobs)
+        sizes, handling = self.sizes, self.handling
         sizes.counts[bisect_left(SIZE_BOUNDS, size)] += 1
         sizes.total += size
         took_s = now - begun_at
         handling.counts[bisect_left(TIME_BOUNDS, took_s)] += 1
         handling.total += took_s
+        counts = self.waits.counts
+        waited_s = wait_s = 0.0
         for job in jobs:
-            if job.state is not JobState.COMPLETED:
+            if job.state is not COMPLETED:
                 continue
             wait_s = begun_at - job.arrived_at
             if wait_s < 0.0:  # it came while the worker was between two batches
                 wait_s = 0.0
-            waits.counts[bisect_left(TIME_BOUNDS, wait_s)] += 1
-            waits.total += wait_s
-            self.last_wait_s = wait_s
+            waited_s += wait_s
+            counts[bisect_left(TIME_BOUNDS, wait_s)] += 1
             asked = job.asked
             if asked is not None:
                 asked.queue_s += wait_s
-                asked.latency_s += now - job.arrived_at
+                asked.latency_s += wait_s + took_s
+        self.waits.total += waited_s
+        self.last_wait_s = wait_s

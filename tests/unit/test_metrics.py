@@ -9,7 +9,9 @@ import pytest
 from stoker.errors import SettingsError
 from stoker.frontend.access_log import AccessLog
 from stoker.metrics_config import PACKAGED, MetricDefinition, read_metrics_config
+from stoker.supervisor.devices import Device, GpuUsage
 from stoker.supervisor.frontend_reports import FORGET_S, FrontendReports
+from stoker.supervisor.gpu_metrics import MIB, GpuMetrics
 from stoker.supervisor.handler_metrics import MAX_SERIES, HandlerMetrics
 from stoker.supervisor.jobs import Asked, Job, JobState
 from stoker.supervisor.printed_metrics import parse
@@ -159,6 +161,26 @@ def test_a_configured_metric_is_there_without_samples():
     assert [(row[0], row[5]) for row in metrics.families()] == [
         ("HandlerTime", []),
         ("PredictionTime", []),
+    ]
+
+
+def test_gpus_are_read_beside_the_loop():
+    """
+    A GPU that fell off the bus answers after seconds; a scrape shows what is known.
+    """
+    gpus = GpuMetrics(
+        [Device(0, "GPU-a", "Tesla", 4 * MIB), Device(1, "GPU-gone", "Tesla", 4 * MIB)],
+        lambda device: GpuUsage(0, 30, 5, MIB) if device.index == 0 else None,
+    )
+
+    first = gpus.measure(0.0)
+    gpus.wait_read(10.0)
+
+    assert first == []
+    assert gpus.measure(1.0) == [
+        ("GPUMemoryUsed", 0, 1.0),
+        ("GPUMemoryUtilization", 0, 25.0),
+        ("GPUUtilization", 0, 30.0),
     ]
 
 
