@@ -160,8 +160,8 @@ def _encode_work(message: f.Work) -> list[Any]:
     return fields
 
 
-def _encode_replies(message: f.Replies) -> list[Any]:
-    fields: list[Any] = [Kind.REPLIES.value]
+def _encode_replies(message: f.Replies | f.Kept) -> list[Any]:
+    fields: list[Any] = [(Kind.REPLIES if type(message) is f.Replies else Kind.KEPT).value]
     for batch_id, is_last, ended, groups in message.replies:
         fields += (batch_id, is_last, b"".join(ended), len(groups))
         for group in groups:
@@ -206,6 +206,8 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.LoadFailed: _row(Kind.LOAD_FAILED),
     f.Replies: _encode_replies,
     f.Measurements: _encode_measurements,
+    f.WorkerBack: _row(Kind.WORKER_BACK),
+    f.Kept: _encode_replies,
 }
 
 
@@ -411,7 +413,7 @@ _OPTIONAL_STR: Final = (str, type(None))
 
 _FROM_FRONTEND: Final[dict[int, Callable[[list[Any]], f.FromFrontend]]] = {
     Kind.SUBMIT: _decode_submit,
-    Kind.FRONTEND_HELLO: lambda x: _fixed(x, f.FrontendHello, int, int),
+    Kind.FRONTEND_HELLO: lambda x: _fixed(x, f.FrontendHello, int, int, bytes),
     Kind.CANCEL: lambda x: f.Cancel([_job_id(value) for value in x[1:]]),
     Kind.CALL: lambda x: _fixed(x, f.Call, int, str, dict),
 }
@@ -432,6 +434,8 @@ _TO_WORKER: Final[dict[int, Callable[[list[Any]], f.ToWorker]]] = {
 _FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
     Kind.REPLIES: _decode_replies,
     Kind.WORKER_HELLO: lambda x: _fixed(x, f.WorkerHello, int, int, bytes, int),
+    Kind.WORKER_BACK: lambda x: _fixed(x, f.WorkerBack, int, int, bytes, int, dict),
+    Kind.KEPT: lambda x: f.Kept(_decode_replies(x).replies),
     Kind.LOADED: lambda x: _fixed(x, f.Loaded, dict),
     Kind.MEASUREMENTS: _decode_measurements,
     Kind.LOAD_FAILED: lambda x: _fixed(x, f.LoadFailed, str, str, str),

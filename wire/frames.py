@@ -5,7 +5,7 @@ Rows of repeated fields follow flat, not nested: a frame of three jobs is one
 array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
 
     frontend -> supervisor
-        FRONTEND_HELLO | protocol | pid
+        FRONTEND_HELLO | protocol | pid | incarnation
         SUBMIT         | [job_id | model | version? | deadline | flags | payload]*
         CANCEL         | [job_id]*
         CALL           | call_id | verb | arguments{}
@@ -26,6 +26,8 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
 
     worker -> supervisor
         WORKER_HELLO   | protocol | worker_id | token | pid
+        WORKER_BACK    | protocol | worker_id | token | pid | info{}
+        KEPT           | like REPLIES, right after WORKER_BACK
         LOADED         | info{}
         LOAD_FAILED    | code | message | last_line
         MEASUREMENTS   | [type | name | unit | labels | values | number | counts]*
@@ -87,6 +89,8 @@ class Kind(enum.IntEnum):
     LOAD_FAILED = 50
     REPLIES = 51
     MEASUREMENTS = 52
+    WORKER_BACK = 53
+    KEPT = 54
 
 
 class JobFlag(enum.IntFlag):
@@ -98,16 +102,23 @@ class JobFlag(enum.IntFlag):
     #: The deadline is the client's own: it holds also while a worker works on the
     #: job.  Any other bounds only the wait for a worker.
     ENDS_IN_HAND = 2
+    #: Another supervisor was given it before, and may have had it worked on.
+    SENT_AGAIN = 4
 
 
 # -- frontend -> supervisor ---------------------------------------------------
 
 
 class FrontendHello(NamedTuple):
-    """Sent on connecting and then once a second; answered with Welcome."""
+    """Sent on connecting and then once a second; answered with Welcome.
+
+    `incarnation` is the supervisor's that the frontend knows, b"" for none: what it
+    says before it knows this one is meant for another and said again.
+    """
 
     protocol: int
     pid: int
+    incarnation: bytes = b""
 
 
 class SubmittedJob(NamedTuple):
@@ -305,8 +316,33 @@ class Measurements(NamedTuple):
     rows: list[Measurement]
 
 
+class WorkerBack(NamedTuple):
+    """First word of a worker that has lost its supervisor, to the successor.
+
+    `info` is as in Loaded.
+    """
+
+    protocol: int
+    worker_id: int
+    token: bytes
+    pid: int
+    info: dict[str, Any]
+
+
+class Kept(NamedTuple):
+    """What a worker has answered lately: nobody knows how much of it reached a frontend.
+
+    It holds nothing else: what it had not begun it has given up.  A reply without
+    groups is of a batch whose answers are not there any more.
+    """
+
+    replies: list[Reply]
+
+
 FromFrontend = FrontendHello | Submit | Cancel | Call
 ToFrontend = Welcome | Answers | Refused | Retried | Result | Full
 ToWorker = Load | Work | Drop | Leave
-FromWorker = WorkerHello | Loaded | LoadFailed | Replies | Measurements
+FromWorker = (
+    WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | Measurements
+)
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

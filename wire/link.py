@@ -2,8 +2,10 @@
 
 One Link per process.  Everything submitted in one turn of the loop leaves in
 one message; answers wake their waiters without a task or timer per request.
-A Link notices another incarnation of the supervisor by its Welcome and fails
-what was pending with `SupervisorUnavailable`, so no waiter waits for ever.
+
+A supervisor may die: what is unanswered is kept, within its deadline, and sent
+again, with the same ids, to the successor that says Welcome.  What is submitted
+meanwhile waits here too, for HOLD_S.
 """
 
 from __future__ import annotations
@@ -32,15 +34,26 @@ from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind, unpack_ans
 from stoker.wire.poller import NOBLOCK, SocketReader
 
 #: A hello this often; a supervisor that answers none of them for LOST_AFTER_S
-#: is treated as gone.
+#: is treated as gone.  Who waits for an answer says it with every sweep.
 HELLO_INTERVAL_S: Final = 1.0
 LOST_AFTER_S: Final = 30.0
+#: The same while there is nobody to take it.
+KNOCK_INTERVAL_S: Final = 0.02
+#: Without a supervisor for so long, nothing new is taken and what was not sent fails.
+HOLD_S: Final = 10.0
+#: Without one for so long, everything fails.
+KEEP_S: Final = 60.0
+#: Asking again does no harm.
+REPEATABLE: Final = frozenset(
+    {"describe", "health", "list", "scale", "set_default", "startup_models", "statistics"}
+)
 #: One coarse look at all deadlines, instead of a timer per request.
 SWEEP_S: Final = 0.25
 #: Random job ids are drawn this many at a time.
 SUFFIX_BATCH: Final = 512
 #: As a plain int: `|` with a flag costs a microsecond.
 ENDS_IN_HAND: Final = int(frames.JobFlag.ENDS_IN_HAND)
+SENT_AGAIN: Final = int(frames.JobFlag.SENT_AGAIN)
 _SUFFIX_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
 
 
@@ -68,14 +81,19 @@ class Pending:
         "_waiter",
         "deadline",
         "has_ended",
+        "has_pieces",
+        "job",
         "job_id",
     )
 
     def __init__(
-        self, link: Link, job_id: bytes, deadline: float, on_end: OnEnd | None = None
+        self, link: Link, job: frames.SubmittedJob, deadline: float, on_end: OnEnd | None = None
     ) -> None:
-        self.job_id = job_id
+        self.job = job
+        self.job_id = job[0]
         self._on_end = on_end
+        #: A stream has begun, which nobody but its worker can go on with.
+        self.has_pieces = False
         #: Infinite once the first piece of a stream is there: that is wanted.
         self.deadline = deadline
         self.has_ended = False
@@ -166,6 +184,9 @@ class Link:
         self._outbox_bytes = 0
         self._is_flush_due = False
         self._incarnation: bytes | None = None
+        #: The last one that there was, and since when nobody takes what we say.
+        self._known_incarnation = b""
+        self._cut_at: float | None = None
         self._last_welcome = self._clock.now()
         self._welcomed = asyncio.Event()
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -239,17 +260,19 @@ class Link:
     ) -> Pending:
         """Queue one job for the next message to the supervisor.
 
+        While there is none, for HOLD_S, it waits for the successor.
+
         Args:
             ends_in_hand: The deadline holds for a job that a worker has taken
                 up, too; else only `response_timeout` bounds it from then on.
             on_end: Called once with whatever ends the job, before its waiter hears.
 
         Raises:
-            SupervisorUnavailable: No supervisor has welcomed us.
+            SupervisorUnavailable: No supervisor has welcomed us, or not for too long.
             TooManyRequests: `max_pending` jobs are waiting here already.
         """
         if self._incarnation is None:
-            raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+            raise _restarting()
         if len(self._pending) >= self.max_pending:
             raise TooManyRequests(
                 "Too many requests are waiting; try again later.", limit=self.max_pending
@@ -257,9 +280,10 @@ class Link:
         job_id = self.frontend_id + self._next_suffix()
         if ends_in_hand:
             flags |= ENDS_IN_HAND
-        pending = Pending(self, job_id, deadline if ends_in_hand else math.inf, on_end)
+        job = frames.SubmittedJob(job_id, model, version, deadline, flags, payload)
+        pending = Pending(self, job, deadline if ends_in_hand else math.inf, on_end)
         self._pending[job_id] = pending
-        self._outbox.append(frames.SubmittedJob(job_id, model, version, deadline, flags, payload))
+        self._outbox.append(job)
         self._outbox_bytes += len(payload)
         if self._outbox_bytes >= frames.MAX_SUBMIT_BYTES:
             self._flush()
@@ -303,6 +327,9 @@ class Link:
                 late = DeadlineExceeded("The request waited longer than its deadline allows.")
                 self._end(pending.job_id, late)
         self._sweep_timer = None
+        if self._pending and self._incarnation is not None:
+            # A supervisor that has died meanwhile is noticed, or its successor.
+            self._say_hello()
         if self._pending:
             assert self._loop is not None
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -314,8 +341,24 @@ class Link:
             StokerError: What the supervisor answered, or SupervisorUnavailable
                 when it did not within `timeout_s`.
         """
-        if self._incarnation is None:
-            raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+        until = self._clock.now() + timeout_s
+        while True:
+            left_s = until - self._clock.now()
+            if self._incarnation is None:
+                raise _restarting()
+            await self.wait_connected(max(0.0, min(HOLD_S, left_s)))
+            try:
+                return await self._call_once(verb, arguments, max(0.0, left_s))
+            except _Restarted:
+                if verb not in REPEATABLE:
+                    raise SupervisorUnavailable(
+                        "The supervisor was restarted before it answered; see what became of it."
+                    ) from None
+
+    async def _call_once(
+        self, verb: str, arguments: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any]:
+        """Raises _Restarted when it was not answered by the supervisor that was asked."""
         self._call_counter += 1
         call_id = self._call_counter
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -323,7 +366,7 @@ class Link:
         try:
             self._flush()
             if not self._send(frames.Call(call_id, verb, arguments)):
-                raise SupervisorUnavailable("The supervisor is being restarted; try again.")
+                raise _restarting()
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError:
             raise SupervisorUnavailable(
@@ -348,9 +391,8 @@ class Link:
         jobs, self._outbox = self._outbox, []
         self._outbox_bytes = 0
         if not self._post(frames.Submit(jobs)):
-            lost = SupervisorUnavailable("The supervisor is being restarted; try again.")
-            for job in jobs:
-                self._end(job.job_id, lost)
+            # They wait for whoever takes them; cancelled ones are left out then.
+            self._outbox = jobs
 
     def _send(self, message: frames.FromFrontend) -> bool:
         if self._reader is not None:
@@ -364,17 +406,48 @@ class Link:
         try:
             self._socket.send(frame, NOBLOCK, copy=not sockets.is_worth_sharing(frame))
         except zmq.Again:
+            self._note_cut()
             return False
         return True
 
     def _greet(self) -> None:
         now = self._clock.now()
-        if self._incarnation is not None and now - self._last_welcome > LOST_AFTER_S:
-            self._lose(SupervisorUnavailable("The supervisor does not answer."))
-        self._send(frames.FrontendHello(frames.PROTOCOL, os.getpid()))
+        self._hello_timer = None
+        if self._cut_at is None and now - self._last_welcome > LOST_AFTER_S:
+            self._note_cut()
+        self._say_hello()
+        if self._cut_at is not None:
+            self._give_up(now - self._cut_at)
+        if self._hello_timer is None:
+            assert self._loop is not None
+            is_met = self._incarnation is not None and self._cut_at is None
+            interval_s = HELLO_INTERVAL_S if is_met else KNOCK_INTERVAL_S
+            self._hello_timer = self._loop.call_later(interval_s, self._greet)
+
+    def _say_hello(self) -> None:
+        self._send(frames.FrontendHello(frames.PROTOCOL, os.getpid(), self._known_incarnation))
+
+    def _note_cut(self) -> None:
+        """Nobody takes what we say: knock until somebody does."""
+        if self._cut_at is not None or self._incarnation is None:
+            return
+        self._cut_at = self._clock.now()
+        self._welcomed.clear()
+        if self._hello_timer is not None:
+            self._hello_timer.cancel()
         assert self._loop is not None
-        interval_s = HELLO_INTERVAL_S if self._incarnation is not None else HELLO_INTERVAL_S / 20
-        self._hello_timer = self._loop.call_later(interval_s, self._greet)
+        self._hello_timer = self._loop.call_later(KNOCK_INTERVAL_S, self._greet)
+
+    def _give_up(self, cut_for_s: float) -> None:
+        """Nothing waits for ever for a successor."""
+        if cut_for_s > HOLD_S and self._incarnation is not None:
+            self._incarnation = None
+            unsent, self._outbox = self._outbox, []
+            self._outbox_bytes = 0
+            for job in unsent:
+                self._end(job[0], _restarting())
+        if cut_for_s > KEEP_S and (self._pending or self._calls):
+            self._fail_everything(SupervisorUnavailable("The supervisor does not answer."))
 
     # -- receiving ------------------------------------------------------------
 
@@ -430,6 +503,7 @@ class Link:
         if answer.kind is AnswerKind.CHUNK:
             if (pending := self._pending.get(answer.job_id)) is not None:
                 pending.deadline = math.inf
+                pending.has_pieces = True
                 pending.put(answer, is_last=False)
         elif answer.error is not None:
             self._end(answer.job_id, answer.error)
@@ -445,16 +519,48 @@ class Link:
 
     def _welcome(self, message: frames.Welcome) -> None:
         self._last_welcome = self._clock.now()
-        if message.incarnation != self._incarnation:
-            if self._incarnation is not None:
-                self._lose(SupervisorUnavailable("The supervisor was restarted; try again."))
-            self._incarnation = message.incarnation
-            self._welcomed.set()
+        if message.incarnation != self._known_incarnation:
+            is_successor = self._known_incarnation != b""
+            self._known_incarnation = message.incarnation
+            # First, or what follows would be taken for meant for the one before.
+            self._say_hello()
+            if is_successor:
+                self._send_again()
+        self._incarnation = message.incarnation
+        self._cut_at = None
+        waiting, self._outbox = self._outbox, []
+        self._outbox_bytes = 0
+        self._post_all([job for job in waiting if job[0] in self._pending])
+        self._welcomed.set()
 
-    def _lose(self, error: StokerError) -> None:
-        self._incarnation = None
-        self._welcomed.clear()
-        self._fail_everything(error)
+    def _send_again(self) -> None:
+        """What the predecessor left unanswered; the successor knows what workers have in hand."""
+        for future in self._calls.values():
+            if not future.done():
+                future.set_exception(_Restarted())
+        unsent = {job[0] for job in self._outbox}
+        again: list[frames.SubmittedJob] = []
+        for pending in list(self._pending.values()):
+            job = pending.job
+            if pending.has_pieces:
+                broken = SupervisorUnavailable("The supervisor was restarted during the stream.")
+                self._end(pending.job_id, broken)
+            elif job[0] not in unsent:
+                again.append(job._replace(flags=job.flags | SENT_AGAIN))
+        self._post_all(again)
+
+    def _post_all(self, jobs: list[frames.SubmittedJob]) -> None:
+        """In messages that are not too large; what nobody takes waits on."""
+        share: list[frames.SubmittedJob] = []
+        size = 0
+        for at, job in enumerate(jobs):
+            share.append(job)
+            size += len(job.payload)
+            if size >= frames.MAX_SUBMIT_BYTES or at + 1 == len(jobs):
+                if not self._post(frames.Submit(share)):
+                    self._outbox += jobs[at + 1 - len(share) :]
+                    return
+                share, size = [], 0
 
     def _fail_everything(self, error: StokerError) -> None:
         pending, self._pending = self._pending, {}
@@ -466,6 +572,14 @@ class Link:
             if not future.done():
                 future.set_exception(error)
         self._outbox.clear()
+
+
+class _Restarted(Exception):
+    """Whoever was asked is gone, and may have done it or not."""
+
+
+def _restarting() -> SupervisorUnavailable:
+    return SupervisorUnavailable("The supervisor is being restarted; try again.")
 
 
 def _counted(answer: Answer, attempts: int) -> Answer:

@@ -34,6 +34,8 @@ class LoadSpec:
         metrics: The metrics that the configuration names: name, type, unit, labels.
         detects_metrics: Others count as well.
         prints_metrics: Updates are printed and not sent.
+        orphan_grace_s: How long the worker looks for a successor of its supervisor;
+            0: it ends with it.
     """
 
     model: str
@@ -56,6 +58,7 @@ class LoadSpec:
     metrics: list[list[Any]] = field(default_factory=list)
     detects_metrics: bool = True
     prints_metrics: bool = True
+    orphan_grace_s: float = 0.0
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)
