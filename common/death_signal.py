@@ -22,6 +22,15 @@ def die_with(parent: int | None, number: signal.Signals = signal.SIGKILL) -> boo
     Args:
         parent: Who it should be; None leaves that unchecked.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    _wish(int(number))
     return parent is None or os.getppid() == parent
+
+
+def outlive_parent() -> None:
+    """Take the wish back."""
+    _wish(0)
+
+
+def _wish(number: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

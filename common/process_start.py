@@ -3,22 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_ENDED: Final = (b"Z", b"X")
+_STOPPED: Final = b"T"
 
 
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none."""
+class Life(NamedTuple):
+    """A process that has not been reaped.
+
+    Attributes:
+        start_ticks: When it started, in clock ticks since boot.
+        wait_status: How it ended, as `os.wait` tells it; None while it lives.
+    """
+
+    state: bytes
+    start_ticks: int
+    wait_status: int | None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.state in _ENDED
+
+
+def look(pid: int) -> Life | None:
+    """What the kernel says of a process, whoever is its parent."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
     # The second field is the command's name and may hold blanks and brackets.
     after_name = stat.rpartition(b")")[2].split()
-    if after_name[0] in (b"Z", b"X"):
-        return None
-    return int(after_name[19])
+    state = after_name[0]
+    return Life(state, int(after_name[19]), int(after_name[49]) if state in _ENDED else None)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is none."""
+    life = look(pid)
+    return None if life is None or life.has_ended else life.start_ticks
+
+
+def is_stopped(pid: int) -> bool:
+    """Does somebody hold it with SIGSTOP?"""
+    life = look(pid)
+    return life is not None and life.state == _STOPPED
 
 
 def boot_id() -> str:

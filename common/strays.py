@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Collection
+from typing import Final
+
+_PR_SET_CHILD_SUBREAPER: Final = 36
+
+
+def become_subreaper(is_subreaper: bool = True) -> bool:
+    """Descendants become our children when their parent exits."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    return int(libc.prctl(_PR_SET_CHILD_SUBREAPER, int(is_subreaper), 0, 0, 0)) == 0
 
 
 def reap_strays(ours: Collection[int | None]) -> None:

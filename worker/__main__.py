@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from stoker.death_signal import outlive_parent
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader, arena_folder
-from stoker.wire.frames import Loaded
 from stoker.wire.loading import LoadSpec
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
@@ -90,6 +90,10 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
     if order is None:
         return ExitCode.OK
     spec = LoadSpec.from_wire(order.spec)
+    if spec.orphan_grace_s > 0:
+        # From here on there is something to lose.
+        outlive_parent()
+        channel.orphan_grace_s = spec.orphan_grace_s
     if spec.ranks == 1:
         return _serve(channel, spec, arguments.address, None)
     # Only here: few workers have more than one process, and this costs memory.
@@ -133,7 +137,7 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
     heavy = [name for name in HEAVY_MODULES if name in sys.modules]
     if isinstance(context.metrics, MetricsCache) and context.metrics.pending is not None:
         channel.errand = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
-    channel.send(Loaded({"load_s": time.monotonic() - started_at, "heavy": heavy}))
+    channel.say_loaded({"load_s": time.monotonic() - started_at, "heavy": heavy})
     return serve(channel, contract, in_hand)
 
 

@@ -5,6 +5,10 @@ for the supervisor.  Replies of fast handlers leave several at a time, because
 waking the supervisor costs more than a fast handler does (design section 3);
 a reply never waits for a slow one.
 
+When the supervisor dies its successor is looked for between two batches: the
+model is loaded, and what was answered lately may have died with the one it was
+told.  What was not begun is given up; the frontends will send it again.
+
 While a handler runs nobody reads the socket.  `look` is how streaming
 handlers and `context.cancelled` notice messages in the meantime.
 """
@@ -19,7 +23,7 @@ import signal
 from collections import deque
 from time import monotonic
 from types import FrameType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
@@ -27,16 +31,20 @@ from stoker.wire.frames import (
     PROTOCOL,
     Drop,
     FromWorker,
+    Kept,
     Leave,
     Load,
+    Loaded,
     Replies,
     Reply,
     ToWorker,
     Work,
     WorkBatch,
+    WorkerBack,
     WorkerHello,
 )
 from stoker.wire.stream import PeerGone, Stream
+from stoker.worker.kept_replies import KeptReplies
 
 #: The supervisor sends as much as it gave credit for; more than this at once
 #: means it is confused, and the rest stays in the socket.
@@ -49,6 +57,9 @@ LINGER_S: Final = 2.0
 HOLD_S: Final = 0.001
 #: ...and only while no recent batch took longer than this.
 FAST_BATCH_S: Final = 0.000_25
+#: Between two looks for a successor: at first, and at most.
+FIRST_PAUSE_S: Final = 0.01
+LONGEST_PAUSE_S: Final = 0.1
 #: How fast the memory of a slow batch fades, per batch.
 FADE: Final = 0.98
 
@@ -75,6 +86,14 @@ class Channel:
     """
 
     def __init__(self, address: str) -> None:
+        #: How long to look for a successor; 0: there will be none for us.
+        self.orphan_grace_s = 0.0
+        self._address = address
+        self._hello = WorkerHello(PROTOCOL, 0, b"", 0)
+        self._info: dict[str, Any] = {}
+        self._kept = KeptReplies()
+        #: Since when no supervisor has said a word; 0.0 while there is one.
+        self._alone_since = 0.0
         try:
             self._stream = Stream(address, SEND_DEADLINE_S)
         except PeerGone as error:
@@ -123,7 +142,8 @@ class Channel:
         signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
 
     def say_hello(self, worker_id: int, token: bytes) -> None:
-        self.send(WorkerHello(PROTOCOL, worker_id, token, os.getpid()))
+        self._hello = WorkerHello(PROTOCOL, worker_id, token, os.getpid())
+        self.send(self._hello)
 
     def wait_load(self, deadline_s: float) -> Load | None:
         """The first order, or None when told to leave instead.
@@ -141,9 +161,13 @@ class Channel:
             self._wait(left_s)
         return self._load
 
+    def say_loaded(self, info: dict[str, Any]) -> None:
+        self._info = info
+        self.send(Loaded(info))
+
     def close(self) -> None:
         """Send what is left, for at most LINGER_S, and hang up."""
-        with contextlib.suppress(SupervisorGone):
+        with contextlib.suppress(SupervisorGone, OSError):
             self._stream.set_deadline(LINGER_S)
             self.flush()
         self._stream.close()
@@ -161,6 +185,8 @@ class Channel:
         Everything that arrived before it was time to leave is finished first:
         the supervisor takes what a worker held at its end for begun.
         """
+        if self._is_orphan:
+            self._come_back()
         if self._waiting:
             # One look per millisecond is enough to notice Drop and Leave in
             # time, and costs a fast handler nothing.
@@ -202,7 +228,8 @@ class Channel:
     def _wait(self, timeout_s: float | None) -> None:
         """Wait for messages, a signal, or the timeout.  Raises SupervisorGone."""
         if self._is_orphan:
-            raise SupervisorGone("the supervisor hung up")
+            self._come_back()
+            return
         for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1):
             if fd == self._stop_read:
                 os.read(fd, 512)
@@ -221,12 +248,51 @@ class Channel:
             while len(self._waiting) < MAX_WAITING_BATCHES:
                 for frame in stream.receive():
                     self._take(codec.decode_to_worker(frame))
+                self._alone_since = 0.0
                 if not stream.has_more:
                     return
         except BlockingIOError:
             pass
         except PeerGone:
             self._is_orphan = True
+
+    def _come_back(self) -> None:
+        """Find the successor of a supervisor that is gone, and say who we are.
+
+        Raises:
+            SupervisorGone: There is none for `orphan_grace_s`.
+        """
+        if not self.orphan_grace_s:
+            raise SupervisorGone("the supervisor hung up")
+        self._alone_since = self._alone_since or monotonic()
+        self._waiting.clear()
+        self._dropped.clear()
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(self._stream)
+        self._stream.close()
+        pause_s = FIRST_PAUSE_S
+        stopped = select.poll()
+        stopped.register(self._stop_read, select.POLLIN)
+        while not self._is_leaving:
+            if monotonic() - self._alone_since >= self.orphan_grace_s:
+                raise SupervisorGone("no supervisor came for orphan_grace_s")
+            if stopped.poll(pause_s * 1000):
+                os.read(self._stop_read, 512)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            if self._greet_successor():
+                return
+
+    def _greet_successor(self) -> bool:
+        try:
+            stream = Stream(self._address, SEND_DEADLINE_S)
+            stream.send(codec.encode(WorkerBack(*self._hello, self._info)))
+            stream.send(codec.encode(Kept(list(self._kept))))
+        except PeerGone:
+            return False
+        self._stream = stream
+        self._poll.register(stream, select.POLLIN)
+        self._is_orphan = False
+        return True
 
     def _take(self, message: ToWorker) -> None:
         if type(message) is Work:
@@ -303,18 +369,25 @@ class Channel:
         could begin that stream again.
         """
         self._has_sent_part = True
+        self._kept.tear(reply.batch_id)
         self._held.append(reply)
         self.flush()
 
     def flush(self) -> None:
         if self._held:
             held, self._held = self._held, []
+            self._kept.add(held)
             self.send(Replies(held))
 
     def send(self, message: FromWorker) -> None:
-        """Raises SupervisorGone when nobody takes it within SEND_DEADLINE_S."""
+        """Send it, or notice that the supervisor is gone: `next_batch` looks for another.
+
+        Raises:
+            SupervisorGone: Nobody took it within SEND_DEADLINE_S, and there will be no other.
+        """
         try:
             self._stream.send(codec.encode(message))
         except PeerGone as error:
             self._is_orphan = True
-            raise SupervisorGone(f"the supervisor does not listen: {error}") from None
+            if not self.orphan_grace_s:
+                raise SupervisorGone(f"the supervisor does not listen: {error}") from None

@@ -1,4 +1,4 @@
-"""A worker does not outlive its supervisor."""
+"""A worker that has not been told what to load does not outlive its supervisor."""
 
 from __future__ import annotations
 

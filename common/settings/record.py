@@ -241,6 +241,13 @@ class Settings:
     drain_timeout_s: float = setting(
         30.0, "How long requests in hand may take when the server stops.", unit="s", minimum=0
     )
+    orphan_grace_s: float = setting(
+        60.0,
+        "How long workers wait for the next supervisor when theirs has died; 0 = not at all.",
+        unit="s",
+        minimum=0,
+        maximum=86400,
+    )
     start_timeout_s: float = setting(
         300.0, "How long one of our processes may take to become ready.", unit="s", minimum=1
     )

@@ -1,0 +1,52 @@
+"""What a worker has answered lately, in case the supervisor dies with it.
+
+A reply that was sent may lie unread in the socket of a supervisor that is
+dead, or may have left it and not reached the frontend.  So the last ones are
+kept: as many as a supervisor can have in hand at once, while that is not much
+memory.  A frontend that gets an answer twice drops the second.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from stoker.wire.frames import Reply
+
+#: Several times what a worker is given ahead.
+MAX_REPLIES: Final = 256
+MAX_BYTES: Final = 4 << 20
+
+
+class KeptReplies:
+    """The last replies, oldest first; of larger ones only which jobs they ended."""
+
+    def __init__(self) -> None:
+        self._replies: deque[tuple[int, Reply]] = deque()
+        self._bytes = 0
+        #: The batch in hand has answered in part: its last reply is not the whole answer.
+        self._torn_batch: int | None = None
+
+    def __iter__(self) -> Iterator[Reply]:
+        return iter([reply for _, reply in self._replies])
+
+    def tear(self, batch_id: int) -> None:
+        """Pieces of this batch's answers are on their way, and cannot be kept."""
+        self._torn_batch = batch_id
+
+    def add(self, replies: list[Reply]) -> None:
+        kept = self._replies
+        for reply in replies:
+            if not reply[1]:
+                continue
+            size = 0
+            for group in reply[3]:
+                size += len(group[1])
+            if reply[0] == self._torn_batch or size > MAX_BYTES:
+                kept.append((0, Reply(reply[0], True, reply[2], [])))
+            else:
+                kept.append((size, reply))
+                self._bytes += size
+        while len(kept) > MAX_REPLIES or self._bytes > MAX_BYTES:
+            self._bytes -= kept.popleft()[0]
