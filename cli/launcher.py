@@ -31,7 +31,7 @@ from stoker.exit_codes import ExitCode, describe_exit
 from stoker.logs import get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
-from stoker.strays import reap_strays
+from stoker.strays import become_subreaper, reap_strays
 
 log = get_logger("launcher")
 
@@ -41,6 +41,8 @@ STARTED_LINE: Final = "Model server started."
 STOP_GRACE_S: Final = 10.0
 #: After a second Ctrl-C.
 HURRIED_STOP_S: Final = 3.0
+#: Somebody else's dead child is reaped so much later.
+STRAY_S: Final = 0.3
 #: Between SIGABRT, which shows where a child hangs, and SIGKILL.
 ABORT_GRACE_S: Final = 3.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -67,6 +69,7 @@ class Launcher:
         self._stops_asked = 0
         self._exit_code: ExitCode | None = None  # set once we are stopping
         self._watchdog_at = 0.0
+        self._strays_at: float | None = None
         self._recorded: Running | None = None
         self._addresses = wanted_addresses(settings)
 
@@ -93,6 +96,8 @@ class Launcher:
             self._notifier.close()
 
     def _serve(self, signals: SignalQueue) -> ExitCode:
+        # Workers outlive a supervisor that dies, and become our children then.
+        become_subreaper()
         self._selector.register(signals, selectors.EVENT_READ)
         for name, program in self._programs.items():
             child = Child(name, program, self._environ, self._settings.runtime_dir)
@@ -120,9 +125,7 @@ class Launcher:
             for child in self._children.values():
                 if (status := child.reap_nowait()) is not None:
                     self._on_exit(child, status)
-            if os.getpid() == 1:
-                # In a container, orphans of any kind become our children when they end.
-                reap_strays({child.pid for child in self._children.values()})
+            self._reap_strays()
             self._check_deadlines()
             self._tell_watchdog()
 
@@ -130,7 +133,10 @@ class Launcher:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:
-            return  # the turn of the loop reaps anyway
+            # The turn of the loop reaps ours.
+            if self._strays_at is None:
+                self._strays_at = time.monotonic() + STRAY_S
+            return
         if number is signal.SIGHUP and not os.isatty(0):
             for child in self._children.values():
                 child.signal(signal.SIGHUP)
@@ -222,6 +228,12 @@ class Launcher:
 
     # -- time -----------------------------------------------------------------
 
+    def _reap_strays(self) -> None:
+        """Not at once: a supervisor that has adopted one wants to see how it ended."""
+        if self._strays_at is not None and time.monotonic() >= self._strays_at:
+            self._strays_at = None
+            reap_strays({child.pid for child in self._children.values()})
+
     def _start_due(self) -> None:
         now = time.monotonic()
         for child in self._children.values():
@@ -266,6 +278,8 @@ class Launcher:
             for instant in (child.start_at, child.deadline if child.is_running else None)
             if instant is not None
         ]
+        if self._strays_at is not None:
+            instants.append(self._strays_at)
         if self._notifier.watchdog_interval_s is not None:
             instants.append(self._watchdog_at)
         return max(0.0, min(instants) - time.monotonic()) if instants else None

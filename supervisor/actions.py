@@ -23,6 +23,15 @@ class Spawn(NamedTuple):
     device: int | None
 
 
+class Adopt(NamedTuple):
+    """Watch over a process that a predecessor started; it comes back by itself."""
+
+    worker_id: int
+    slot: int
+    pid: int
+    spec: VersionSpec
+
+
 class SendLoad(NamedTuple):
     """Tell a worker that said hello what to load."""
 
@@ -110,6 +119,7 @@ class Note(NamedTuple):
 
 Action = (
     Spawn
+    | Adopt
     | SendLoad
     | SendBatch
     | SendDrop

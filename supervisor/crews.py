@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from stoker.supervisor.actions import Action, Note, SendLoad, Spawn
+from stoker.supervisor.actions import Action, Adopt, Note, SendLoad, Spawn
 from stoker.supervisor.deaths import RETIRED, Death, Exit, cause_of, error_of, loss_of
 from stoker.supervisor.ladder import Ladder
+from stoker.supervisor.orphans import Orphan
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.recovery import Lost
 from stoker.supervisor.recycling import AGAIN_S
@@ -31,15 +32,21 @@ class Devices(Protocol):
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None: ...
 
+    def keep(self, worker_id: int, spec: VersionSpec, uuids: tuple[str, ...]) -> int | None:
+        """Where a worker is already.  Raises LookupError if such a place is not."""
+        ...
+
     def release(self, worker_id: int) -> None: ...
 
 
 class Numbers(Protocol):
-    """Numbers that are never used twice."""
+    """Numbers that are never used twice, and workers that have theirs already."""
 
     def next_worker_id(self) -> int: ...
 
     def next_slot(self) -> int: ...
+
+    def next_orphan(self, spec: VersionSpec) -> Orphan | None: ...
 
 
 class Crew:
@@ -66,6 +73,8 @@ class Crew:
         self.death_count = 0
         self.last_death: Death | None = None
         self.recycled_count = 0
+        #: Workers of a predecessor that died on their way to us.
+        self.lost_orphans = 0
         self._recycle_at = 0.0
         self._pool = pool
         self._actions = actions
@@ -102,6 +111,11 @@ class Crew:
     def is_loading(self) -> bool:
         """Workers are wanted, and none has ever loaded or failed to."""
         return self.min_workers > 0 and not self.has_ever_loaded and self.failure is None
+
+    @property
+    def awaits_return(self) -> bool:
+        """Whether a worker of our predecessor's has not come back yet."""
+        return any(worker.is_awaited for worker in self.workers())
 
     @property
     def is_settled(self) -> bool:
@@ -145,9 +159,23 @@ class Crew:
         for slot in reversed(staying[wanted:]):
             self._retire(slot, drain_s, now)
         for _ in range(wanted - len(staying)):
-            slot = Slot(self._numbers.next_slot(), now, restart_at=now)
-            self.slots.append(slot)
+            inherited = self._inherit(now)
+            self.slots.append(inherited or Slot(self._numbers.next_slot(), now, restart_at=now))
         self._start_due(now)
+
+    def _inherit(self, now: float) -> Slot | None:
+        """A slot with a worker in it that has loaded already."""
+        while (orphan := self._numbers.next_orphan(self.spec)) is not None:
+            try:
+                device = self._devices.keep(orphan.worker_id, self.spec, orphan.devices)
+            except LookupError:
+                continue
+            worker = Worker(orphan.worker_id, orphan.slot, device, now)
+            worker.state, worker.is_awaited = WorkerState.AWAITED, True
+            worker.pid, worker.loaded_at = orphan.pid, now
+            self._actions.append(Adopt(worker.worker_id, orphan.slot, orphan.pid, self.spec))
+            return Slot(orphan.slot, now, worker=worker)
+        return None
 
     def _hurry(self, worker: Worker, drain_s: float, now: float) -> None:
         if worker.state is WorkerState.DRAINING:
@@ -167,6 +195,19 @@ class Crew:
         self._actions.append(Spawn(worker_id, slot.number, self.spec, device))
 
     # -- what workers say -----------------------------------------------------
+
+    def came_back(self, worker: Worker, now: float) -> None:
+        """It has lost its supervisor and found us; its model is as it was."""
+        worker.is_awaited = False
+        if worker.state is WorkerState.DYING:
+            return
+        worker.move(WorkerEvent.BACK)
+        worker.quiet_since = worker.loaded_at = now
+        self.has_ever_loaded = True
+        self.failure = None
+        took_s = round(now - worker.started_at, 3)
+        self._note("info", "worker adopted", worker, back_after_s=took_s)
+        self._pool.join(worker)
 
     def hello(self, worker: Worker, now: float) -> None:
         """It runs; tell it what to load."""
@@ -211,6 +252,7 @@ class Crew:
     def exited(self, worker: Worker, how: Exit, now: float) -> None:
         """The process is gone, whatever the reason."""
         slot, why_killed = self._slot_of(worker), worker.why_killed
+        self.lost_orphans += worker.is_awaited
         worker.move(WorkerEvent.EXITED)
         slot.worker = None
         self._devices.release(worker.worker_id)

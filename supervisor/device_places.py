@@ -15,10 +15,14 @@ class DevicePlaces:
         self._state = placement.empty(len(devices))
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None:
-        is_gpu = spec.device_type != "cpu"
-        span = max(1, spec.parallel_level)
-        request = placement.Request(worker_id, spec.key, is_gpu, spec.device_ids, span)
-        placed, self._state = placement.place(self._state, request)
+        placed, self._state = placement.place(self._state, _request(worker_id, spec))
+        return placed.device
+
+    def keep(self, worker_id: int, spec: VersionSpec, uuids: tuple[str, ...]) -> int | None:
+        """Where a worker is already, by UUIDs.  Raises LookupError."""
+        indices = {device.uuid: index for index, device in enumerate(self.devices)}
+        devices = tuple(indices[uuid] for uuid in uuids)
+        placed, self._state = placement.keep(self._state, _request(worker_id, spec), devices)
         return placed.device
 
     def of_worker(self, worker_id: int) -> tuple[Device, ...]:
@@ -31,3 +35,9 @@ class DevicePlaces:
 
     def device(self, index: int | None) -> Device | None:
         return None if index is None else self.devices[index]
+
+
+def _request(worker_id: int, spec: VersionSpec) -> placement.Request:
+    is_gpu = spec.device_type != "cpu"
+    span = max(1, spec.parallel_level)
+    return placement.Request(worker_id, spec.key, is_gpu, spec.device_ids, span)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered
+from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered, WorkerDied
 from stoker.shares import Budget
-from stoker.supervisor.actions import Action, Refuse
+from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
-from stoker.supervisor.jobs import ENDS_IN_HAND, Job, JobPool
+from stoker.supervisor.inheritance import Inheritance
+from stoker.supervisor.jobs import ENDS_IN_HAND, SENT_AGAIN, Job, JobPool
+from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
 from stoker.supervisor.registry import Registry
@@ -58,6 +60,8 @@ class Engine:
         self._contents = contents
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
+        self._orphans = Orphans()
+        self._inheritance = Inheritance()
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
         self._touched: dict[JobPool, None] = {}
         #: Pools with an incomplete batch that an idle worker should get later.
@@ -78,6 +82,15 @@ class Engine:
     def next_slot(self) -> int:
         self._slot += 1
         return self._slot
+
+    def next_orphan(self, spec: VersionSpec) -> Orphan | None:
+        return self._orphans.take(spec)
+
+    def inherit(self, orphans: Orphans, worker_id: int, slot: int) -> None:
+        """Take over from a predecessor: its living workers, and where its numbers ended."""
+        self._orphans = orphans
+        self._worker_id = max(self._worker_id, worker_id)
+        self._slot = max(self._slot, slot)
 
     def _next_batch_id(self) -> int:
         self._batch_id += 1
@@ -225,7 +238,7 @@ class Engine:
     def submit(self, job: SubmittedJob, now: float) -> None:
         """Accept or refuse one job; a job id that is held already is dropped."""
         job_id, model, version, deadline, flags, payload = job
-        if job_id in self._jobs:
+        if job_id in self._jobs or (flags & SENT_AGAIN and self._is_settled(job, now)):
             return
         try:
             if self.is_stopping:
@@ -256,6 +269,45 @@ class Engine:
         pool.submit(Job(job_id, payload, deadline, now, self._sequence, flags, asked))
         self._touched[pool] = None
 
+    def overhear(self, jobs: list[SubmittedJob], now: float) -> None:
+        """They will be sent again, but our predecessor never had them."""
+        self._inheritance.overhear(jobs, now)
+
+    def _is_settled(self, job: SubmittedJob, now: float) -> bool:
+        """Of a job that our predecessor was given, whether it is not to be queued (yet)."""
+        job_id, model, version, _, _, _ = job
+        inheritance = self._inheritance
+        if self.is_stopping or inheritance.is_fresh(job_id):
+            return False
+        if inheritance.is_answered(job_id):
+            return True
+        try:
+            served = self.registry.find(model, version)
+        except StokerError:
+            return False  # said where all jobs are told so
+        spec, crew = served.spec, served.crew
+        if crew.awaits_return:
+            return inheritance.park(job)
+        is_unknown = crew.lost_orphans > 0 or self._orphans.has_dead(spec)
+        if spec.max_attempts > 1 or not (is_unknown or inheritance.is_torn(job_id)):
+            return False
+        facts = {"model": spec.model, "version": spec.version}
+        died = WorkerDied(
+            "The supervisor died with the request in hand, a worker may have begun it, "
+            "and its handler must not get it twice.",
+            reason="exit",
+            **facts,
+        )
+        self._actions.append(Refuse(job_id, died))
+        return True
+
+    def _unpark(self, now: float) -> None:
+        """Queue what need not wait any longer for a worker to come back."""
+        parked = self._inheritance.parked
+        for job_id, job in list(parked.items()):
+            del parked[job_id]
+            self.submit(job, now)
+
     def dispatch(self, now: float) -> None:
         """Send what should go, after a burst of submits."""
         touched, self._touched = self._touched, {}
@@ -279,9 +331,12 @@ class Engine:
             job.pool.cancel(job)
             # The last suspect may have gone: what it held up may go ahead now.
             self._touched[job.pool] = None
+        elif job is None:
+            self._inheritance.parked.pop(job_id, None)
 
     def forget_frontend(self, frontend_id: bytes, now: float) -> None:
         """A frontend process is gone and its clients with it."""
+        self._inheritance.forget_frontend(frontend_id)
         for job_id in [j for j in self._jobs if j[:FRONTEND_ID_BYTES] == frontend_id]:
             self.cancel(job_id, now)
 
@@ -297,6 +352,21 @@ class Engine:
             return
         served, worker = entry
         served.crew.hello(worker, now)
+
+    def worker_came_back(self, worker_id: int, replies: list[Reply], now: float) -> None:
+        """A worker of our predecessor's is here, and this is what it has answered lately."""
+        entry = self._workers.get(worker_id)
+        if entry is None:
+            return
+        served, worker = entry
+        self._inheritance.take(replies, now)
+        for reply in replies:
+            for frontend_id, frame in reply.groups:
+                self._actions.append(Forward(frontend_id, frame))
+        served.crew.came_back(worker, now)
+        self._unpark(now)
+        self._dispatch(served.pool, now)
+        self._settle(served, now)
 
     def worker_loaded(self, worker_id: int, now: float) -> None:
         entry = self._workers.get(worker_id)
@@ -361,6 +431,7 @@ class Engine:
         """The process is gone; also when it could not be started at all."""
         served, worker = self._workers.pop(worker_id)
         served.crew.exited(worker, how, now)
+        self._unpark(now)
         self._adopt_new_workers(served)
         self._settle(served, now)
         if len(served.pool.queue):
@@ -413,6 +484,8 @@ class Engine:
             self._adopt_new_workers(served)
             served.sweep_waiters(now)
             self._settle(served, now)
+        self._inheritance.sweep(now)
+        self._unpark(now)
         if self.is_stopping:
             self._continue_stop(now)
 

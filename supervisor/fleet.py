@@ -15,6 +15,7 @@ import math
 import os
 import secrets
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
@@ -35,7 +36,8 @@ from stoker.supervisor.guarding import guarded
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.oom_kills import OomKills
-from stoker.supervisor.processes import LocalLauncher
+from stoker.supervisor.processes import LocalLauncher, WorkerProcess, kill_orphan
+from stoker.supervisor.returning import Returning
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_environment import (
@@ -49,6 +51,7 @@ from stoker.supervisor.worker_environment import (
 from stoker.supervisor.worker_ledger import WorkerLedger, WorkerRecord, spec_hash, token_hash
 from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
+from stoker.wire import codec
 from stoker.wire import frames as f
 from stoker.wire.connections import Connection
 from stoker.wire.loading import LoadSpec
@@ -107,6 +110,9 @@ class Fleet:
         self._loop = loop
         self._ledger = ledger
         self._metrics = metrics
+        before = ledger.take_over()
+        self._returning = Returning(before)
+        engine.inherit(self._returning.orphans, before.worker_id, before.slot)
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
         #: Not started yet: a template that will fork them is still importing.
@@ -148,6 +154,7 @@ class Fleet:
         #: What of the engine's actions is ours to carry out.
         self.performers: Final[dict[type, Callable[[Any], object]]] = {
             a.Spawn: self._spawn,
+            a.Adopt: self._adopt,
             a.SendLoad: self._send_load,
             a.SendBatch: self._send_batch,
             a.SendDrop: self._send_drop,
@@ -182,6 +189,15 @@ class Fleet:
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
         self._preload.pop(spec, None)
+
+    def let_go(self) -> None:
+        """End without an end for the workers: a successor will want them."""
+        self._take_waiting()
+        self._launcher.let_go()
+        self._nursery.close()
+        self._output.close_all()
+        self._port.close()
+        self._ledger.let_go()
 
     async def close(self) -> None:
         """Kill and reap who is left."""
@@ -286,6 +302,74 @@ class Fleet:
         )
         return started.pid
 
+    # -- adopting -------------------------------------------------------------
+
+    def _adopt(self, action: a.Adopt) -> None:
+        worker_id, slot, pid, spec = action
+        record = self._returning.living[worker_id]
+        process = self._processes[worker_id] = _Process(b"")
+        process.pid = pid
+        self._output.open(worker_id, spec.model, spec.version, slot)
+        try:
+            self._launcher.adopt(
+                WorkerProcess(worker_id, pid, time.time()),
+                record.start_ticks,
+                f"{spec.model}:{spec.version}",
+                guarded(self._exited),
+                self._output.feed,
+            )
+        except LookupError:
+            kill_orphan(pid, record.start_ticks)
+            self._loop.call_soon(guarded(self._gone), worker_id, Exit("unknown"))
+        else:
+            self._loop.call_soon(guarded(self._take_back), worker_id)
+
+    def part_with_orphans(self) -> None:
+        """Whoever nobody has adopted by now is not wanted any more."""
+        self._returning.orphans.forget()
+        for worker_id, record in list(self._returning.living.items()):
+            if worker_id not in self._processes:
+                log.warning(
+                    "orphan is not wanted",
+                    model=record.model,
+                    version=record.version,
+                    worker=record.slot,
+                    worker_pid=record.pid,
+                )
+                kill_orphan(record.pid, record.start_ticks)
+                self._returning.forget(worker_id)
+                self._ledger.ended(worker_id)
+
+    def _greet_returned(self, connection: Connection, back: f.WorkerBack) -> None:
+        if not self._returning.greet(connection, back):
+            # An orphan that came too late is well-behaved; it will leave.
+            connection.send(codec.encode(f.Leave()))
+            self._port.ban(connection, "a worker that nobody misses")
+            return
+        self._port.admit(connection)
+        self._worker_of[connection] = back.worker_id
+
+    def _take_kept(self, worker_id: int, replies: list[f.Reply]) -> None:
+        returned = self._returning.returned.get(worker_id)
+        if returned is None:
+            raise ProtocolError("it has not come back")
+        returned.replies = replies
+        self._take_back(worker_id)
+
+    def _take_back(self, worker_id: int) -> None:
+        """When both it has said everything, and somebody has adopted it."""
+        returned = self._returning.returned.get(worker_id)
+        process = self._processes.get(worker_id)
+        if returned is None or returned.replies is None or process is None:
+            return
+        self._returning.forget(worker_id)
+        process.connection = returned.connection
+        # A word from us, so that it knows that it has found us.
+        self._tell(worker_id, f.Drop([]))
+        self._note_heavy(worker_id, returned.heavy)
+        self._engine.worker_came_back(worker_id, returned.replies, self._clock.now())
+        self._end_turn()
+
     def _record(self, action: a.Spawn, process: _Process) -> WorkerRecord:
         worker_id, slot, spec, _ = action
         return WorkerRecord(
@@ -343,7 +427,10 @@ class Fleet:
             return
         worker_id = self._worker_of.get(connection)
         if worker_id is None:
-            self._port.ban(connection, "no hello")
+            if isinstance(message, f.WorkerBack):
+                self._greet_returned(connection, message)
+            else:
+                self._port.ban(connection, "no hello")
             return
         try:
             if isinstance(message, f.Replies):
@@ -355,6 +442,10 @@ class Fleet:
                 spec = self._engine.spec_of(worker_id)
                 if spec is not None:
                     self._metrics.take_measured(spec.key, message.rows)
+            elif isinstance(message, f.Kept):
+                self._take_kept(worker_id, message.replies)
+            elif isinstance(message, f.WorkerBack):
+                raise ProtocolError("it is here already")
             else:
                 failure = Failure(
                     message.message, message.last_line, message.code == "load_out_of_memory"
@@ -365,8 +456,14 @@ class Fleet:
 
     def _lose(self, connection: Connection, reason: str) -> None:
         worker_id = self._worker_of.get(connection)
-        if worker_id is not None:
-            self._engine.worker_out_of_reach(worker_id, self._clock.now())
+        if worker_id is None:
+            return
+        if worker_id in self._returning.living:
+            # It has not said everything, and will come again.
+            self._returning.returned.pop(worker_id, None)
+            del self._worker_of[connection]
+            return
+        self._engine.worker_out_of_reach(worker_id, self._clock.now())
 
     def _accuse(self, connection: Connection, reason: str) -> None:
         worker_id = self._worker_of.get(connection)
@@ -389,6 +486,7 @@ class Fleet:
             ranks=spec.ranks,
             response_timeout_s=spec.response_timeout_s if spec.has_time_limits else math.inf,
             is_idempotent=spec.max_attempts > 1,
+            orphan_grace_s=self._settings.orphan_grace_s,
             **self._metrics.for_workers,
             **spec.loading,
         )
@@ -429,13 +527,16 @@ class Fleet:
     def _gone(self, worker_id: int, how: Exit) -> None:
         process = self._processes.pop(worker_id)
         connection = process.connection
+        if connection is None and worker_id in self._returning.returned:
+            connection = self._returning.returned[worker_id].connection
         if connection is not None:
             # What it answered before it died may still lie in the socket; what
             # it forked may hold the other end open.
             self._port.drain(connection)
             self._port.drop(connection)
-            del self._worker_of[connection]
+            self._worker_of.pop(connection, None)
         self._output.close(worker_id)
+        self._returning.forget(worker_id)
         self._ledger.ended(worker_id)
         self._engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()

@@ -22,6 +22,7 @@ from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 #: As plain ints: `&` with a flag costs a microsecond.
 ALONE: Final = int(JobFlag.ALONE)
 ENDS_IN_HAND: Final = int(JobFlag.ENDS_IN_HAND)
+SENT_AGAIN: Final = int(JobFlag.SENT_AGAIN)
 
 
 class JobState(enum.Enum):

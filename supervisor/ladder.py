@@ -92,6 +92,11 @@ class Ladder:
         elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
             if is_limited and now - worker.started_at > self._spec.startup_timeout_s:
                 self._abort(worker, "no answer within startup_timeout", now)
+        elif worker.state is WorkerState.AWAITED:
+            # It may be loading, or in the middle of a batch.
+            within_s = max(self._spec.startup_timeout_s, self._spec.response_timeout_s)
+            if is_limited and now - worker.started_at > within_s:
+                self._abort(worker, "did not come back to the next supervisor", now)
         elif worker.stalled_at is not None:
             if now - worker.stalled_at >= CANCEL_GRACE_S:
                 self._abort(worker, SILENT, now)

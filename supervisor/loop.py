@@ -25,6 +25,7 @@ from stoker.logs import get_logger
 from stoker.metrics_config import read_metrics_config
 from stoker.notify import Notifier
 from stoker.settings import Settings
+from stoker.strays import become_subreaper
 from stoker.supervisor import actions as a
 from stoker.supervisor.alarm import Alarm
 from stoker.supervisor.calls import Caller
@@ -41,7 +42,6 @@ from stoker.supervisor.launches import launch_id
 from stoker.supervisor.memory_watch import MemoryWatch
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.processes import raise_descriptor_limit
-from stoker.supervisor.template import become_subreaper
 from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.wire import frames as f
 from stoker.wire.arena import arena_folder
@@ -53,6 +53,11 @@ log = get_logger("supervisor")
 FRONTEND_LOST_S: Final = 15.0
 #: Of a job's payload, beside what the settings allow a client.
 PAYLOAD_SLACK_BYTES: Final = 1 << 20
+#: Frontends are few; also dead ones are remembered.
+MAX_GREETED: Final = 1024
+#: What workers that came back have answered lately, for frontends that are still to come.
+MAX_UNDELIVERED: Final = 16_384
+UNDELIVERED_S: Final = 60.0
 #: While it starts, whoever waits for us hears at most so often that we go on.
 STILL_STARTING_S: Final = 5.0
 
@@ -80,11 +85,17 @@ class Supervisor:
         self._metrics = Metrics(self.engine, settings, config, folder, devices)
         self._frontends: dict[bytes, float] = {}
         self._alarm_at = float("inf")
+        #: Who knows that it speaks to us and not to our predecessor.
+        self._greeted: dict[bytes, None] = {}
+        #: Answers for those that have not found us yet.
+        self._undelivered: dict[bytes, list[bytes]] = {}
+        self._undelivered_count = 0
+        self._is_handing_over = False
         self._is_performing = False
         self._is_serving = False
         self._finished: asyncio.Event = asyncio.Event()
         self._watchdog_at = 0.0
-        self._started_at = self._clock.now()
+        self._started_at = self._serving_since = self._clock.now()
 
     # -- life -----------------------------------------------------------------
 
@@ -134,24 +145,31 @@ class Supervisor:
         self._performers = self._who_performs()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number.name)
+        loop.add_signal_handler(signal.SIGUSR2, self._hand_over)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
             await self._control.start(
                 goes_on=place.goes_on, keep_aside=place.keep_aside, progress=self._still_starting
             )
             self._is_serving = True
+            self._serving_since = self._clock.now()
+            self._fleet.part_with_orphans()
             self._tick()
             self._notifier.ready("serving")
             log.info("supervisor ready", gpus=len(self._places.devices), pid=os.getpid())
             await self._finished.wait()
             self._frontend_port.flush()
-            await place.end(journal)
+            if not self._is_handing_over:
+                await place.end(journal)
         finally:
             self._notifier.stopping()
             await self._control.close()
             await journal.close()
             place.close()
-            await self._fleet.close()
+            if self._is_handing_over:
+                self._fleet.let_go()
+            else:
+                await self._fleet.close()
             self._metrics.close()
             self._frontend_port.close()
             self._alarm.close()
@@ -174,10 +192,16 @@ class Supervisor:
         self.engine.stop(now, drain_s)
         self._end_turn()
 
+    def _hand_over(self) -> None:
+        """End, and leave the workers to a successor: how a supervisor is replaced."""
+        log.info("handing over")
+        self._is_handing_over = True
+        self._finished.set()
+
     def _who_performs(self) -> dict[type, Callable[[Any], object]]:
         return {
             **self._fleet.performers,
-            a.Forward: lambda action: self._frontend_port.answer(*action),
+            a.Forward: self._forward,
             a.Refuse: self._refuse,
             a.Announce: self._announce,
             a.Retry: self._retry,
@@ -194,6 +218,8 @@ class Supervisor:
         try:
             self.engine.tick(now)
             self._forget_silent_frontends(now)
+            if self._undelivered and now - self._serving_since > UNDELIVERED_S:
+                self._undelivered.clear()
             self._fleet.sweep(now)
             self._memory_watch.look(now)
             self._metrics.look(now)
@@ -242,6 +268,11 @@ class Supervisor:
 
     def _take_from_frontend(self, identity: bytes, message: f.FromFrontend) -> None:
         now = self._clock.now()
+        if identity not in self._greeted and isinstance(message, f.Submit | f.Cancel):
+            # It was meant for our predecessor; to us it will be said again.
+            if isinstance(message, f.Submit):
+                self.engine.overhear(message.jobs, now)
+            return
         if isinstance(message, f.Submit):
             for job in message.jobs:
                 if not job[0].startswith(identity):
@@ -255,7 +286,9 @@ class Supervisor:
                     return
                 self.engine.cancel(job_id, now)
         elif isinstance(message, f.Call):
-            self._control.call(Caller(identity, message.call_id), message.verb, message.arguments)
+            if self._is_serving:
+                caller = Caller(identity, message.call_id)
+                self._control.call(caller, message.verb, message.arguments)
         else:
             if message.protocol != f.PROTOCOL:
                 self._frontend_port.ban(identity, "a frontend of another release")
@@ -266,7 +299,17 @@ class Supervisor:
             # Not before the startup models are registered: nobody shall be told
             # that a model is unknown which is only not there yet.
             if self._is_serving:
+                if message.incarnation in (b"", self._incarnation):
+                    self._greet(identity)
                 self._frontend_port.send(identity, f.Welcome(f.PROTOCOL, self._incarnation))
+
+    def _greet(self, identity: bytes) -> None:
+        if identity not in self._greeted:
+            self._greeted[identity] = None
+            for frame in self._undelivered.pop(identity, ()):
+                self._frontend_port.answer(identity, frame)
+            while len(self._greeted) > MAX_GREETED:
+                del self._greeted[next(iter(self._greeted))]
 
     def _answer_call(self, caller: Caller, outcome: dict[str, Any] | StokerError) -> None:
         if isinstance(outcome, StokerError):
@@ -281,6 +324,14 @@ class Supervisor:
             job_id[: f.FRONTEND_ID_BYTES],
             f.RefusedJob(job_id, error.code, error.message, error.details),
         )
+
+    def _forward(self, action: a.Forward) -> None:
+        frontend_id, frame = action
+        if frontend_id in self._greeted:
+            self._frontend_port.answer(frontend_id, frame)
+        elif self._undelivered_count < MAX_UNDELIVERED:
+            self._undelivered.setdefault(frontend_id, []).append(frame)
+            self._undelivered_count += 1
 
     def _retry(self, action: a.Retry) -> None:
         job_id, attempts = action

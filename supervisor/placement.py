@@ -141,6 +141,39 @@ def place(state: PlacementState, request: Request) -> tuple[Placement, Placement
     return placement, PlacementState(everybody, versions, placed)
 
 
+def keep(
+    state: PlacementState, request: Request, devices: tuple[int, ...]
+) -> tuple[Placement, PlacementState]:
+    """Count a worker where it is already.
+
+    Raises:
+        LookupError: `place` would never put such a worker there.
+    """
+    everybody, versions = state.everybody, state.versions
+    ids = usable_device_ids(request.device_ids, len(everybody.slots))
+    if not request.is_gpu or not everybody.slots:
+        if devices:
+            raise LookupError(request.worker_id)
+        placement = Placement()
+    elif ids or request.span > 1:
+        choices = groups(ids, len(everybody.slots), request.span)
+        if devices not in choices:
+            raise LookupError(request.worker_id)
+        key, slot = (request.version, ids, request.span), choices.index(devices)
+        ring = versions.get(key) or Ring.of(tuple(group[0] for group in choices))
+        versions = {**versions, key: ring.add(slot, 1).after(slot)}
+        placement = Placement(devices, key, slot)
+    else:
+        if len(devices) != 1 or devices[0] not in everybody.slots:
+            raise LookupError(request.worker_id)
+        everybody = everybody.after(devices[0])
+        placement = Placement(devices)
+    for device in placement.devices:
+        everybody = everybody.add(device, 1)
+    placed = {**state.placed, request.worker_id: placement}
+    return placement, PlacementState(everybody, versions, placed)
+
+
 def release(state: PlacementState, worker_id: int) -> PlacementState:
     """Give a worker's place back; a worker without one changes nothing."""
     placement = state.placed.get(worker_id)

@@ -21,12 +21,14 @@ import functools
 import os
 import resource
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from stoker import process_start
 from stoker.errors import ShuttingDown, SpawnFailed
 from stoker.logs import get_logger
 from stoker.supervisor.exits import ExitStatus
@@ -112,7 +114,7 @@ class Launcher(Protocol):
 @dataclass(slots=True, eq=False)
 class _Running:
     process: WorkerProcess
-    #: None for a worker that a template forked.
+    #: None for a worker that a template forked, or that was adopted.
     popen: subprocess.Popen[bytes] | None
     label: str
     on_exit: OnExit
@@ -121,6 +123,8 @@ class _Running:
     pidfd: int | None
     streams: dict[Stream, int]
     sent: set[int] = field(default_factory=set)
+    #: Of one that is not our child; None for those that are.
+    start_ticks: int | None = None
 
 
 class LocalLauncher:
@@ -157,15 +161,49 @@ class LocalLauncher:
         running = _Running(
             process, popen, command.label, on_exit, on_output, self._pidfd(pid), streams
         )
-        self._running[worker_id] = running
+        self._watch(running)
+        return process
+
+    def adopt(
+        self,
+        process: WorkerProcess,
+        start_ticks: int,
+        label: str,
+        on_exit: OnExit,
+        on_output: OnOutput,
+    ) -> None:
+        """Watch over a worker that a predecessor of ours started; we are not its parent.
+
+        Its output is read on from the pipes that it holds itself.
+
+        Raises:
+            LookupError: There is no such process (any more), or it is not ours to read.
+        """
+        pid = process.pid
+        pidfd = self._pidfd(pid)
+        try:
+            streams = open_output(pid)
+            if process_start.start_ticks(pid) != start_ticks:
+                for fd in streams.values():
+                    os.close(fd)
+                raise LookupError(pid)
+        except BaseException:
+            if pidfd is not None:
+                os.close(pidfd)
+            raise
+        running = _Running(process, None, label, on_exit, on_output, pidfd, streams)
+        running.start_ticks = start_ticks
+        self._watch(running)
+
+    def _watch(self, running: _Running) -> None:
+        self._running[running.process.worker_id] = running
         self._all_gone.clear()
-        for stream, fd in streams.items():
+        for stream, fd in running.streams.items():
             self._loop.add_reader(fd, self._read, running, stream)
         if running.pidfd is not None:
             self._loop.add_reader(running.pidfd, self._look, running)
         elif self._poll is None:
             self._poll = self._loop.call_later(POLL_S, self._look_at_all)
-        return process
 
     def signal(self, worker_id: int, number: signal.Signals) -> bool:
         running = self._running.get(worker_id)
@@ -204,13 +242,22 @@ class LocalLauncher:
         found = []
         for worker_id, running in self._running.items():
             try:
-                if os.waitid(os.P_PID, running.process.pid, what) is not None:
+                if running.start_ticks is not None:
+                    if process_start.is_stopped(running.process.pid):
+                        found.append(worker_id)
+                elif os.waitid(os.P_PID, running.process.pid, what) is not None:
                     found.append(worker_id)
             except ChildProcessError:
                 pass  # its end is on the way to us
         return tuple(found)
 
     # -- the end ------------------------------------------------------------------
+
+    def let_go(self) -> None:
+        """Look after nobody any more; everybody lives on."""
+        self._is_closing = True
+        for running in tuple(self._running.values()):
+            self._forget(running)
 
     async def close(self, within_s: float = 5.0) -> tuple[int, ...]:
         """Kill and reap every worker; `on_exit` is called for each.
@@ -247,6 +294,8 @@ class LocalLauncher:
 
     def _reap(self, running: _Running) -> ExitStatus | None:
         pid = running.process.pid
+        if running.start_ticks is not None:
+            return _end_of_adopted(running, pid, running.start_ticks)
         try:
             seen = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if seen is None:
@@ -338,6 +387,48 @@ def raise_descriptor_limit() -> None:
 def _facts(running: _Running) -> dict[str, object]:
     process = running.process
     return {"worker": process.worker_id, "worker_pid": process.pid, "label": running.label}
+
+
+def open_output(pid: int) -> dict[Stream, int]:
+    """Reading ends of the pipes that a process writes to.  Raises LookupError."""
+    streams: dict[Stream, int] = {}
+    try:
+        for stream, fd in ((Stream.STDOUT, 1), (Stream.STDERR, 2)):
+            path = f"/proc/{pid}/fd/{fd}"
+            # A handler may have put something else in its place; that is not ours to read.
+            if stat.S_ISFIFO(os.stat(path).st_mode):
+                streams[stream] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        for opened in streams.values():
+            os.close(opened)
+        raise LookupError(str(error)) from None
+    return streams
+
+
+def kill_orphan(pid: int, start_ticks: int) -> None:
+    """SIGKILL for a worker of a predecessor, and for what it started; whoever inherits it reaps."""
+    if process_start.start_ticks(pid) == start_ticks:
+        _kill_group(pid)
+
+
+def _end_of_adopted(running: _Running, pid: int, start_ticks: int) -> ExitStatus | None:
+    """How it ended, as far as somebody who is not its parent can see; None: it lives."""
+    life = process_start.look(pid)
+    if life is not None and life.start_ticks == start_ticks:
+        if not life.has_ended:
+            return None
+        _kill_group(pid)
+        status = life.wait_status
+        if status is not None and os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            return ExitStatus(None, number, number in running.sent)
+        if status is not None and os.WIFEXITED(status):
+            return ExitStatus(os.WEXITSTATUS(status), None)
+    elif life is None:
+        _kill_group(pid)  # nobody has its number, so the group is what it left
+    if signal.SIGKILL in running.sent:
+        return ExitStatus(None, signal.SIGKILL, True)
+    return ExitStatus(None, None)
 
 
 class Nursery(Protocol):

@@ -7,7 +7,6 @@ own instead.  A template is never needed, only faster.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import select
 import socket
@@ -27,13 +26,6 @@ READY: Final = b"ready"
 SPAWN_DEADLINE_S: Final = 1.0
 #: Between one template's end and the next one's start.
 RESTART_AFTER_S: Final = 5.0
-_PR_SET_CHILD_SUBREAPER: Final = 36
-
-
-def become_subreaper(is_subreaper: bool = True) -> bool:
-    """Workers of a template become our children when their first parent exits."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    return int(libc.prctl(_PR_SET_CHILD_SUBREAPER, int(is_subreaper), 0, 0, 0)) == 0
 
 
 class Template:

@@ -126,6 +126,8 @@ class WorkerLedger:
         before = read_ledger(self._path)
         self._worker_id, self._slot = before.worker_id, before.slot
         self._workers = {w.worker_id: w for w in before.workers if w.is_alive}
+        if self._workers:
+            self._write_anew()
         return before
 
     def started(self, worker: WorkerRecord) -> None:
@@ -154,7 +156,16 @@ class WorkerLedger:
             self._handle = -1
         self._path.unlink(missing_ok=True)
 
+    def let_go(self) -> None:
+        """Leave it to a successor."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+
     def _append(self, line: dict[str, Any]) -> None:
+        if self._handle < 0:
+            self._write_anew()
+            return
         try:
             os.write(self._handle, _line(line))
         except OSError as error:

@@ -12,6 +12,9 @@ worker as lost.
         +------ kill ------+--- load failed, kill ---> DYING <--- kill --- from these four
     any of them --exited--> GONE
 
+AWAITED --back--> READY: a worker whose supervisor died, and whose way to us is
+not over; it may be at work, so only `response_timeout` bounds that.
+
 STALLED means that its batch took longer than `response_timeout` and that its
 handler was told so (`context.cancelled`): it gets nothing more until it comes
 back, and is killed if it does not.
@@ -35,6 +38,7 @@ from stoker.supervisor.jobs import ImpossibleMove, Job
 class WorkerState(enum.Enum):
     __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
 
+    AWAITED = "awaited"
     STARTING = "starting"
     LOADING = "loading"
     READY = "ready"
@@ -48,6 +52,7 @@ class WorkerState(enum.Enum):
 class WorkerEvent(enum.Enum):
     __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
 
+    BACK = "back"
     HELLO = "hello"
     LOADED = "loaded"
     LOAD_FAILED = "load failed"
@@ -63,6 +68,7 @@ class WorkerEvent(enum.Enum):
 _S, _E = WorkerState, WorkerEvent
 
 WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
+    _S.AWAITED: {_E.BACK: _S.READY, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
     _S.STARTING: {_E.HELLO: _S.LOADING, _E.KILL: _S.DYING, _E.EXITED: _S.GONE},
     _S.LOADING: {
         _E.LOADED: _S.READY,
@@ -126,6 +132,7 @@ class Worker:
         batch_since: When the first batch in hand was started.
         has_sent_pieces: The first batch in hand has answered in part.
         stalled_at: When its handler was told to give up the first batch.
+        is_awaited: A predecessor's, and it has not said a word to us.
         jobs_done: Requests it has worked on.
         memory_bytes: As last measured; 0 before.
         service_time_s: Smoothed time of one batch; None before the first.
@@ -137,6 +144,7 @@ class Worker:
         "drain_until",
         "has_sent_pieces",
         "in_hand",
+        "is_awaited",
         "is_told_to_leave",
         "jobs_done",
         "loaded_at",
@@ -171,6 +179,7 @@ class Worker:
         self.memory_bytes = 0
         self.service_time_s: float | None = None
         self.drain_until: float | None = None
+        self.is_awaited = False
         self.is_told_to_leave = False
         self.signalled_at: float | None = None
         self.was_aborted = False

@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from stoker.supervisor.template import Template, become_subreaper
+from stoker.strays import become_subreaper
+from stoker.supervisor.template import Template
 
 DEADLINE_S = 20.0
 

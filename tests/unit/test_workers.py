@@ -11,6 +11,9 @@ S, E = WorkerState, WorkerEvent
 
 #: Written out a second time on purpose: the table is the promise.
 EXPECTED = {
+    (S.AWAITED, E.BACK): S.READY,
+    (S.AWAITED, E.KILL): S.DYING,
+    (S.AWAITED, E.EXITED): S.GONE,
     (S.STARTING, E.HELLO): S.LOADING,
     (S.STARTING, E.KILL): S.DYING,
     (S.STARTING, E.EXITED): S.GONE,

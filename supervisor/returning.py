@@ -1,0 +1,63 @@
+"""Workers whose supervisor has died: who they are, and which of them have come back.
+
+The ledger says who lives; a worker that comes back proves that it is one of
+them by its token, its pid in the kernel's word, and the start of its process.
+What it says may come before anybody wants it, or after.
+
+Source: design section 4; issue "Nothing is lost", promise 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stoker.process_start import start_ticks
+from stoker.supervisor.orphans import Orphan, Orphans
+from stoker.supervisor.worker_ledger import Predecessor, WorkerRecord, spec_hash
+from stoker.wire.connections import Connection
+from stoker.wire.frames import PROTOCOL, Reply, WorkerBack
+
+
+@dataclass(slots=True)
+class Returned:
+    """One that has proved itself; `replies` once it has said what it answered lately."""
+
+    connection: Connection
+    heavy: object
+    replies: list[Reply] | None = None
+
+
+class Returning:
+    """Those of one predecessor, until each of them is adopted or let go."""
+
+    def __init__(self, before: Predecessor) -> None:
+        self.living: dict[int, WorkerRecord] = {
+            w.worker_id: w for w in before.workers if w.is_alive
+        }
+        self.returned: dict[int, Returned] = {}
+        self.orphans = Orphans(
+            spec_hash,
+            [(w.spec, Orphan(w.worker_id, w.slot, w.pid, w.devices)) for w in self.living.values()],
+            [w.spec for w in before.workers if w.worker_id not in self.living],
+        )
+
+    def greet(self, connection: Connection, back: WorkerBack) -> bool:
+        """False for anybody else than who it claims to be."""
+        record = self.living.get(back.worker_id)
+        known = self.returned.get(back.worker_id)
+        if (
+            record is None
+            or (known is not None and known.connection.is_open)
+            or back.protocol != PROTOCOL
+            or back.pid != record.pid
+            or connection.peer_pid not in (None, record.pid)
+            or not record.is_proved_by(back.token)
+            or start_ticks(record.pid) != record.start_ticks
+        ):
+            return False
+        self.returned[back.worker_id] = Returned(connection, back.info.get("heavy"))
+        return True
+
+    def forget(self, worker_id: int) -> None:
+        self.living.pop(worker_id, None)
+        self.returned.pop(worker_id, None)
