@@ -32,7 +32,7 @@ class Budget:
         self.limit_bytes = limit_bytes
         self.taken_bytes = 0
         #: Below this nobody can have more than a share of what is free.
-        self._unasked = limit_bytes - limit_bytes // (GREED + 1)
+        self._unasked = limit_bytes - -(-limit_bytes // (GREED + 1))
 
     def take(self, size: int, own: int) -> bool:
         """False when there is no room, for anybody or for this one; then nothing was taken."""
