@@ -130,6 +130,16 @@ def test_workers_may_use_a_gpu_and_compile():
     assert "MemoryDenyWriteExecute" not in section
 
 
+def test_a_restart_of_the_supervisor_leaves_its_workers_alone():
+    """
+    Neither systemd nor the supervisor ends what a successor will adopt.
+    """
+    section = read_unit("stoker-supervisor.service")["Service"]
+
+    assert section["KillMode"] == ["process"]
+    assert section["RestartKillSignal"] == ["SIGUSR2"]
+
+
 def test_the_target_pulls_in_both_services():
     """
     One name to start and stop.
