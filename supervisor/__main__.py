@@ -20,7 +20,6 @@ from stoker import logs
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.heap import keep_what_is_freed
-from stoker.heap import keep_what_is_freed
 from stoker.logs import get_logger
 from stoker.settings.load import Loaded, load_with_origins
 from stoker.settings.summary import summary
@@ -54,7 +53,6 @@ def serve(loaded: Loaded, _environ: Mapping[str, str]) -> int:
     # No collection: it writes to objects, and so takes copies of what a fork shares.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    keep_what_is_freed()
     keep_what_is_freed()
     try:
         return uvloop.run(Supervisor(loaded.settings).run())
