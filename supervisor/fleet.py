@@ -307,7 +307,7 @@ class Fleet:
     def _adopt(self, action: a.Adopt) -> None:
         worker_id, slot, pid, spec = action
         record = self._returning.living[worker_id]
-        process = self._processes[worker_id] = _Process(b"")
+        process = self._processes[worker_id] = _Process(b"", slot)
         process.pid = pid
         self._output.open(worker_id, spec.model, spec.version, slot)
         try:
