@@ -267,6 +267,9 @@ class Channel:
         self._alone_since = self._alone_since or monotonic()
         self._waiting.clear()
         self._dropped.clear()
+        # A successor did not give us these batches: to it they are what we answered lately.
+        self._kept.add(self._held)
+        self._held = []
         with contextlib.suppress(KeyError):
             self._poll.unregister(self._stream)
         self._stream.close()

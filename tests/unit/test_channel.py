@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import socket
@@ -13,7 +14,7 @@ import pytest
 from stream_end import StreamEnd
 
 from stoker.wire import codec
-from stoker.wire.frames import Reply, WorkBatch, WorkJob
+from stoker.wire.frames import Kept, Reply, WorkBatch, WorkerBack, WorkJob
 from stoker.wire.frames import Work as WorkMessage
 from stoker.worker import channel as channel_module
 from stoker.worker.channel import FAST_BATCH_S, HOLD_S, Channel
@@ -138,3 +139,31 @@ def test_handler_that_is_slow_and_interrupted_is_slow(stage: Stage) -> None:
         stage.work(SLOW_S)
 
     assert stage.left() == [2, 1, 1, 1]
+
+
+def test_what_was_held_back_is_told_to_a_successor_as_answered(stage: Stage) -> None:
+    """
+    It did not give us those batches, and would take who answers them for a liar.
+    """
+    stage.become_fast()
+    stage.give(3)
+    stage.work(FAST_S)
+    assert stage.left() == []
+
+    stage.supervisor.close()
+    stage.channel.look()
+    stage.channel.orphan_grace_s = 60.0
+    path = stage.channel._address.removeprefix("unix:")
+    os.unlink(path)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen(1)
+        stage.channel._come_back()
+        stage.supervisor = StreamEnd(listener.accept()[0])
+    stage.channel.flush()
+
+    back, kept = (codec.decode_from_worker(stage.supervisor.receive()) for _ in range(2))
+    assert isinstance(back, WorkerBack)
+    assert isinstance(kept, Kept)
+    assert kept.replies[-1].batch_id == 501
+    assert stage.supervisor.has_heard_nothing()
