@@ -38,7 +38,10 @@ class Returning:
         self.orphans = Orphans(
             spec_hash,
             [(w.spec, Orphan(w.worker_id, w.slot, w.pid, w.devices)) for w in self.living.values()],
-            [w.spec for w in before.workers if w.worker_id not in self.living],
+            [
+                *(w.spec for w in before.workers if w.worker_id not in self.living),
+                *(spec for spec, _ in before.lately),
+            ],
         )
 
     def greet(self, connection: Connection, back: WorkerBack) -> bool:

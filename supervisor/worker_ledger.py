@@ -3,13 +3,18 @@
     <runtime_dir>/workers.ledger, one JSON object per line:
         {"life": "9f..", "pid": 40, "start_ticks": 812, "boot_id": "..", "worker_id": 7, ...}
         {"started": 8, "slot": 9004, "pid": 77, "start_ticks": 913, "token": "<sha256>", ...}
-        {"ended": 8}
+        {"ended": 8, "at": 5123.4}
+        {"lost": "<spec hash>", "at": 5123.4}
 
 The first line is the supervisor that writes, and how far its numbers have come;
 they go on from there, because none is ever used twice.  A line is written when
 a worker starts and when it has ended, with one system call and without waiting
 for a disk: all this is only worth something while the processes live.  A line
 that a killed writer left half written is skipped.
+
+Who ended lately still matters: what a supervisor knew of its jobs may have died
+with that one, and some handlers must not get a job twice.  `lost` says it of
+workers whose own lines are gone.
 
 A successor adopts a worker that proves itself: pid and start time say that the
 process is the one that was started, the token that it says so itself, and the
@@ -24,6 +29,7 @@ import hashlib
 import hmac
 import json
 import os
+import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +44,8 @@ FILE: Final = "workers.ledger"
 #: Written anew when so many lines speak of workers that are gone.
 MAX_DEAD_LINES: Final = 2000
 MAX_FILE_BYTES: Final = 64 << 20
+#: Longer than a frontend waits for somebody to send its jobs to (`wire.link.KEEP_S`).
+LATELY_S: Final = 120.0
 #: What of a specification a worker does not notice.
 _OF_THE_SUPERVISOR: Final = frozenset(
     {
@@ -96,12 +104,14 @@ class Predecessor:
         worker_id: The highest number that was given to a worker.
         slot: The highest number that clients have seen.
         workers: Those that have not ended as far as it knew.
+        lately: When the last worker ended that had loaded something, by its `spec_hash`.
     """
 
     life: str = ""
     worker_id: int = 0
     slot: int = 0
     workers: tuple[WorkerRecord, ...] = ()
+    lately: tuple[tuple[str, float], ...] = ()
 
 
 class WorkerLedger:
@@ -116,6 +126,7 @@ class WorkerLedger:
         self._life = life
         self._handle = -1
         self._workers: dict[int, WorkerRecord] = {}
+        self._lately: dict[str, float] = {}
         self._dead_lines = 0
         self._worker_id = 0
         self._slot = 0
@@ -126,7 +137,11 @@ class WorkerLedger:
         before = read_ledger(self._path)
         self._worker_id, self._slot = before.worker_id, before.slot
         self._workers = {w.worker_id: w for w in before.workers if w.is_alive}
-        if self._workers:
+        self._lately = dict(before.lately)
+        for worker in before.workers:
+            if worker.worker_id not in self._workers:
+                self._lately[worker.spec] = time.monotonic()
+        if self._workers or self._lately:
             self._write_anew()
         return before
 
@@ -141,13 +156,15 @@ class WorkerLedger:
 
     def ended(self, worker_id: int) -> None:
         """Also for one that never got so far as to be written down."""
-        if self._workers.pop(worker_id, None) is None:
+        worker = self._workers.pop(worker_id, None)
+        if worker is None:
             return
+        now = self._lately[worker.spec] = time.monotonic()
         self._dead_lines += 2
         if self._dead_lines >= MAX_DEAD_LINES:
             self._write_anew()
         else:
-            self._append({"ended": worker_id})
+            self._append({"ended": worker_id, "at": now})
 
     def close(self) -> None:
         """An orderly end: there is nothing to take over."""
@@ -181,7 +198,13 @@ class WorkerLedger:
             "worker_id": self._worker_id,
             "slot": self._slot,
         }
-        lines = [first, *(_started(worker) for worker in self._workers.values())]
+        since = time.monotonic() - LATELY_S
+        self._lately = {spec: at for spec, at in self._lately.items() if at > since}
+        lines = [
+            first,
+            *({"lost": spec, "at": at} for spec, at in self._lately.items()),
+            *(_started(worker) for worker in self._workers.values()),
+        ]
         fresh = self._path.with_suffix(".new")
         try:
             handle = os.open(
@@ -215,6 +238,7 @@ def read_ledger(path: Path) -> Predecessor:
     except OSError:
         return Predecessor()
     workers: dict[int, WorkerRecord] = {}
+    lately: dict[str, float] = {}
     head: dict[str, Any] | None = None
     worker_id = slot = 0
     for text in content.split(b"\n"):
@@ -228,13 +252,20 @@ def read_ledger(path: Path) -> Predecessor:
                 workers[record.worker_id] = record
                 worker_id = max(worker_id, record.worker_id)
                 slot = max(slot, record.slot)
-            else:
-                workers.pop(int(line["ended"]), None)
+            elif "lost" in line:
+                lately[str(line["lost"])] = float(line["at"])
+            elif (gone := workers.pop(int(line["ended"]), None)) is not None:
+                lately[gone.spec] = float(line["at"])
         except (ValueError, KeyError, TypeError):
             continue
     if head is None or head.get("boot_id") != boot_id():
         return Predecessor()
-    return Predecessor(str(head["life"]), worker_id, slot, tuple(workers.values()))
+    return Predecessor(str(head["life"]), worker_id, slot, tuple(workers.values()), _recent(lately))
+
+
+def _recent(lately: dict[str, float]) -> tuple[tuple[str, float], ...]:
+    since = time.monotonic() - LATELY_S
+    return tuple((spec, at) for spec, at in lately.items() if at > since)
 
 
 def token_hash(token: bytes) -> str:

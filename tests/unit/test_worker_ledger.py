@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,7 +58,30 @@ def test_a_successor_finds_the_workers_that_were_not_seen_to_end(tmp_path: Path)
 
     found = WorkerLedger(tmp_path, "two").take_over()
 
-    assert found == Predecessor("one", 3, 9003, (worker(1), worker(3)))
+    assert found == Predecessor("one", 3, 9003, (worker(1), worker(3)), found.lately)
+
+
+def test_who_ended_lately_is_remembered_over_two_supervisors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What a worker had begun may be sent again to the supervisor after the next;
+    not every handler must get it twice.  After a while nobody asks any more.
+    """
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first = WorkerLedger(tmp_path, "one")
+    first.started(worker(1))
+    first.ended(1)
+    first.started(replace(worker(2, pid=1 << 22), spec="t", start_ticks=1))
+
+    WorkerLedger(tmp_path, "two").take_over()
+    third = WorkerLedger(tmp_path, "three").take_over()
+    now += worker_ledger.LATELY_S + 1
+    fourth = WorkerLedger(tmp_path, "four").take_over()
+
+    assert (dict(third.lately).keys(), third.workers) == ({"s", "t"}, ())
+    assert fourth.lately == ()
 
 
 def test_numbers_go_on_where_they_were_also_when_no_worker_is_left(tmp_path: Path) -> None:
@@ -159,7 +183,8 @@ def test_the_ledger_does_not_grow_with_every_worker_there_ever_was(
         ledger.ended(worker_id)
 
     assert (tmp_path / FILE).read_bytes().count(b"\n") < 15
-    assert read_ledger(tmp_path / FILE) == Predecessor("one", 199, 9199, (worker(1),))
+    found = read_ledger(tmp_path / FILE)
+    assert found == Predecessor("one", 199, 9199, (worker(1),), found.lately)
 
 
 def test_an_orderly_end_leaves_nothing(tmp_path: Path) -> None:
