@@ -40,7 +40,7 @@ help:
 	@echo 'make run          serve a small trained model, try it, keep serving until Ctrl-C'
 	@echo 'make demo         the same, then stop; exit code 0 if every answer was right'
 	@echo 'make test         set up and run everything that must pass: lint, types, tests'
-	@echo 'make simulation   the supervisor'"'"'s decisions under 10 million seeded events (5 minutes)'
+	@echo 'make simulation   the supervisor'"'"'s decisions under 10 million seeded events, and the whole server (10 minutes)'
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
 	@echo 'make fuzz         ten thousand requests made from the OpenAPI documents (about 5 minutes)'
 	@echo 'make kill-points  SIGKILL at ten thousand seeded points of management calls (about 10 minutes)'
@@ -85,10 +85,10 @@ kill-points: $(VENV)/test
 # SOAK_ARGS='--seconds 3600 --seed 7' goes on for longer, or repeats the faults of a run.
 soak: $(VENV)/test
 	@$(SCRIPT) tests/soak/run.py $(SOAK_ARGS)
-# CI has 300,000 events of it; this takes about five minutes.
+# CI has 300,000 events of each; this takes about ten minutes.
 simulation: $(VENV)/test
 	@STOKER_SIMULATION_EVENTS=10000000 STOKER_SIMULATION_EVENTS_PER_SEED=100000 \
-	  $(PY) -m pytest --import-mode=importlib tests/simulation/test_simulation.py
+	  $(PY) -m pytest --import-mode=importlib tests/simulation
 
 # import-linter and mypy read the package as it is installed, because in the
 # checkout `stoker.wire` is not a folder below `stoker`.
