@@ -342,7 +342,5 @@ class Kept(NamedTuple):
 FromFrontend = FrontendHello | Submit | Cancel | Call
 ToFrontend = Welcome | Answers | Refused | Retried | Result | Full
 ToWorker = Load | Work | Drop | Leave
-FromWorker = (
-    WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | Measurements
-)
+FromWorker = WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | Measurements
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

@@ -23,6 +23,7 @@ from stoker.frontend.app import Frontend
 from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
+from stoker.wire.frames import SubmittedJob
 from stoker.wire.link import Link, Pending
 from stoker.wire.payloads import Answer, AnswerKind
 
@@ -46,7 +47,8 @@ class InstantLink(Link):
     def submit(self, *about: Any, **further: Any) -> Pending:
         job_id = self.frontend_id + next(_COUNTER).to_bytes(8, "big")
         deadline = time.monotonic() + DEADLINE_S
-        pending = Pending(self, job_id, deadline, further.get("on_end"))
+        job = SubmittedJob(job_id, "echo", None, deadline, 0, b"")
+        pending = Pending(self, job, deadline, further.get("on_end"))
         answer = Answer(job_id, AnswerKind.FINAL, 200, "OK", None, [], ANSWER_BYTES)
         asyncio.get_running_loop().call_soon(lambda: pending.put(answer, is_last=True))
         return pending
