@@ -174,7 +174,9 @@ class Supervisor:
         return peer
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self._log.read_text().splitlines()]
+        # The last line may be half written.
+        whole, _, _ = self._log.read_text().rpartition("\n")
+        lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if line["event"] == event]
 
     def register(self, frontend: FrontendPeer, model: str = "m") -> int:
