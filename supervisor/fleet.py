@@ -318,7 +318,10 @@ class Fleet:
                 guarded(self._exited),
                 self._output.feed,
             )
-        except LookupError:
+        except Exception as error:
+            # Whatever it was, its place must not wait for it for ever.
+            if not isinstance(error, LookupError):
+                log.exception("worker cannot be adopted")
             kill_orphan(pid, record.start_ticks)
             self._loop.call_soon(guarded(self._gone), worker_id, Exit("unknown"))
         else:

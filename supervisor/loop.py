@@ -24,6 +24,7 @@ from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
 from stoker.metrics_config import read_metrics_config
 from stoker.notify import Notifier
+from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import become_subreaper
 from stoker.supervisor import actions as a
@@ -62,6 +63,21 @@ UNDELIVERED_S: Final = 60.0
 STILL_STARTING_S: Final = 5.0
 
 
+class _Frontend:
+    """One process of a frontend, by the pid and the start that prove it is still the same."""
+
+    __slots__ = ("_pid", "_started", "seen_at")
+
+    def __init__(self, pid: int, started: int | None) -> None:
+        self._pid = pid
+        self._started = started
+        self.seen_at = 0.0
+
+    @property
+    def lives(self) -> bool:
+        return self._started is not None and start_ticks(self._pid) == self._started
+
+
 class Supervisor:
     """Runs until stopped; `run` returns the exit code."""
 
@@ -83,7 +99,7 @@ class Supervisor:
         folder = Path(os.environ.get("METRICS_LOCATION") or settings.log_dir)
         devices = self._places.devices
         self._metrics = Metrics(self.engine, settings, config, folder, devices)
-        self._frontends: dict[bytes, float] = {}
+        self._frontends: dict[bytes, _Frontend] = {}
         self._alarm_at = float("inf")
         #: Who knows that it speaks to us and not to our predecessor.
         self._greeted: dict[bytes, None] = {}
@@ -293,9 +309,12 @@ class Supervisor:
             if message.protocol != f.PROTOCOL:
                 self._frontend_port.ban(identity, "a frontend of another release")
                 return
-            if identity not in self._frontends:
+            frontend = self._frontends.get(identity)
+            if frontend is None:
                 log.info("frontend joined", frontend_pid=message.pid)
-            self._frontends[identity] = now
+                frontend = _Frontend(message.pid, start_ticks(message.pid))
+                self._frontends[identity] = frontend
+            frontend.seen_at = now
             # Not before the startup models are registered: nobody shall be told
             # that a model is unknown which is only not there yet.
             if self._is_serving:
@@ -353,6 +372,10 @@ class Supervisor:
         self.engine.forget_frontend(identity, self._clock.now())
 
     def _forget_silent_frontends(self, now: float) -> None:
-        for identity, seen_at in list(self._frontends.items()):
-            if now - seen_at > FRONTEND_LOST_S:
-                self._lose_frontend(identity, "silent")
+        for identity, frontend in list(self._frontends.items()):
+            if now - frontend.seen_at > FRONTEND_LOST_S:
+                if frontend.lives:
+                    # Stopped, or we were: it still waits for its answers.
+                    frontend.seen_at = now
+                else:
+                    self._lose_frontend(identity, "silent")
