@@ -368,17 +368,24 @@ class Crew:
             self.ladder.kill(worker, TOO_LARGE, now)
 
     def _recycle(self, now: float) -> None:
-        """Begin to replace the first worker that is due; one at a time, as that takes room."""
+        """Begin to replace the worker that is due and oldest; one at a time, as that takes room.
+
+        The oldest, or one whose successors are due again at every look would
+        keep the others from their turn.
+        """
         if now < self._recycle_at:
             return
         due: tuple[Slot, str] | None = None
+        oldest_at = float("inf")
         for slot in self.slots:
             if slot.replaces is not None or slot.is_renewing:
                 return
-            if due is None and slot.is_ready and not slot.is_retiring:
+            if slot.is_ready and not slot.is_retiring:
                 assert slot.worker is not None
                 why = self.spec.limits.passed_by(slot.worker, now)
-                due = None if why is None else (slot, why)
+                loaded_at = slot.worker.loaded_at or 0.0
+                if why is not None and loaded_at < oldest_at:
+                    due, oldest_at = (slot, why), loaded_at
         if due is None:
             return
         old, why = due

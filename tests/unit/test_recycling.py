@@ -110,6 +110,27 @@ def test_one_worker_at_a_time(stage):
     assert stage.served(key).crew.recycled_count == 3
 
 
+def test_every_worker_has_its_turn_however_soon_a_successor_is_due_again(stage):
+    """
+    Under load successors pass a limit between two looks; the others must not wait for ever.
+    """
+    key = stage.serve(workers=2, limits=Limits(jobs=1))
+    first = stage.alive(key)
+    for worker_id in first:
+        stage.worker(worker_id).jobs_done = 1
+
+    for _ in range(2):
+        stage.advance(2 * SWEEP_S)
+        (successor,) = [x for x in stage.alive(key) if stage.worker(x).loaded_at is None]
+        stage.load(successor)
+        stage.worker(successor).jobs_done = 1
+        for worker_id in stage.alive(key):
+            if stage.worker(worker_id).state is WorkerState.DRAINING:
+                stage.exit(worker_id, "exit 0")
+
+    assert set(first).isdisjoint(stage.alive(key))
+
+
 def test_a_worker_too_large_is_replaced(stage):
     key = stage.serve(limits=Limits(memory_bytes=100 * MIB))
     (old,) = stage.alive(key)
