@@ -99,7 +99,7 @@ def test_a_whole_installation_is_read_and_left_as_it_was(doctor, build):
     ("config", "code"),
     [
         ("model_store=store\n", 0),
-        ("model_store=store\nmetric_time_interval=30\n", 1),
+        ("model_store=store\ngrpc_inference_port=7070\n", 1),
         ("model_store=store\njob_queue_size=many\n", 2),
         ("model_store=store\nmanagement_address=http://0.0.0.0:8081\n", 2),
     ],

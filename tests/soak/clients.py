@@ -31,11 +31,17 @@ class Fate(enum.Enum):
 
     ANSWERED = "answers"
     TYPED_ERROR = "typed errors"
+    #: Pieces had been sent when what made them died: only the end of the connection can say so.
+    BROKEN_OFF = "streams broken off"
     #: The connection ended without an answer while the process at its other end was killed.
     CUT = "cut with their frontend"
     LOST = "lost"
     #: An answer that is not this request's, or more than one.
     DUPLICATE = "duplicates delivered"
+
+
+class _BrokenOff(EOFError):
+    """Between the head of a stream and its last piece."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Tally:
                 self.answered_at = now
             elif fate is Fate.TYPED_ERROR:
                 self.errors[about] += 1
-            elif fate is not Fate.CUT and len(self.complaints) < 20:
+            elif fate not in (Fate.CUT, Fate.BROKEN_OFF) and len(self.complaints) < 20:
                 self.complaints.append(f"{fate.value}: {about}")
 
 
@@ -167,7 +173,10 @@ class Client(threading.Thread):
                 self._hang_up()
         except (OSError, EOFError) as error:
             self._hang_up()
-            fate = Fate.CUT if self._was_cut(started) else Fate.LOST
+            if isinstance(error, _BrokenOff):
+                fate = Fate.BROKEN_OFF
+            else:
+                fate = Fate.CUT if self._was_cut(started) else Fate.LOST
             self._tally.add(fate, f"{about} after {time.monotonic() - started:.2f} s: {error!r}")
 
     def _take_error(self, status: int, body: bytes, about: str) -> None:
@@ -185,7 +194,10 @@ class Client(threading.Thread):
         status_line, pairs = connection.take_head()
         headers = {name.lower(): value for name, value in pairs}
         if headers.get("transfer-encoding") == "chunked":
-            body = b"".join(connection.read_chunks())
+            try:
+                body = b"".join(connection.read_chunks())
+            except (EOFError, ConnectionResetError) as error:
+                raise _BrokenOff(*error.args) from error
         else:
             body = connection.read_exactly(int(headers.get("content-length", "0")))
         is_kept = headers.get("connection", "").lower() != "close"
