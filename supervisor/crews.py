@@ -114,8 +114,8 @@ class Crew:
 
     @property
     def awaits_return(self) -> bool:
-        """Whether a worker of our predecessor's has not come back yet."""
-        return any(worker.is_awaited for worker in self.workers())
+        """Whether a worker that our predecessor may have given jobs has not come back yet."""
+        return any(worker.may_hold_unknown_jobs for worker in self.workers())
 
     @property
     def is_settled(self) -> bool:
@@ -172,7 +172,9 @@ class Crew:
                 continue
             worker = Worker(orphan.worker_id, orphan.slot, device, now)
             worker.state, worker.is_awaited = WorkerState.AWAITED, True
-            worker.pid, worker.loaded_at = orphan.pid, now
+            worker.pid = orphan.pid
+            worker.loaded_at = now if orphan.has_loaded else None
+            worker.alone_since = now if orphan.alone_since is None else orphan.alone_since
             self._actions.append(Adopt(worker.worker_id, orphan.slot, orphan.pid, self.spec))
             return Slot(orphan.slot, now, worker=worker)
         return None
@@ -252,7 +254,7 @@ class Crew:
     def exited(self, worker: Worker, how: Exit, now: float) -> None:
         """The process is gone, whatever the reason."""
         slot, why_killed = self._slot_of(worker), worker.why_killed
-        self.lost_orphans += worker.is_awaited
+        self.lost_orphans += worker.may_hold_unknown_jobs
         worker.move(WorkerEvent.EXITED)
         slot.worker = None
         self._devices.release(worker.worker_id)

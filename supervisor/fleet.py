@@ -367,6 +367,7 @@ class Fleet:
             return
         self._returning.forget(worker_id)
         process.connection = returned.connection
+        self._ledger.loaded(worker_id)
         # A word from us, so that it knows that it has found us.
         self._tell(worker_id, f.Drop([]))
         self._note_heavy(worker_id, returned.heavy)
@@ -440,6 +441,8 @@ class Fleet:
                 self._engine.worker_replied(worker_id, message.replies, now)
             elif isinstance(message, f.Loaded):
                 self._note_heavy(worker_id, message.info.get("heavy"))
+                # Before it can be given a job: a successor relies on that.
+                self._ledger.loaded(worker_id)
                 self._engine.worker_loaded(worker_id, now)
             elif isinstance(message, f.Measurements):
                 spec = self._engine.spec_of(worker_id)

@@ -5,6 +5,9 @@
     abort     SIGABRT: its stacks reach the log      ABORT_GRACE_S
     kill      SIGKILL, repeated until it is gone     KILL_AGAIN_S
 
+One whose supervisor died has RETURN_GRACE_S to find us, and as long as its
+batch or its load may take; how often its supervisor dies makes no difference.
+
 Source: design section 4.
 """
 
@@ -24,6 +27,8 @@ CANCEL_GRACE_S: Final = 1.0
 ABORT_GRACE_S: Final = 2.0
 #: For a worker that holds nothing and was told to leave.
 LEAVE_GRACE_S: Final = 10.0
+#: For a worker that is well, to find the successor of its supervisor.
+RETURN_GRACE_S: Final = 2.0
 #: A SIGKILL that brought no exit is sent again; a process in an uninterruptible
 #: driver call dies only when the call returns.
 KILL_AGAIN_S: Final = 5.0
@@ -93,9 +98,7 @@ class Ladder:
             if is_limited and now - worker.started_at > self._spec.startup_timeout_s:
                 self._abort(worker, "no answer within startup_timeout", now)
         elif worker.state is WorkerState.AWAITED:
-            # It may be loading, or in the middle of a batch.
-            within_s = max(self._spec.startup_timeout_s, self._spec.response_timeout_s)
-            if is_limited and now - worker.started_at > within_s:
+            if is_limited and self._is_overdue(worker, now):
                 self._abort(worker, "did not come back to the next supervisor", now)
         elif worker.stalled_at is not None:
             if now - worker.stalled_at >= CANCEL_GRACE_S:
@@ -104,6 +107,12 @@ class Ladder:
             self._stall(worker, now)
         elif worker.state is WorkerState.DRAINING and self._has_drained_too_long(worker, now):
             self.kill(worker, RETIRED, now)
+
+    def _is_overdue(self, worker: Worker, now: float) -> bool:
+        spec = self._spec
+        within_s = spec.startup_timeout_s if worker.loaded_at is None else spec.response_timeout_s
+        is_late = now - worker.alone_since > within_s
+        return is_late and now - worker.started_at > RETURN_GRACE_S
 
     def _is_silent(self, worker: Worker, now: float) -> bool:
         return bool(worker.in_hand) and now - worker.quiet_since > self._spec.response_timeout_s

@@ -15,12 +15,19 @@ from stoker.supervisor.versions import VersionSpec
 
 
 class Orphan(NamedTuple):
-    """What its place is: the numbers it is known by, and its devices' UUIDs."""
+    """What its place is: the numbers it is known by, and its devices' UUIDs.
+
+    Attributes:
+        has_loaded: As far as was written down; one that had not was never given a job.
+        alone_since: When the first supervisor that missed it came; None: we are the first.
+    """
 
     worker_id: int
     slot: int
     pid: int
     devices: tuple[str, ...] = ()
+    has_loaded: bool = True
+    alone_since: float | None = None
 
 
 class Orphans:

@@ -37,7 +37,7 @@ class Returning:
         self.returned: dict[int, Returned] = {}
         self.orphans = Orphans(
             spec_hash,
-            [(w.spec, Orphan(w.worker_id, w.slot, w.pid, w.devices)) for w in self.living.values()],
+            [(w.spec, _orphan(w)) for w in self.living.values()],
             [
                 *(w.spec for w in before.workers if w.worker_id not in self.living),
                 *(spec for spec, _ in before.lately),
@@ -64,3 +64,7 @@ class Returning:
     def forget(self, worker_id: int) -> None:
         self.living.pop(worker_id, None)
         self.returned.pop(worker_id, None)
+
+
+def _orphan(w: WorkerRecord) -> Orphan:
+    return Orphan(w.worker_id, w.slot, w.pid, w.devices, w.has_loaded, w.alone_since)

@@ -30,7 +30,7 @@ import hmac
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +75,9 @@ class WorkerRecord:
         token: SHA-256 of the worker's token: enough to check it, not to use it.
         spec: `spec_hash` of what it was told to load.
         devices: By UUID.
+        has_loaded: Written down before it is given the first job.
+        alone_since: When the first supervisor that missed it came (monotonic); None
+            while it has one.
     """
 
     worker_id: int
@@ -86,6 +89,8 @@ class WorkerRecord:
     version: str
     spec: str
     devices: tuple[str, ...] = ()
+    has_loaded: bool = False
+    alone_since: float | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -136,11 +141,16 @@ class WorkerLedger:
         """Read what the predecessor wrote and go on from there, with its living workers."""
         before = read_ledger(self._path)
         self._worker_id, self._slot = before.worker_id, before.slot
-        self._workers = {w.worker_id: w for w in before.workers if w.is_alive}
+        now = time.monotonic()
+        self._workers = {
+            w.worker_id: w if w.alone_since is not None else replace(w, alone_since=now)
+            for w in before.workers
+            if w.is_alive
+        }
         self._lately = dict(before.lately)
         for worker in before.workers:
             if worker.worker_id not in self._workers:
-                self._lately[worker.spec] = time.monotonic()
+                self._lately[worker.spec] = now
         if self._workers or self._lately:
             self._write_anew()
         return before
@@ -154,13 +164,20 @@ class WorkerLedger:
         else:
             self._append(_started(worker))
 
+    def loaded(self, worker_id: int) -> None:
+        """It has loaded, and is ours: from now on it may have jobs in hand."""
+        worker = self._workers.get(worker_id)
+        if worker is not None:
+            self._workers[worker_id] = replace(worker, has_loaded=True, alone_since=None)
+            self._append({"loaded": worker_id})
+
     def ended(self, worker_id: int) -> None:
         """Also for one that never got so far as to be written down."""
         worker = self._workers.pop(worker_id, None)
         if worker is None:
             return
         now = self._lately[worker.spec] = time.monotonic()
-        self._dead_lines += 2
+        self._dead_lines += 3
         if self._dead_lines >= MAX_DEAD_LINES:
             self._write_anew()
         else:
@@ -252,6 +269,9 @@ def read_ledger(path: Path) -> Predecessor:
                 workers[record.worker_id] = record
                 worker_id = max(worker_id, record.worker_id)
                 slot = max(slot, record.slot)
+            elif "loaded" in line:
+                loaded = workers[int(line["loaded"])]
+                workers[loaded.worker_id] = replace(loaded, has_loaded=True, alone_since=None)
             elif "lost" in line:
                 lately[str(line["lost"])] = float(line["at"])
             elif (gone := workers.pop(int(line["ended"]), None)) is not None:
@@ -303,7 +323,13 @@ def _record(line: dict[str, Any]) -> WorkerRecord:
         version=str(line["version"]),
         spec=str(line["spec"]),
         devices=tuple(map(str, line["devices"])),
+        has_loaded=bool(line.get("has_loaded", True)),
+        alone_since=_optional(line.get("alone_since")),
     )
+
+
+def _optional(value: float | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _line(document: dict[str, Any]) -> bytes:

@@ -13,7 +13,8 @@ worker as lost.
     any of them --exited--> GONE
 
 AWAITED --back--> READY: a worker whose supervisor died, and whose way to us is
-not over; it may be at work, so only `response_timeout` bounds that.
+not over; it may be at work, so only `response_timeout` bounds that, or
+`startup_timeout` while it loads.
 
 STALLED means that its batch took longer than `response_timeout` and that its
 handler was told so (`context.cancelled`): it gets nothing more until it comes
@@ -133,12 +134,14 @@ class Worker:
         has_sent_pieces: The first batch in hand has answered in part.
         stalled_at: When its handler was told to give up the first batch.
         is_awaited: A predecessor's, and it has not said a word to us.
+        alone_since: When somebody first missed it, of one that is awaited.
         jobs_done: Requests it has worked on.
         memory_bytes: As last measured; 0 before.
         service_time_s: Smoothed time of one batch; None before the first.
     """
 
     __slots__ = (
+        "alone_since",
         "batch_since",
         "device",
         "drain_until",
@@ -180,6 +183,7 @@ class Worker:
         self.service_time_s: float | None = None
         self.drain_until: float | None = None
         self.is_awaited = False
+        self.alone_since = now
         self.is_told_to_leave = False
         self.signalled_at: float | None = None
         self.was_aborted = False
@@ -194,6 +198,11 @@ class Worker:
 
     def can(self, event: WorkerEvent) -> bool:
         return event in WORKER_MOVES[self.state]
+
+    @property
+    def may_hold_unknown_jobs(self) -> bool:
+        """A predecessor may have given it jobs, and it has not said which it answered."""
+        return self.is_awaited and self.loaded_at is not None
 
     @property
     def is_idle(self) -> bool:

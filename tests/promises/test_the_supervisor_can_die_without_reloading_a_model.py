@@ -150,6 +150,27 @@ def test_a_worker_that_dies_with_the_supervisor_costs_its_client_nothing(server)
     assert pid not in pids(server, "does")
 
 
+def test_a_stopped_worker_holds_its_requests_up_no_longer_than_a_hanging_handler(server):
+    """
+    It can tell no successor what it had begun; `response_timeout` bounds that as ever.
+    """
+    server.register("does", "does:handle", response_timeout=2)
+    gate = server.gate("deaf")
+    asked = server.later(server.predict, "does", '{"gate": "deaf"}', content_type=JSON)
+    gate.wait_reached()
+    (pid,) = pids(server, "does")
+
+    os.kill(pid, signal.SIGSTOP)
+    gate.stay_open()
+    gate.let_go()
+    replace_supervisor(server)
+
+    assert asked.answer().text == "OK"
+    line = server.wait_logged("worker is aborted", worker_pid=pid)
+    assert line["why"] == "did not come back to the next supervisor"
+    assert not server.logged("worker lost", worker_pid=pid)[0]["jobs_failed"]
+
+
 def test_a_worker_that_dies_after_its_adoption_is_replaced(server, echoes):
     """
     Its parent is gone, so nobody but the kernel's word tells how it ended.

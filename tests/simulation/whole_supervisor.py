@@ -67,13 +67,17 @@ class WholeSupervisor:
         self._kept: dict[int, list[f.Reply]] = {}
         self._adopted: set[int] = set()
         self._tick_at = float("inf")
-        living = [
-            (w.spec.model, Orphan(w.worker_id, w.slot, w.worker_id))
-            for w in self._returning.values()
-        ]
+        living = [(w.spec.model, self._orphan(w)) for w in self._returning.values()]
         orphans = Orphans(lambda spec: spec.model, living, dead)
         self.engine.inherit(orphans, world.last_worker_id, world.last_slot)
         self._orphans = orphans
+
+    def _orphan(self, worker: WholeWorker) -> Orphan:
+        worker_id = worker.worker_id
+        has_loaded = worker_id in self._world.loaded
+        alone_since = self._world.missed_since.get(worker_id)
+        self._world.missed_since.setdefault(worker_id, self._agenda.now)
+        return Orphan(worker_id, worker.slot, worker_id, (), has_loaded, alone_since)
 
     # -- devices ------------------------------------------------------------------
 
@@ -233,6 +237,7 @@ class WholeSupervisor:
                     self._kept[worker_id] = message.replies
                     self._take_back(worker_id)
             elif isinstance(message, f.Loaded):
+                self._world.note_loaded(worker_id)
                 engine.worker_loaded(worker_id, now)
         except ProtocolError as error:
             raise AssertionError(f"an honest worker is called a liar: {error}") from error
@@ -243,6 +248,7 @@ class WholeSupervisor:
             return
         if self._returning.pop(worker_id, None) is None:
             return
+        self._world.note_loaded(worker_id)
         self._tell(worker_id, f.Drop([]))
         self._world.counts["came back"] += 1
         self.engine.worker_came_back(worker_id, self._kept.pop(worker_id), self._agenda.now)

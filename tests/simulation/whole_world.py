@@ -22,6 +22,8 @@ class World:
 
     Attributes:
         ledger: Workers that no supervisor has reaped, as the ledger has them.
+        loaded: Those of them that the ledger says have loaded.
+        missed_since: When the first supervisor came that misses one of them.
         lately: When the last worker of each model ended.
         counts: What happened how often, so that a test can see that the
             simulation reaches what it is there for.
@@ -36,6 +38,8 @@ class World:
         self.submitted = 0
         self.ledger: dict[int, WholeWorker] = {}
         self.workers: dict[int, WholeWorker] = {}
+        self.loaded: set[int] = set()
+        self.missed_since: dict[int, float] = {}
         self.lately: dict[str, float] = {}
         self.last_worker_id = self.last_slot = 0
         self.specs = [
@@ -95,9 +99,16 @@ class World:
                 supervisor.later(0.0, to.deliver_all)
             supervisor.later(0.0, supervisor.worker_gone, worker.worker_id, words)
 
+    def note_loaded(self, worker_id: int) -> None:
+        """It has loaded and is a supervisor's."""
+        self.loaded.add(worker_id)
+        self.missed_since.pop(worker_id, None)
+
     def strike(self, worker_id: int) -> None:
         """Its ledger line."""
         worker = self.ledger.pop(worker_id, None)
+        self.loaded.discard(worker_id)
+        self.missed_since.pop(worker_id, None)
         if worker is not None:
             self.lately[worker.spec.model] = self.agenda.now
 

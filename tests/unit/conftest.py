@@ -37,6 +37,9 @@ class Places:
         self.placed[worker_id] = spec
         return None
 
+    def keep(self, worker_id: int, spec: VersionSpec, uuids: tuple[str, ...]) -> int | None:
+        return self.place(worker_id, spec)
+
     def release(self, worker_id: int) -> None:
         del self.placed[worker_id]
 

@@ -61,6 +61,31 @@ def test_a_successor_finds_the_workers_that_were_not_seen_to_end(tmp_path: Path)
     assert found == Predecessor("one", 3, 9003, (worker(1), worker(3)), found.lately)
 
 
+def test_it_says_who_has_loaded_and_since_when_somebody_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    What never loaded was never given a job; who is missed is not waited for anew
+    by every successor.
+    """
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    first = WorkerLedger(tmp_path, "one")
+    first.started(worker(1))
+    first.started(worker(2))
+    first.loaded(1)
+    first.loaded(99)
+
+    second = WorkerLedger(tmp_path, "two")
+    before = second.take_over()
+    now = 107.0
+    second.loaded(2)
+    third = WorkerLedger(tmp_path, "three").take_over()
+
+    assert [(w.has_loaded, w.alone_since) for w in before.workers] == [(True, None), (False, None)]
+    assert [(w.has_loaded, w.alone_since) for w in third.workers] == [(True, 100.0), (True, None)]
+
+
 def test_who_ended_lately_is_remembered_over_two_supervisors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
