@@ -22,13 +22,14 @@ from stoker.frontend.dialects.torchserve import TorchServe
 from stoker.frontend.endpoints import Endpoint, Endpoints
 from stoker.frontend.exchange import header_line
 from stoker.frontend.form_reader import FormReader
-from stoker.frontend.guard import Guard, HttpsOnly, open_paths
+from stoker.frontend.guard import Door, Guard, HttpsOnly, open_paths
 from stoker.frontend.keyring import Keyring
 from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
 from stoker.frontend.reporting import Reporting
 from stoker.frontend.request_ids import restart_request_ids
+from stoker.frontend.same_site import SameSite
 from stoker.frontend.site import Site
 from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.sweep import sweep_connections
@@ -40,6 +41,9 @@ from stoker.wire.arena import Arena, arena_folder
 from stoker.wire.link import Link
 
 DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
+
+#: Where both APIs share a listener, these stay as open, and as cheap, as on one of their own.
+PREDICTIONS: Final = b"/predictions/"
 
 #: After that a process without a supervisor accepts and answers 503.
 WELCOME_WAIT_S: Final = 5.0
@@ -183,7 +187,7 @@ class Frontend:
         return Site(
             app=application.falcon(),
             express=express,
-            guard=guard,
+            guard=self._door(listener, guard),
             arena=None if express is None else self._arena,
             dialect=dialect,
             limits=self.limits,
@@ -213,6 +217,12 @@ class Frontend:
             counts=self._counts,
         )
         return {"tls": context, "plain": plain}
+
+    def _door(self, listener: Listener, guard: Guard | None) -> Door | None:
+        if Role.MANAGEMENT not in listener.roles:
+            return guard
+        exempt = (PREDICTIONS,) if Role.INFERENCE in listener.roles else ()
+        return SameSite(self.settings.cors_allowed_origin, guard, exempt)
 
     def _guard(self, listener: Listener, dialect: Dialect) -> Guard | None:
         if self._keyring is None or not {Role.INFERENCE, Role.MANAGEMENT} & {*listener.roles}:

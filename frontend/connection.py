@@ -172,8 +172,10 @@ class Connection(asyncio.Protocol):
         self._patience.since = None
         if self._is_draining:
             self._turn_away()
-        if site.guard is not None and (refused := site.guard.refusal(heads.url, heads.headers)):
-            self.stop_parsing(refused)
+        if site.guard is not None:
+            refused = site.guard.refusal(heads.method, heads.url, heads.headers)
+            if refused is not None:
+                self.stop_parsing(refused)
         way = None if site.express is None else site.express.way(heads.method, heads.url)
         if way is not None and site.lanes.closed and self._is_free:
             lane = site.lanes.refusing(way.key)

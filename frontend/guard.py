@@ -14,7 +14,7 @@ Source: contracts/torchserve.md 1.2, 1.6, 3.10.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from stoker import key_file
 from stoker.errors import StokerError
@@ -30,6 +30,14 @@ _AUTHORIZATION: Final = b"authorization"
 _NAME_LENGTH: Final = len(_AUTHORIZATION)
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Door(Protocol):
+    """Looks at every head that comes to a listener."""
+
+    def refusal(self, method: bytes, url: bytes, headers: Headers) -> StokerError | None:
+        """Why a request may not come in, as far as its head tells; None if it may."""
+        ...
 
 
 class Guard:
@@ -54,8 +62,8 @@ class Guard:
         """Routes here need different keys."""
         return len(self._names) > 1
 
-    def refusal(self, url: bytes, headers: Headers) -> StokerError | None:
-        """Why a request may not come in, as far as its head tells; None if it may."""
+    def refusal(self, method: bytes, url: bytes, headers: Headers) -> StokerError | None:
+        """As `Door`; what is asked for, not how, decides which key it needs."""
         credentials = _credentials(headers)
         if credentials:
             for name in self._names:
@@ -77,7 +85,7 @@ class Guard:
 class HttpsOnly:
     """Refuses everybody: for plain HTTP on an https listener."""
 
-    def refusal(self, url: bytes, headers: Headers) -> StokerError | None:
+    def refusal(self, method: bytes, url: bytes, headers: Headers) -> StokerError | None:
         return HttpsRequired()
 
 

@@ -60,6 +60,12 @@ class HttpsRequired(StokerError):
     code = "https_required"
 
 
+class CrossSiteRefused(StokerError):
+    """A browser brings it from a page of another site."""
+
+    code = "cross_site_refused"
+
+
 class HeadTooSlow(StokerError):
     """A head that had begun did not end in time."""
 

@@ -16,7 +16,7 @@ from stoker.frontend.asgi import AsgiApp
 from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.express import Express
-from stoker.frontend.guard import Guard, HttpsOnly
+from stoker.frontend.guard import Door
 from stoker.frontend.lanes import Key, Lane, Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.problems import render_json
@@ -57,7 +57,7 @@ class Site:
     budget: Budget
     lanes: Lanes
     express: Express | None = None
-    guard: Guard | HttpsOnly | None = None
+    guard: Door | None = None
     arena: Arena | None = None
     cors: tuple[tuple[bytes, bytes], ...] = ()
     tls: ssl.SSLContext | None = None

@@ -28,6 +28,7 @@ ASTRAY: Final = ("route_not_found", "method_not_allowed")
 #: Of what is not described at all.
 NOWHERE: Final = (
     "https_required",
+    "cross_site_refused",
     "key_renewal_refused",
     "keys_busy",
     "endpoint_method_missing",

@@ -74,6 +74,7 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
             "Token either incorrect, expired, or not provided correctly",
         ),
         "https_required": Row(403, "", "This TorchServe instance only accepts HTTPS requests"),
+        "cross_site_refused": Row(403, "ForbiddenException"),
         "keys_busy": Row(503, _UNAVAILABLE, retry_after_s=_RETRY_SOON_S),
         "invalid_parameter": Row(400, _BAD_REQUEST),
         "invalid_body": Row(400, _BAD_REQUEST),
