@@ -181,11 +181,21 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         max_worker_age_s=keys.number("max_worker_age_s", lowest=0),
         max_worker_memory_mb=keys.number("max_worker_memory_mb", lowest=0),
         worker_memory_limit_mb=keys.number("worker_memory_limit_mb", lowest=0),
-        sandbox=keys.word("sandbox", _SANDBOXES),
+        sandbox=_sandbox(keys),
         sandbox_memory_mb=keys.number("sandbox_memory_mb", lowest=0),
         raw=document,
         warnings=tuple(keys.warnings),
     )
+
+
+def _sandbox(keys: _Keys) -> str | None:
+    """Unlike other keys, one that is misspelt is refused: nobody would notice that it is unset."""
+    before = len(keys.warnings)
+    # YAML reads a bare `off` as false.
+    word = "off" if keys.is_false("sandbox") else keys.word("sandbox", _SANDBOXES)
+    if len(keys.warnings) > before:
+        raise BadYaml(f"asks for a sandbox that is none of {', '.join(sorted(_SANDBOXES))}")
+    return word
 
 
 def _torchrun(keys: _Keys) -> TorchRun | None:
@@ -263,6 +273,9 @@ class _Keys:
         if value is not None and not isinstance(value, bool):
             self._ignore(key, "is not true or false")
         return value is True
+
+    def is_false(self, key: str) -> bool:
+        return self._entries.get(key) is False
 
     def text(self, key: str) -> str | None:
         value = self._entries.get(key)

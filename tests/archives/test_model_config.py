@@ -201,3 +201,27 @@ def test_what_is_not_built_is_named(text: bytes, named: list[str]) -> None:
     A key that is read and then ignored would be a handler that answers wrongly.
     """
     assert not_built(parse_model_config(text)) == named
+
+
+@pytest.mark.parametrize("value", ["strict", "bubblewarp", "true", "1", "[rlimits]", "{a: b}"])
+def test_a_sandbox_that_we_do_not_know_is_refused(value: str) -> None:
+    """A misspelt fence would be no fence, and nobody would notice."""
+    with pytest.raises(ManifestInvalid, match="asks for a sandbox that is none of"):
+        parse_model_config(f"sandbox: {value}\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("sandbox: off", "off"),
+        ("sandbox: 'off'", "off"),
+        ("sandbox: RLimits", "rlimits"),
+        ("", None),
+        ("sandbox:", None),
+    ],
+)
+def test_a_sandbox_may_be_spelt_as_yaml_likes_it(text: str, word: str | None) -> None:
+    """A bare `off` is false to YAML."""
+    config = parse_model_config(text.encode())
+
+    assert (config.sandbox, config.warnings) == (word, ())
