@@ -8,10 +8,14 @@ workers never wait for each other to assemble.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
+from stoker.wire.codec import MAX_WORK_BYTES
+
+#: Of the payloads of a batch that has more than one; what lies in shared memory does not count.
+MAX_BATCH_BYTES: Final = MAX_WORK_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +60,12 @@ def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
 
     Jobs whose deadline has passed are never part of a batch, so a slow model
     does not work for clients who gave up; they are returned apart.  A
-    describe job travels alone.
+    describe job travels alone, and a batch ends before it would be too large to send.
     """
     jobs: list[Job] = []
     expired: list[Job] = []
     room, waiting = policy.max_size, len(queue)
+    held_bytes = 0
     while waiting and room:
         waiting -= 1
         job = queue.take()
@@ -73,6 +78,11 @@ def take_batch(queue: JobQueue, policy: BatchPolicy, now: float) -> Taken:
                 jobs.append(job)
             break
         else:
+            if jobs:
+                held_bytes += len(jobs[-1].payload)
+                if held_bytes + len(job.payload) > MAX_BATCH_BYTES:
+                    queue.put_back([job])
+                    break
             jobs.append(job)
             room -= 1
     return Taken(jobs, expired)

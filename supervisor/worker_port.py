@@ -57,14 +57,14 @@ class WorkerPort:
         """Send after the batches that were given before."""
         batches = self._work.pop(connection, None)
         if batches is not None:
-            connection.send(codec.encode(Work(batches)))
+            _send(connection, batches)
         connection.send(codec.encode(message))
 
     def flush(self) -> None:
         if self._work:
             work, self._work = self._work, {}
             for connection, batches in work.items():
-                connection.send(codec.encode(Work(batches)))
+                _send(connection, batches)
 
     def ban(self, connection: Connection, reason: str) -> None:
         """Hang up on a liar, and report it."""
@@ -77,3 +77,26 @@ class WorkerPort:
     def _accuse(self, connection: Connection, reason: str) -> None:
         log.warning("peer dropped", reason=reason)
         self._on_liar(connection, reason)
+
+
+def _send(connection: Connection, batches: list[WorkBatch]) -> None:
+    """In one frame, as nearly always; in several where one has no room.  A batch always fits."""
+    if len(batches) > 1:
+        for some in _in_frames(batches):
+            connection.send(codec.encode(Work(some)))
+    else:
+        connection.send(codec.encode(Work(batches)))
+
+
+def _in_frames(batches: list[WorkBatch]) -> list[list[WorkBatch]]:
+    frames: list[list[WorkBatch]] = []
+    room_bytes = room = 0
+    for batch in batches:
+        size = sum(len(job.payload) for job in batch.jobs)
+        if not frames or size > room_bytes or len(batch.jobs) > room:
+            frames.append([])
+            room_bytes, room = codec.MAX_WORK_BYTES, codec.MAX_WORK_JOBS
+        frames[-1].append(batch)
+        room_bytes -= size
+        room -= len(batch.jobs)
+    return frames

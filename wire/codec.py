@@ -26,6 +26,10 @@ T = TypeVar("T")
 #: travels through the shared-memory arena or not at all.
 MAX_FRAME_BYTES: Final = 1 << 30
 MAX_PAYLOAD_BYTES: Final = 512 << 20
+#: Payloads in one WORK, if there are several; the rest of the frame is for ids and deadlines.
+MAX_WORK_BYTES: Final = MAX_FRAME_BYTES - (16 << 20)
+#: Jobs in one WORK, if it has several batches; each takes up to three elements.
+MAX_WORK_JOBS: Final = 1 << 16
 MAX_TEXT_BYTES: Final = 1 << 20
 MAX_ELEMENTS: Final = 1 << 18
 MAX_MAP_ENTRIES: Final = 1 << 16

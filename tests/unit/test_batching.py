@@ -6,10 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.supervisor import batching
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
-from stoker.wire.frames import JobFlag
+from stoker.supervisor.specs import MAX_BATCH_SIZE
+from stoker.wire import codec
+from stoker.wire.frames import JOB_ID_BYTES, JobFlag
 
 DESCRIBE = int(JobFlag.ALONE)
 
@@ -123,3 +126,41 @@ def test_a_full_batch_would_not_grow_by_waiting(rows, max_size):
     was_full, size = next_batch(0)
 
     assert was_full == (bool(rows) and next_batch(1)[1] == size)
+
+
+@given(st.lists(st.integers(0, 150), min_size=1, max_size=20), st.integers(1, 8))
+def test_a_batch_is_never_larger_than_a_frame_and_never_empty(sizes, max_size):
+    """
+    A worker is told in one frame what a batch is; a huge one would be refused, with its worker.
+    A request that is larger than that alone still goes, alone: other bounds are for it.
+    """
+    most_bytes = 100
+    queue = JobQueue(100)
+    waiting = [
+        Job(number.to_bytes(16, "big"), bytes(size), 1e9, 0.0, number)
+        for number, size in enumerate(sizes)
+    ]
+    for job in waiting:
+        queue.put(job)
+
+    batches = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "MAX_BATCH_BYTES", most_bytes)
+        while len(queue):
+            batches.append(take_batch(queue, BatchPolicy(max_size), 1.0).jobs)
+
+    assert [job for batch in batches for job in batch] == waiting
+    for batch in batches:
+        assert 1 <= len(batch) <= max_size
+        assert len(batch) == 1 or sum(len(job.payload) for job in batch) <= most_bytes
+
+
+def test_the_bound_of_a_batch_fits_into_a_frame():
+    """
+    Beside the payloads of 4096 requests there are their ids, deadlines and lengths.
+    """
+    beside = MAX_BATCH_SIZE * (JOB_ID_BYTES + 9 + 2 * 5) + 100
+
+    assert batching.MAX_BATCH_BYTES + beside <= codec.MAX_FRAME_BYTES
+    assert 3 * codec.MAX_WORK_JOBS + 1000 <= codec.MAX_ELEMENTS
+    assert codec.MAX_PAYLOAD_BYTES + beside <= codec.MAX_FRAME_BYTES
