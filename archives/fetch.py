@@ -120,13 +120,19 @@ def fetched(
         partial.lock_path.unlink(missing_ok=True)
 
 
-def failed(given: str, reason: str) -> DownloadFailed:
+def failed(given: str, reason: str, **facts: int) -> DownloadFailed:
     """The one error of downloading (contract 1.6), with the reason for the log."""
-    return DownloadFailed(f"Failed to download archive from: {given}", url=given, reason=reason)
+    return DownloadFailed(
+        f"Failed to download archive from: {given}", url=given, reason=reason, **facts
+    )
 
 
 class _TryAgain(Exception):
-    """The connection or the server failed in a way that may pass."""
+    """The connection or the server failed in a way that may pass; with which status, or 0."""
+
+    def __init__(self, reason: str, status: int = 0) -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 class _Fetch:
@@ -172,7 +178,7 @@ class _Fetch:
                     # An attempt that brought something does not count.
                     attempts = 1 if self._partial.size > size_before else attempts + 1
                     if attempts >= MAX_ATTEMPTS or not self._is_answered:
-                        self._fail(f"{type(error).__name__}: {error}"[:300])
+                        self._fail(f"{type(error).__name__}: {error}"[:300], **_facts(error))
                     log.info(
                         "download interrupted",
                         host=urlsplit(self._request.url).netloc,
@@ -187,13 +193,13 @@ class _Fetch:
         self._is_answered = True
         try:
             if response.status in _RETRYABLE:
-                raise _TryAgain(f"status {response.status}")
+                raise _TryAgain(f"status {response.status}", response.status)
             if response.status == 416:
                 # Our part is not a beginning of what is there now.
                 self._partial.restart("")
                 raise _TryAgain("the part on disk no longer fits")
             if response.status not in (200, 206):
-                self._fail(f"status {response.status}")
+                self._fail(f"status {response.status}", status=response.status)
             self._begin(response)
             self._read_body(response)
         finally:
@@ -288,10 +294,19 @@ class _Fetch:
         if self._should_stop():
             self._fail("the download was stopped")
         if time.monotonic() >= self._until:
-            self._fail("it took longer than download_timeout_s")
+            self._fail("it took longer than download_timeout_s", is_timeout=True)
 
-    def _fail(self, reason: str) -> NoReturn:
-        raise failed(self._request.given, reason)
+    def _fail(self, reason: str, **facts: int) -> NoReturn:
+        raise failed(self._request.given, reason, **facts)
+
+
+def _facts(error: Exception) -> dict[str, int]:
+    """What a dialect may want to tell: the server's status, or that it went silent."""
+    from urllib3.exceptions import ReadTimeoutError
+
+    if isinstance(error, _TryAgain):
+        return {"status": error.status} if error.status else {}
+    return {"is_timeout": True} if isinstance(error, ReadTimeoutError) else {}
 
 
 def _number(text: str | None) -> int | None:

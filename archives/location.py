@@ -114,7 +114,9 @@ def check_allowed(url: str, allowed_urls: tuple[str, ...], *, given: str | None 
     normal = normalise(url)
     if normal is None or not _is_admitted(normal, allowed_urls):
         raise ArchiveUrlNotAllowed(
-            f"Given URL {reported} does not match any allowed URL(s)", url=reported
+            f"Given URL {reported} does not match any allowed URL(s)",
+            url=reported,
+            is_malformed=normal is None,
         )
     return normal
 

@@ -6,6 +6,7 @@ import json
 from typing import Final
 
 from stoker.settings import Settings
+from stoker.settings.listeners import listener_names, listeners_of
 
 #: Written by the frontend in runtime_dir before it says that it is ready.
 ADDRESSES_FILE: Final = "addresses.json"
@@ -13,18 +14,18 @@ MAX_FILE_BYTES: Final = 64 * 1024
 
 
 def wanted_addresses(settings: Settings) -> dict[str, str]:
-    """By listener, as the settings have them."""
-    addresses = {
-        "inference": settings.inference_address,
-        "management": settings.management_address,
+    """By API, as the settings have them; in several dialects also by `dialect/API`."""
+    wanted = listeners_of(settings)
+    called = listener_names([(item.dialect, item.apis) for item in wanted])
+    return {
+        name: str(item.address)
+        for item, names in zip(wanted, called, strict=True)
+        for name in names
     }
-    if settings.enable_metrics_api:
-        addresses["metrics"] = settings.metrics_address
-    return addresses
 
 
 def bound_addresses(settings: Settings) -> dict[str, str]:
-    """By listener, as a frontend that is ready has bound them."""
+    """The same, as a frontend that is ready has bound them."""
     addresses = wanted_addresses(settings)
     try:
         with (settings.runtime_dir / ADDRESSES_FILE).open("rb") as file:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from stoker.addresses import parse_address
+from stoker.cli.listening import wanted_addresses
 from stoker.cli.parsers import Subparsers
 from stoker.cli.pid_file import Running, find_running
 from stoker.exit_codes import ExitCode
@@ -34,10 +35,14 @@ def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
 
     settings = load(settings_argv, os.environ)
     running = find_running(settings.runtime_dir)
-    where = (running.addresses if running else {}).get("management", settings.management_address)
+    # Every dialect lists models alike.
+    addresses = running.addresses if running else wanted_addresses(settings)
+    where = addresses.get("management", "")
     models: list[str] | None = None
     trouble = ""
     try:
+        if not where:
+            raise ManagementError("no listener serves the management API")
         models = list_models(parse_address(where, "management"), settings.runtime_dir)
     except ManagementError as error:
         trouble = str(error)
@@ -68,14 +73,16 @@ def _print(
         for role in ("supervisor", "frontend"):
             pid = running.children.get(role)
             print(f"  {role:<10}  {f'pid {pid}' if pid else 'down, being restarted'}")
+        is_told = any("/" in name for name in running.addresses)
         for listener, address in running.addresses.items():
-            print(f"  {listener:<10}  {address}")
+            if ("/" in listener) is is_told:
+                print(f"  {listener:<10}  {address}")
     elif models is not None:
         print(f"No `stoker serve` in {folder}, but {where} answers (started by systemd?).")
     else:
         print(f"stoker is not running in {folder}.")
         return
     if models is None:
-        print(f"  models      unknown: {where} does not answer: {trouble}")
+        print(f"  models      unknown: {where or 'the server'} does not answer: {trouble}")
     else:
         print(f"  models      {', '.join(models) if models else 'none'}")

@@ -31,8 +31,12 @@ def exchange_of(request: Request) -> Exchange:
     return cast(Exchange, request.scope[SCOPE_KEY])
 
 
-def answer_reply(response: Response, reply: Reply, warnings: Sequence[str] = ()) -> None:
+def answer_reply(
+    request: Request, response: Response, reply: Reply, warnings: Sequence[str] = ()
+) -> None:
     document = reply.document
+    if reply.reason:
+        exchange_of(request).reason = reply.reason.encode("latin-1", "replace")
     response.status = reply.status
     response.data = document if isinstance(document, bytes) else render_json(document)
     response.content_type = reply.content_type
@@ -60,7 +64,7 @@ def answer_problem(
             verb=verb,
             error=error.message,
         )
-    answer_reply(response, Reply(problem.status, dialect.error_document(problem)))
+    answer_reply(request, response, Reply(problem.status, dialect.error_document(problem)))
     if problem.retry_after_s is not None:
         response.set_header("retry-after", str(problem.retry_after_s))
     if problem.attempts > 1:
@@ -74,7 +78,7 @@ class FixedAnswer:
         self._reply = kind.reply
 
     async def answer(self, request: Request, response: Response, **path: str) -> None:
-        answer_reply(response, self._reply)
+        answer_reply(request, response, self._reply)
 
 
 def install_error_handlers(app: falcon.asgi.App[Request, Response], dialect: Dialect) -> None:

@@ -18,7 +18,7 @@ from stoker.frontend.access_log import AccessLog
 from stoker.frontend.application import Application, FalconApp, Means
 from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
-from stoker.frontend.dialects.torchserve import TorchServe
+from stoker.frontend.dialects import load_dialect
 from stoker.frontend.endpoints import Endpoint, Endpoints
 from stoker.frontend.exchange import header_line
 from stoker.frontend.form_reader import FormReader
@@ -39,8 +39,6 @@ from stoker.settings import Settings
 from stoker.shares import Budget
 from stoker.wire.arena import Arena, arena_folder
 from stoker.wire.link import Link
-
-DIALECTS: Final[dict[str, type[Dialect]]] = {TorchServe.name: TorchServe}
 
 #: Where both APIs share a listener, these stay as open, and as cheap, as on one of their own.
 PREDICTIONS: Final = b"/predictions/"
@@ -175,7 +173,7 @@ class Frontend:
 
     def _site(self, listener: Listener) -> Site:
         settings = self.settings
-        dialect = DIALECTS[listener.dialect](settings)
+        dialect = load_dialect(listener.dialect)(settings)
         cors = (
             (b"access-control-allow-origin", settings.cors_allowed_origin),
             (b"access-control-allow-methods", settings.cors_allowed_methods),

@@ -98,7 +98,11 @@ class Application:
     def express(self) -> Express | None:
         """The short way for routes like `/predictions/{model_name}`."""
         ways = [
-            (route.path, self._submission(route.serves, self._shared_guard))
+            (
+                route.path,
+                self._submission(route.serves, self._shared_guard),
+                route.serves.has_versions,
+            )
             for _, route in self._rows
             if isinstance(route.serves, Prediction)
             and not route.serves.takes_query

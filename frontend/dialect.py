@@ -1,7 +1,7 @@
 """What a dialect owns: routes, parameters, defaults, units, texts, shapes, statuses.
 
 The core answers with neutral outcomes and errors; a dialect is one subclass
-in `dialects/`, and every listener speaks exactly one.
+in `dialects/`, named `DIALECT` there, and every listener speaks exactly one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from stoker.settings import Settings
 class Dialect(ABC):
     """One API as clients know it."""
 
+    #: As settings say it: that of its module.
     name: ClassVar[str]
     #: `info.title` of the OpenAPI document.
     title: ClassVar[str]
@@ -47,6 +48,10 @@ class Dialect(ABC):
     @abstractmethod
     def error_schema(self, status: int | None, kinds: Iterable[str]) -> Mapping[str, Any]:
         """JSON schema of such a document; None: only a handler knows the status."""
+
+    def finish_document(self, document: dict[str, Any], model: str | None = None) -> dict[str, Any]:
+        """The last word on an OpenAPI document, of the listener or of one model."""
+        return document
 
     def problem(
         self, error: StokerError, verb: str = "", arguments: Mapping[str, Any] | None = None

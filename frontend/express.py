@@ -62,16 +62,16 @@ class Express:
 
     Args:
         ways: A template like `/predictions/{model_name}`, which then stands for
-            its versions as well, or like `/v2/models/{model_name}/infer`; and
-            how such a request becomes a job.
+            its versions as well, or like `/v2/models/{model_name}/infer`; how
+            such a request becomes a job; and whether models have versions there.
     """
 
-    def __init__(self, ways: Iterable[tuple[str, Submission]], dialect: Dialect) -> None:
-        self._submissions: dict[bytes, Submission] = {}
+    def __init__(self, ways: Iterable[tuple[str, Submission, bool]], dialect: Dialect) -> None:
+        self._submissions: dict[bytes, tuple[Submission, bool]] = {}
         self._others: list[tuple[re.Pattern[str], Submission]] = []
-        for template, submission in ways:
+        for template, submission, has_versions in ways:
             if plain := _PLAIN.fullmatch(template):
-                self._submissions[plain[1].encode()] = submission
+                self._submissions[plain[1].encode()] = submission, has_versions
             else:
                 self._others.append((_pattern(template), submission))
         self._dialect = dialect
@@ -98,11 +98,14 @@ class Express:
         parts = path.rstrip(b"/").decode("ascii").split("/", 4)
         if len(parts) < 3 or parts[0]:
             return None
-        submission = self._submissions.get(parts[1].encode())
-        if submission is None:
+        found = self._submissions.get(parts[1].encode())
+        if found is None:
             return self._find_other("/".join(parts))
         if not all(parts[2:4]):
             return None
+        submission, has_versions = found
+        if not has_versions:
+            return Way(submission, parts[2], None, "", (parts[2], None))
         version = parts[3] if len(parts) > 3 else None
         rest = parts[4] if len(parts) > 4 else ""
         return Way(submission, parts[2], version, rest, (parts[2], version))

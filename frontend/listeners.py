@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from stoker.addresses import Address, parse_address
+from stoker.addresses import Address
 from stoker.errors import StokerError
 from stoker.settings import Settings
+from stoker.settings.listeners import DEFAULT_DIALECT, listener_names, listeners_of
 
 BACKLOG: Final = 1024
 
@@ -43,29 +44,26 @@ class Listener:
 
     address: Address
     roles: tuple[Role, ...]
-    dialect: str = "torchserve"
+    dialect: str = DEFAULT_DIALECT
 
 
 def plan_listeners(settings: Settings) -> list[Listener]:
-    """The listeners these settings ask for, inference first.
+    """The listeners these settings ask for, in their order, else inference first.
 
-    On an address shared by inference and management `/metrics` is served as
+    Without `listeners`, on an address shared by inference and management `/metrics` is served as
     well, beside the separate metrics listener (1.1).
     """
-    wanted = [
-        (Role.INFERENCE, parse_address(settings.inference_address, "inference")),
-        (Role.MANAGEMENT, parse_address(settings.management_address, "management")),
-    ]
-    if settings.enable_metrics_api:
-        wanted.append((Role.METRICS, parse_address(settings.metrics_address, "metrics")))
     planned: list[Listener] = []
-    for role, address in wanted:
+    for item in listeners_of(settings):
+        address, roles = item.address, tuple(Role(api) for api in item.apis)
         for i, known in enumerate(planned):
             if known.address == address and (address.is_unix or address.port != 0):
-                planned[i] = replace(known, roles=(*known.roles, role))
+                planned[i] = replace(known, roles=(*known.roles, *roles))
                 break
         else:
-            planned.append(Listener(address, (role,)))
+            planned.append(Listener(address, roles, item.dialect))
+    if settings.listeners:
+        return planned
     first = planned[0]
     if settings.enable_metrics_api and {Role.INFERENCE, Role.MANAGEMENT} <= {*first.roles}:
         planned[0] = replace(first, roles=tuple(dict.fromkeys((*first.roles, Role.METRICS))))
@@ -154,9 +152,12 @@ def actual_address(listener: Listener, bound: socket.socket) -> Address:
 def addresses_by_role(
     listeners: Sequence[Listener], sockets: Sequence[socket.socket]
 ) -> dict[str, str]:
-    """Where each role is served; a role's own listener wins over a shared one."""
-    found: dict[str, str] = {}
-    for listener, bound in zip(listeners, sockets, strict=True):
-        for role in listener.roles:
-            found[role.value] = str(actual_address(listener, bound))
-    return found
+    """Where each role is served, also by dialect; see `listener_names`."""
+    called = listener_names(
+        [(listener.dialect, [role.value for role in listener.roles]) for listener in listeners]
+    )
+    return {
+        name: str(actual_address(listener, bound))
+        for listener, bound, names in zip(listeners, sockets, called, strict=True)
+        for name in names
+    }

@@ -74,6 +74,6 @@ class Management:
             outcome = await self._link.call(operation.verb, arguments, operation.timeout_s)
             if asks_handler and self._consultation is not None:
                 outcome |= await self._consultation.ask(exchange_of(request), **arguments)
-            answer_reply(response, operation.write(outcome, arguments), warnings)
+            answer_reply(request, response, operation.write(outcome, arguments), warnings)
         except StokerError as error:
             answer_problem(request, response, self._dialect, error, operation.verb, arguments)

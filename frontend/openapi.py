@@ -1,7 +1,8 @@
 """OpenAPI 3.0.1 documents, made from the rows that are really served.
 
 Titles, paths and operationIds are the peer's (contracts/torchserve.md 2.9);
-everything else follows the route table and the table of errors.
+everything else follows the route table and the table of errors, and a dialect
+has the last word.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class Documents:
     @cached_property
     def of_api(self) -> dict[str, Any]:
         """All rows."""
-        return self._document(self._dialect.title, stoker.__version__, self._routes)
+        document = self._document(self._dialect.title, stoker.__version__, self._routes)
+        return self._dialect.finish_document(document)
 
     def of_model(self, title: str, model: str) -> dict[str, Any]:
         """The rows about one model, with its name filled in."""
@@ -53,7 +55,7 @@ class Documents:
                     field for field in described["parameters"] if field["name"] != "model_name"
                 ]
             filled[path.replace(_MODEL, model)] = methods
-        return {**document, "paths": filled}
+        return self._dialect.finish_document({**document, "paths": filled}, model)
 
     def _document(self, title: str, version: str, routes: Sequence[Route]) -> dict[str, Any]:
         paths: dict[str, dict[str, Any]] = {}
@@ -99,7 +101,7 @@ class ApiDescription:
         rest: str = "",
     ) -> None:
         if model_name is None:
-            answer_reply(response, Reply(200, self._documents.of_api))
+            answer_reply(request, response, Reply(200, self._documents.of_api))
             return
         arguments = {"model": model_name, "version": model_version, "all": False}
         try:
@@ -108,4 +110,4 @@ class ApiDescription:
             answer_problem(request, response, self._dialect, error, "describe", arguments)
             return
         document = self._documents.of_model(self._kind.title, model_name)
-        answer_reply(response, Reply(200, document))
+        answer_reply(request, response, Reply(200, document))

@@ -88,6 +88,8 @@ def _schema(parameter: Parameter) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": parameter.kind}
     if parameter.kind == "integer":
         schema["format"] = "int32"
+    if parameter.choices:
+        schema["enum"] = [*parameter.choices]
     if parameter.default is not None:
         schema["default"] = parameter.default
     if parameter.minimum is not None:

@@ -26,6 +26,7 @@ class Parameter:
     Attributes:
         default: Stands in when the parameter is absent or cannot be read.
         minimum: An integer below counts as one that cannot be read.
+        choices: For the document alone: who reads it says what else is allowed.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Parameter:
     default: str | int | bool | None = None
     minimum: int | None = None
     is_required: bool = False
+    choices: tuple[str, ...] = ()
 
 
 #: What `parameters.read_parameters` makes of a request: every declared name.
@@ -46,6 +48,7 @@ class Reply(NamedTuple):
     status: int
     document: Any
     content_type: str = "application/json"
+    reason: str = ""  # a phrase for a status that HTTP has none for, or another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,9 @@ class Prediction:
             is not the only one that was loaded at start.
         is_alone: Never batched with others: handlers read from the first
             request of a batch what the whole batch is about.
+        has_versions: What follows the model in the path names its version;
+            else it means nothing.
+        looks_into_body: `model_input` may stand in the body, not only in the query.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -104,6 +110,8 @@ class Prediction:
     takes_query: bool = False
     model_input: str = ""
     is_alone: bool = False
+    has_versions: bool = True
+    looks_into_body: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class Submission:
         self._added = kind.headers
         self._has_url_path = kind.has_url_path
         self._model_input = kind.model_input
+        self._looks_into_body = kind.looks_into_body
         self._patience_s = dialect.settings.request_deadline_s
         self._fixed_names = dialect.fixed_names
 
@@ -111,7 +112,7 @@ class Submission:
 
     def _model_in(self, parameters: Sequence[Parameter]) -> str:
         wanted = self._model_input
-        for name, _, body in parameters:
+        for name, _, body in parameters if self._looks_into_body else ():
             if name == wanted and isinstance(body, bytes) and body:
                 return body.decode("utf-8", "replace")
         raise InvalidParameter(f"Parameter {wanted} is required.", parameter=wanted)

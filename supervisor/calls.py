@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from stoker.errors import StokerError
 from stoker.supervisor.desired import DesiredVersion
 
 
@@ -22,8 +23,11 @@ class WaitingCall:
 
     Attributes:
         registers: The version that becomes durable when the call succeeds.
+        parts: Outcomes that are still to come; the first error is the call's.
     """
 
     caller: Caller
     value: dict[str, Any] = field(default_factory=dict)
     registers: DesiredVersion | None = None
+    parts: int = 1
+    error: StokerError | None = None

@@ -168,7 +168,13 @@ class Control:
         task.add_done_callback(self._tasks.discard)
 
     def resolve(self, call: WaitingCall, outcome: Value | StokerError) -> None:
-        """The engine says how a waiting call ended."""
+        """The engine says how a waiting call ended, or one of its parts."""
+        call.parts -= 1
+        if isinstance(outcome, StokerError):
+            call.error = call.error or outcome
+        if call.parts > 0:
+            return
+        outcome = call.error or outcome
         registers = call.registers
         if registers is None or (
             isinstance(outcome, StokerError) and self._registrations.drop(registers)
@@ -310,6 +316,8 @@ class Control:
 
     async def _unregister(self, arguments: Arguments, caller: Caller) -> Value | None:
         model, version = arguments.required("model", str), arguments.optional("version", str)
+        if arguments.flag("all"):
+            return await self._unregister_all(model, caller)
         async with self._journal.changing() as state:
             self._find(model, version)
             key = self._engine.registry.check_removable(model, version).spec.key
@@ -326,6 +334,27 @@ class Control:
                 self._settings.unregister_model_timeout,
             )
         return None
+
+    async def _unregister_all(self, model: str, caller: Caller) -> Value | None:
+        """The model with all its versions; answered when the last worker of any is gone."""
+        async with self._journal.changing() as state:
+            default = self._find(model, None)
+            versions = self._engine.registry.all_versions(model)
+            await self._journal.write(state.unregistering_all(model))
+            # The default may go when it is the last one.
+            ordered = [served for served in versions if served is not default] + [default]
+            value = {"model": model, "version": None}
+            call = WaitingCall(caller, value, parts=len(ordered))
+            for served in ordered:
+                self._registrations.forget(served.spec.key)
+                if not self._engine.is_stopping:
+                    self._engine.unregister(
+                        *served.spec.key,
+                        self._clock.now(),
+                        call,
+                        self._settings.unregister_model_timeout,
+                    )
+            return value if self._engine.is_stopping else None
 
     async def _set_default(self, arguments: Arguments, caller: Caller) -> Value:
         key = VersionKey(arguments.required("model", str), arguments.required("version", str))
@@ -378,6 +407,8 @@ class Control:
         return {
             "is_healthy": all(models.values()),
             "has_ready_worker": any(served.pool.workers for served in registry),
+            "wanted_workers": sum(served.crew.min_workers for served in registry),
+            "running_workers": sum(served.crew.running_count for served in registry),
             "models": models,
         }
 

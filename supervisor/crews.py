@@ -118,6 +118,11 @@ class Crew:
         return any(worker.may_hold_unknown_jobs for worker in self.workers())
 
     @property
+    def running_count(self) -> int:
+        """Workers that serve or will: those that load count, those that must go do not."""
+        return sum(slot.worker is not None and not slot.is_given_up for slot in self.staying)
+
+    @property
     def is_settled(self) -> bool:
         """Every wanted worker is ready and every surplus one is gone."""
         if any(slot.is_retiring and not slot.is_replaced for slot in self.slots):

@@ -67,6 +67,7 @@ class Describer:
             "version": spec.version,
             "url": spec.shown["url"],
             "engine": ENGINE,
+            "manifest_engine": spec.shown.get("engine"),
             "runtime": spec.shown["runtime"],
             "min_workers": crew.min_workers,
             "max_workers": crew.max_workers,

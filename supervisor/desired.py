@@ -141,6 +141,11 @@ class DesiredState:
             edits.append(PutDefault(key.model, left[0]))
         return edits
 
+    def unregistering_all(self, model: str) -> list[Edit]:
+        """The model with every version it has."""
+        known = [key for key in self.versions if key.model == model]
+        return [*map(DropVersion, known), DropDefault(model)] if known else []
+
     def making_default(self, key: VersionKey) -> list[Edit]:
         return [] if self.is_default(key) else [PutDefault(key.model, key.version)]
 

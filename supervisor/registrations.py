@@ -109,6 +109,8 @@ class Registrations:
             is_synchronous = arguments.flag("synchronous") and counts[1] > 0
             async with self._journal.changing() as state:
                 self._engine.check_new(spec.key)
+                if arguments.flag("takes_free_name"):
+                    self._engine.registry.check_name_free(spec.model)
                 if not is_synchronous:
                     await self._journal.write(state.registering(desired))
                 try:

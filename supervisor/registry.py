@@ -39,6 +39,15 @@ class Registry(Generic[V]):
                 version=key.version,
             )
 
+    def check_name_free(self, model: str) -> None:
+        """For who knows no versions.  Raises VersionExists."""
+        if model in self._models:
+            raise VersionExists(
+                f"Model {model} is already registered.",
+                model=model,
+                version=self._defaults[model],
+            )
+
     def add(self, key: VersionKey, value: V) -> None:
         """Raises VersionExists."""
         self.check_free(key)

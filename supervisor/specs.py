@@ -7,7 +7,8 @@ not to the file's mere presence.
 
 from __future__ import annotations
 
-from typing import Final, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 from stoker.archives.manifest import parse_runtime
 from stoker.archives.model_config import ModelConfig, not_built
@@ -115,9 +116,17 @@ def build_spec(
         },
         shown={
             "url": archive.url,
+            "engine": _engine_name(archive.manifest),
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
+
+
+def _engine_name(manifest: Mapping[str, Any] | None) -> str | None:
+    """What the archive says it computes with; TorchServe's say nothing."""
+    engine = (manifest or {}).get("engine")
+    name = engine.get("engineName") if isinstance(engine, dict) else None
+    return name if isinstance(name, str) and name else None
 
 
 def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:

@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from stoker.addresses import parse_address
 from stoker.archives.location import Remote, locate
 from stoker.archives.startup import startup_names
 from stoker.cli.doctor.findings import Finding, Severity
 from stoker.errors import SettingsError, StokerError
 from stoker.settings import KNOWN, Effect, Settings
+from stoker.settings.listeners import listeners_of
 from stoker.settings.load import Loaded, load_with_origins
 
 #: Tried in turn when a start would be refused, so that the rest can be looked at too.
 _WAYS_ON: Final = {
     "management_address": ["--insecure-management"],
+    "listeners": ["--insecure-management"],
     "client_ca_file": ["--client-ca-file="],
 }
 _FILES: Final = ("private_key_file", "certificate_file", "keystore", "metrics_config")
@@ -43,7 +44,10 @@ def read_configuration(argv: Sequence[str], environ: dict[str, str]) -> Configur
             loaded = load_with_origins(flags, environ)
         except SettingsError as error:
             setting = str(error.details.get("setting") or "configuration")
-            findings.append(Finding(Severity.FAILS, setting, error.message))
+            finding = Finding(Severity.FAILS, setting, error.message)
+            if finding in findings:
+                break  # that was no way on
+            findings.append(finding)
             if setting not in _WAYS_ON:
                 break
             flags += _WAYS_ON[setting]
@@ -124,11 +128,10 @@ def _defaults(loaded: Loaded) -> list[Finding]:
                 "(TorchServe: everything, with a warning)",
             )
         )
-    for listener in ("inference", "management", "metrics"):
-        address = parse_address(getattr(settings, f"{listener}_address"), listener)
-        if address.is_tls:
+    for item in listeners_of(settings):
+        if item.address.is_tls:
             findings.append(
-                Finding(Severity.NOTE, f"{listener}_address", "TLS 1.2 and newer, modern ciphers")
+                Finding(Severity.NOTE, item.setting, "TLS 1.2 and newer, modern ciphers")
             )
     return findings
 

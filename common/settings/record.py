@@ -26,6 +26,12 @@ class Settings:
     management_address: str = peer("http://127.0.0.1:8081", "Where models are managed.")
     metrics_address: str = peer("http://127.0.0.1:8082", "Where metrics are served.")
     enable_metrics_api: bool = peer(True, "Serve metrics at all.")
+    dialect: str = setting(
+        "torchserve", "Whose API listeners speak that do not say it: torchserve, mms, ..."
+    )
+    listeners: tuple[str, ...] = setting(
+        (), "All listeners, in place of those three: `ADDRESS [DIALECT] [API+API]` items."
+    )
     insecure_management: bool = setting(
         False, "Allow a management listener that other hosts can reach without credentials."
     )
@@ -195,6 +201,9 @@ class Settings:
     debug: bool = peer(False, "No time limits for workers, so that a debugger may hold them.")
     ipex_enable: bool = peer(False, "Let base handlers use the Intel extension for PyTorch.")
     ipex_gpu_enable: bool = peer(False, "Let base handlers compute on Intel GPUs.")
+    preload_model: bool = setting(
+        False, "Load a model once and fork its workers from there, unless it says otherwise."
+    )
     default_service_handler: str = peer("", "Handler when an archive names none.")
     service_envelope: str = peer("", "Envelope module around every handler.")
     number_of_gpu: int | None = peer(

@@ -14,6 +14,8 @@ from stoker.settings.load import Loaded
 
 #: The peer lists these (9.4); the rest is a `stoker config` away.
 _NAMES: Final = (
+    "dialect",
+    "listeners",
     "inference_address",
     "management_address",
     "metrics_address",

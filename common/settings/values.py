@@ -15,7 +15,14 @@ from stoker.errors import SettingsError
 from stoker.java_regex import compile_java
 from stoker.settings.about import GIB, KIB, MIB
 from stoker.settings.known import Known
+from stoker.settings.listeners import (
+    MAX_LISTENERS,
+    check_dialect,
+    listener_text,
+    read_listener,
+)
 from stoker.settings.models_json import read_models
+from stoker.settings.toml_table import Table
 
 _SIZE: Final = re.compile(r"([0-9]+)\s*(KiB|MiB|GiB)", re.IGNORECASE)
 _FACTORS: Final = {"kib": KIB, "mib": MIB, "gib": GIB}
@@ -62,10 +69,12 @@ def parse_value(known: Known, value: Any, source: str) -> Any:
     if isinstance(value, str):
         return parse_text(known, value, source)
     kind = known.kind.removesuffix(" | None")
-    if isinstance(value, list) and kind == "tuple[str, ...]":
+    if known.name == "listeners" and isinstance(value, list):
+        checked: Any = tuple(_listener_item(known, item, source) for item in value)
+    elif isinstance(value, list) and kind == "tuple[str, ...]":
         if not all(isinstance(item, str) for item in value):
             raise _refuse(known, source, f"must be {_WANTED[kind]}")
-        checked: Any = tuple(value)
+        checked = tuple(value)
     elif isinstance(value, bool) and kind == "bool":
         checked = value
     elif isinstance(value, int) and not isinstance(value, bool) and kind in ("int", "float"):
@@ -76,6 +85,22 @@ def parse_value(known: Known, value: Any, source: str) -> Any:
         raise _refuse(known, source, f"must be {_wanted(known)}, not {_shown(known, str(value))}")
     _check(known, checked, source)
     return checked
+
+
+def _listener_item(known: Known, item: Any, source: str) -> str:
+    """A table as text, checked where it stands: the list as a whole stands elsewhere."""
+    if isinstance(item, str):
+        return item
+    if not isinstance(item, dict):
+        raise _refuse(known, source, "must be a list of texts or tables")
+    if isinstance(item, Table):
+        source = f"{source.rpartition(':')[0]}:{item.line}"
+    try:
+        text = listener_text(item)
+        read_listener(text)
+    except SettingsError as error:
+        raise _refuse(known, source, f"cannot be that: {error.message}") from None
+    return text
 
 
 def _bool(known: Known, text: str) -> bool | None:
@@ -143,6 +168,13 @@ def _check(known: Known, value: Any, source: str) -> None:
             parse_address(value, known.name.partition("_")[0])
         except SettingsError as error:
             raise _refuse(known, source, error.message, names_itself=True) from None
+    if known.name == "dialect":
+        try:
+            check_dialect(value)
+        except SettingsError as error:
+            raise _refuse(known, source, error.message) from None
+    if known.name == "listeners":
+        _check_listeners(known, value, source)
     if known.name == "models":
         try:
             read_models(value)
@@ -153,6 +185,16 @@ def _check(known: Known, value: Any, source: str) -> None:
             json.loads(value)
         except ValueError as error:
             raise _refuse(known, source, f"must be JSON: {error}") from None
+
+
+def _check_listeners(known: Known, items: tuple[str, ...], source: str) -> None:
+    if len(items) > MAX_LISTENERS:
+        raise _refuse(known, source, f"must be at most {MAX_LISTENERS}")
+    for item in items:
+        try:
+            read_listener(item)
+        except SettingsError as error:
+            raise _refuse(known, source, f"cannot be {item[:100]!r}: {error.message}") from None
 
 
 def _check_pattern(known: Known, pattern: str, source: str) -> None:

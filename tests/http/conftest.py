@@ -29,6 +29,7 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
+from stoker.settings.listeners import listener_names
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
@@ -253,10 +254,13 @@ class RunningFrontend:
         listeners = plan_listeners(settings)
         mode = int(settings.unix_socket_mode, 8)
         self.sockets = [open_socket(listener.address, mode) for listener in listeners]
+        called = listener_names(
+            [(listener.dialect, [role.value for role in listener.roles]) for listener in listeners]
+        )
         self.ports = {
-            role.value: bound.getsockname()
-            for listener, bound in zip(listeners, self.sockets, strict=True)
-            for role in listener.roles
+            name: bound.getsockname()
+            for bound, names in zip(self.sockets, called, strict=True)
+            for name in names
         }
         link = Link(frontend_address(settings.runtime_dir))
         keyring = open_keyring(settings)
@@ -349,10 +353,22 @@ def make_settings(supervisor_of_module: FakeSupervisor) -> Callable[..., Setting
 
 
 @pytest.fixture(scope="module")
-def frontend_of_module(make_settings: Callable[..., Settings]) -> Iterator[RunningFrontend]:
-    running = RunningFrontend(make_settings())
-    yield running
-    running.stop()
+def start_for_module(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., Any]]:
+    """A frontend with settings of its own, for all tests of a module."""
+    started: list[RunningFrontend] = []
+
+    def start(**changes: Any) -> RunningFrontend:
+        started.append(RunningFrontend(make_settings(**changes)))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.stop()
+
+
+@pytest.fixture(scope="module")
+def frontend_of_module(start_for_module: Callable[..., RunningFrontend]) -> RunningFrontend:
+    return start_for_module()
 
 
 @pytest.fixture

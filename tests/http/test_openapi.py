@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 
 from stoker.errors import ModelNotFound
-from stoker.frontend.dialects.torchserve.problems import torchserve_problems
-from stoker.frontend.verb_errors import ANYWHERE, ASTRAY, GUARDED, NOWHERE, VERB_ERRORS
 
 
 def test_description_lists_what_is_served(frontend):
@@ -127,20 +125,6 @@ def test_an_unknown_model_has_no_description(manage):
     answer = manage("OPTIONS", "/models/m", "describe", ModelNotFound(model="m"))
 
     assert answer.json["message"] == "Model not found: m"
-
-
-def test_every_error_of_the_dialect_is_promised_somewhere():
-    """
-    A row that no operation names would be an undocumented answer.
-    """
-    named = {*ANYWHERE, *ASTRAY, *GUARDED, *NOWHERE}
-    for codes in VERB_ERRORS.values():
-        named |= {*codes}
-
-    table = torchserve_problems(503)
-
-    assert {row.rpartition("/")[2] for row in table} == named
-    assert {row.partition("/")[0] for row in table if "/" in row} <= {*VERB_ERRORS}
 
 
 def test_every_answer_of_an_operation_is_described(frontend):

@@ -3,6 +3,10 @@
 Milliseconds and `-1` become seconds and None here, at the door.
 """
 
+from typing import Final
+
 from stoker.frontend.dialects.torchserve.dialect import TorchServe
 
-__all__ = ["TorchServe"]
+DIALECT: Final = TorchServe
+
+__all__ = ["DIALECT", "TorchServe"]

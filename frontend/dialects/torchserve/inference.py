@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from stoker.frontend.dialects.shared.replies import QUICK_S, status
+from stoker.frontend.dialects.shared.sagemaker import sagemaker_health, sagemaker_routes
+from stoker.frontend.dialects.shared.shapes import STATUS
+from stoker.frontend.dialects.shared.standing import description_routes
 from stoker.frontend.dialects.torchserve.kserve import kserve_routes, open_inference_routes
-from stoker.frontend.dialects.torchserve.replies import QUICK_S, status
-from stoker.frontend.dialects.torchserve.sagemaker import sagemaker_health, sagemaker_routes
-from stoker.frontend.dialects.torchserve.shapes import STATUS
-from stoker.frontend.dialects.torchserve.standing import description_routes
 from stoker.frontend.health import health_routes
 from stoker.frontend.routes import (
     ALL_METHODS,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stoker.frontend.dialects.torchserve.replies import QUICK_S
+from stoker.frontend.dialects.shared.replies import QUICK_S
 from stoker.frontend.dialects.torchserve.shapes import READINESS
 from stoker.frontend.health import LIVE, READY
 from stoker.frontend.routes import (

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 from typing import Final
 
+from stoker.frontend.dialects.shared.listing import list_operation
+from stoker.frontend.dialects.shared.standing import description_routes, token_routes
 from stoker.frontend.dialects.torchserve.describe import describe_operation
 from stoker.frontend.dialects.torchserve.kserve import readiness_route
-from stoker.frontend.dialects.torchserve.listing import list_operation
 from stoker.frontend.dialects.torchserve.register import register_operation
 from stoker.frontend.dialects.torchserve.scale import scale_operation
-from stoker.frontend.dialects.torchserve.standing import description_routes
 from stoker.frontend.dialects.torchserve.versions import (
     set_default_operation,
     unregister_operation,
 )
 from stoker.frontend.health import health_routes
-from stoker.frontend.routes import ALL_METHODS, Description, KeyRenewal, Operation, Route
+from stoker.frontend.routes import Description, Operation, Route
 from stoker.settings import Settings
 
 _MODEL: Final = "/models/{model_name}"
 _VERSION: Final = "/models/{model_name}/{model_version}"
 #: What `enable_model_api` is about (3.11).
 _MODEL_API: Final = ("register", "unregister")
-_TOKEN: Final = Route(ALL_METHODS, "/token", KeyRenewal())
 
 
 def management_routes(settings: Settings) -> tuple[Route, ...]:
@@ -62,5 +61,5 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
         Route(("OPTIONS",), _VERSION, of_model),
         readiness_route(),
         *health_routes(),
-        *(() if settings.disable_token_authorization else (_TOKEN,)),
+        *token_routes(settings),
     )

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stoker.errors import InvalidParameter
-from stoker.frontend.dialects.torchserve.replies import PARTIAL, PATIENT_S, SCHEDULED, status
-from stoker.frontend.dialects.torchserve.shapes import STAFFING
+from stoker.frontend.dialects.shared.registering import (
+    read_registration,
+    register_parameters,
+    seconds,
+)
+from stoker.frontend.dialects.shared.replies import PATIENT_S, status
+from stoker.frontend.dialects.torchserve.staffing import PARTIAL, SCHEDULED, STAFFING
 from stoker.frontend.routes import Operation, Parameter, Reply, Values
-from stoker.names import check_model_name, check_version
+from stoker.names import check_version
 from stoker.settings import Settings
 
 
@@ -21,63 +25,24 @@ def register_operation(settings: Settings) -> Operation:
 
 def _parameters(settings: Settings) -> tuple[Parameter, ...]:
     return (
-        Parameter("url", "string", "Archive: a name in the model store, or a URL."),
-        Parameter("model_name", "string", "Name of the model; default the archive's."),
+        *register_parameters(settings),
         Parameter("model_version", "string", "Version; default the archive's, or 1.0."),
-        Parameter("handler", "string", "Entry point, like `module:function`."),
-        Parameter("runtime", "string", "Runtime of the handler; default the archive's."),
-        Parameter("batch_size", "integer", "Most requests in one batch.", minimum=1),
-        Parameter("max_batch_delay", "integer", "Wait for a batch, in ms.", minimum=0),
-        Parameter(
-            "initial_workers",
-            "integer",
-            "Workers to start.",
-            default=settings.default_workers_per_model,
-        ),
-        Parameter(
-            "synchronous",
-            "boolean",
-            "Answer when the workers are ready.",
-            default=settings.default_synchronous,
-        ),
-        Parameter("response_timeout", "integer", "Longest batch, in seconds.", minimum=1),
         Parameter("startup_timeout", "integer", "Longest load, in seconds.", minimum=1),
         Parameter("s3_sse_kms", "boolean", "The archive is encrypted by S3.", default=False),
     )
 
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
-    model, version = values["model_name"] or None, values["model_version"] or None
-    handler = values["handler"] or None
-    # No archive at all is ours: the handler comes from PYTHONPATH.
-    if values["url"] is None:
-        if handler is None:
-            raise InvalidParameter("Parameter url is required.", parameter="url")
-        if model is None:
-            raise InvalidParameter("Parameter model_name is required.", parameter="model_name")
-    if model is not None:
-        check_model_name(model)
+    version = values["model_version"] or None
+    arguments = read_registration(values)
     if version is not None:
         check_version(version)
-    delay_ms = values["max_batch_delay"]
     return {
-        "url": values["url"],
-        "model": model,
+        **arguments,
         "version": version,
-        "handler": handler,
-        "runtime": values["runtime"] or None,
-        "batch_size": values["batch_size"],
-        "max_batch_delay_s": None if delay_ms is None else delay_ms / 1000,
-        "initial_workers": max(0, values["initial_workers"]),
-        "synchronous": values["synchronous"],
-        "response_timeout_s": _seconds(values["response_timeout"]),
-        "startup_timeout_s": _seconds(values["startup_timeout"]),
+        "startup_timeout_s": seconds(values["startup_timeout"]),
         "s3_sse_kms": values["s3_sse_kms"],
     }
-
-
-def _seconds(value: int | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from stoker.frontend.dialects.torchserve.replies import (
-    PATIENT_S,
-    QUICK_S,
-    read_subject,
-    status,
-)
-from stoker.frontend.dialects.torchserve.shapes import STATUS
+from stoker.frontend.dialects.shared.replies import PATIENT_S, QUICK_S, read_subject, status
+from stoker.frontend.dialects.shared.shapes import STATUS
 from stoker.frontend.routes import Operation, Outcome, Reply
 
 _DONE: Final = Outcome(200, "Done.", STATUS)

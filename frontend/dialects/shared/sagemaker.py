@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.dialects.torchserve.shapes import exactly
+from stoker.frontend.dialects.shared.replies import QUICK_S
+from stoker.frontend.dialects.shared.shapes import exactly
 from stoker.frontend.routes import ANY, Fixed, Operation, Outcome, Prediction, Reply, Route
 from stoker.settings import MIB, Settings
 
@@ -32,8 +32,12 @@ def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
             ANY, invoke, _MULTI_MODEL, "invoke", "Predict, as SageMaker's multi-model mode asks."
         ),
     )
+    return (*routes, *execution_parameters(settings))
+
+
+def execution_parameters(settings: Settings) -> tuple[Route, ...]:
     if settings.sagemaker == "off":
-        return routes
+        return ()
     parameters = Fixed(
         Reply(
             200,
@@ -45,10 +49,7 @@ def sagemaker_routes(settings: Settings) -> tuple[Route, ...]:
         )
     )
     say = "How SageMaker's batch transform may call."
-    return (
-        *routes,
-        Route(("GET",), "/execution-parameters", parameters, "execution_parameters", say),
-    )
+    return (Route(("GET",), "/execution-parameters", parameters, "execution_parameters", say),)
 
 
 def sagemaker_health(settings: Settings) -> Operation | Fixed:

@@ -1,12 +1,15 @@
-"""Listing models, page by page: contracts/torchserve.md 3.8."""
+"""Listing models, page by page: the same in all three peers.
+
+Source: contracts/torchserve.md 3.8; contracts/mms.md 6.5; contracts/djl-serving.md 4.6.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from stoker.frontend.dialects.torchserve.replies import QUICK_S
-from stoker.frontend.dialects.torchserve.shapes import MODELS
+from stoker.frontend.dialects.shared.replies import QUICK_S
+from stoker.frontend.dialects.shared.shapes import MODELS
 from stoker.frontend.routes import Operation, Outcome, Parameter, Reply, Values
 
 _MAX_PAGE: Final = 100

@@ -1,4 +1,4 @@
-"""What verbs have in common: `{"status": ...}`, and answers that come later (1.5, 3.1, 3.5)."""
+"""Answers of management verbs that the peers share: `{"status": ...}`, and how long to wait."""
 
 from __future__ import annotations
 
@@ -12,12 +12,9 @@ QUICK_S: Final = 30.0
 #: Answers that may wait for a download, an installation, a model to load.
 PATIENT_S: Final = 3600.0
 
-SCHEDULED: Final = Reply(202, {"status": "Processing worker updates..."})
-PARTIAL: Final = Reply(206, {"status": "Workers scaling in progress..."})
 
-
-def status(text: str, code: int = 200) -> Reply:
-    return Reply(code, {"status": text})
+def status(text: str, code: int = 200, reason: str = "") -> Reply:
+    return Reply(code, {"status": text}, reason=reason)
 
 
 def read_subject(values: Values, path: Mapping[str, str]) -> dict[str, Any]:

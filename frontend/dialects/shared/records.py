@@ -1,0 +1,65 @@
+"""Pieces of what describe shows: instants, durations, why something cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+#: States in which a worker has its handler loaded and takes requests.
+READY_STATES: Final = frozenset(("ready", "busy"))
+
+
+def milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def instant(unix_s: float) -> str:
+    """Real UTC, where the peers write local time with a literal Z."""
+    text = datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="milliseconds")
+    return text.removesuffix("+00:00") + "Z"
+
+
+def describe_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
+    """Why a handler could not be loaded or a worker died, and which log has the rest."""
+    shown = {
+        "message": failure.get("message"),
+        "lastLine": failure.get("last_line"),
+        "log": failure.get("log"),
+        "exit": failure.get("exit"),
+        "likely": failure.get("likely"),
+        "attempts": failure.get("attempts"),
+        "deaths": failure.get("deaths"),
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def describe_deaths(record: Mapping[str, Any]) -> dict[str, Any]:
+    """How many workers died, and how the last one did."""
+    last = record["last_death"]
+    return {
+        "count": record["deaths"],
+        "last": {
+            "at": instant(last["at"]),
+            "worker": str(last["worker"]),
+            "pid": last["pid"],
+            "exit": last["exit"],
+            "likely": last["likely"],
+            "requestsTriedAgain": last["jobs_again"],
+            "requestsFailed": last["jobs_failed"],
+        },
+    }
+
+
+def what_went_wrong(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of ours that no peer has: there only when there is something to say."""
+    found: dict[str, Any] = {}
+    if failure := record.get("failure"):
+        found["failure"] = describe_failure(failure)
+    if record.get("deaths"):
+        found["deaths"] = describe_deaths(record)
+    if record.get("recycled"):
+        found["recycledWorkers"] = record["recycled"]
+    if quarantine := record.get("quarantine"):
+        found["quarantine"] = [{**entry, "until": instant(entry["until"])} for entry in quarantine]
+    return found

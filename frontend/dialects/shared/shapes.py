@@ -1,0 +1,80 @@
+"""JSON schemas that several dialects' OpenAPI documents are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+Schema = Mapping[str, Any]
+
+TEXT: Final[Schema] = {"type": "string"}
+NUMBER: Final[Schema] = {"type": "integer"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+TRUTH: Final[Schema] = {"type": "boolean"}
+INSTANT: Final[Schema] = {"type": "string", "format": "date-time"}
+
+
+def exactly(properties: Mapping[str, Schema], optional: Iterable[str] = ()) -> Schema:
+    """An object with these properties and no others."""
+    left_out = set(optional)
+    required = [name for name in properties if name not in left_out]
+    shape = {"type": "object", "properties": properties, "additionalProperties": False}
+    return {**shape, "required": required} if required else shape
+
+
+def list_of(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+STATUS: Final = exactly({"status": TEXT})
+MODELS: Final = exactly(
+    {
+        "nextPageToken": TEXT,
+        "models": list_of(exactly({"modelName": TEXT, "modelUrl": TEXT})),
+    },
+    ("nextPageToken",),
+)
+
+_FAILURE_FIELDS: Final[Mapping[str, Schema]] = {
+    **dict.fromkeys(("message", "lastLine", "log", "exit", "likely"), TEXT),
+    "attempts": COUNT,
+    "deaths": COUNT,
+}
+#: Ours, and only what there is to say.
+FAILURE: Final = exactly(_FAILURE_FIELDS, _FAILURE_FIELDS)
+_DEATHS: Final = exactly(
+    {
+        "count": COUNT,
+        "last": exactly(
+            {
+                "at": INSTANT,
+                "worker": TEXT,
+                "pid": NUMBER,
+                "exit": TEXT,
+                "likely": TEXT,
+                "requestsTriedAgain": COUNT,
+                "requestsFailed": COUNT,
+            }
+        ),
+    }
+)
+_CONVICTION: Final = exactly(
+    {"content": TEXT, "likely": TEXT, "deaths": COUNT, "refused": COUNT, "until": INSTANT}
+)
+#: Of `records.what_went_wrong`; each may be left out.
+WHAT_WENT_WRONG: Final[Mapping[str, Schema]] = {
+    "failure": FAILURE,
+    "deaths": _DEATHS,
+    "recycledWorkers": COUNT,
+    "quarantine": list_of(_CONVICTION),
+}
+
+
+def error_schema(status: int | None, kinds: Iterable[str]) -> Schema:
+    """Of `errors.error_document`; `failure` is ours."""
+    code = NUMBER if status is None else {"type": "integer", "enum": [status]}
+    kind = {"type": "string", "enum": sorted(set(kinds))}
+    return exactly(
+        {"code": code, "type": kind, "message": TEXT, "failure": FAILURE},
+        ("message", "failure"),
+    )
