@@ -122,7 +122,7 @@ def test_every_argument_that_makes_a_version_what_it_is_is_kept() -> None:
 
     asyncio.run(scenario(Stage(Path("/nowhere"))))
 
-    of_the_call_alone = {"initial_workers", "synchronous"}
+    of_the_call_alone = {"initial_workers", "synchronous", "takes_free_name"}
     assert read - of_the_call_alone <= set(KEPT_ARGUMENTS)
     said = dict.fromkeys(KEPT_ARGUMENTS, "x")
     assert kept_arguments(Arguments({**said, "synchronous": True, "other": 1})) == said
