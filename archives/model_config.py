@@ -83,6 +83,7 @@ class ModelConfig:
     max_num_sequence: int = 1
     async_communication: bool = False
     use_venv: bool = False
+    max_idle_s: float | None = None
     max_worker_jobs: int | None = None
     max_worker_age_s: int | None = None
     max_worker_memory_mb: int | None = None

@@ -12,10 +12,11 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stoker.archives.cache import ArchiveCache, CachedArchive, directory_model
+from stoker.archives.engines import check_engine, detect_engine
 from stoker.archives.fetch import FetchLimits, FetchRequest, Progress, failed, fetched
 from stoker.archives.location import (
     LocalDirectory,
@@ -36,11 +37,26 @@ from stoker.archives.members import BadMember, UnpackLimits, member_parts, unrea
 from stoker.archives.model_config import ModelConfig, read_model_config
 from stoker.archives.partial import clean_partials
 from stoker.archives.s3_signature import S3Credentials
-from stoker.errors import ArchiveError, ArchiveNotFound, InvalidParameter, ManifestInvalid
+from stoker.archives.serving_properties import (
+    ServingProperties,
+    is_djl_folder,
+    read_serving_properties,
+)
+from stoker.errors import (
+    ArchiveError,
+    ArchiveNotFound,
+    EngineUnknown,
+    InvalidParameter,
+    ManifestInvalid,
+)
 from stoker.logs import get_logger
 from stoker.names import check_model_name, check_version
 
 log = get_logger("archives")
+
+#: Whose handlers an archive has.
+TORCHSERVE: Final = "torchserve"
+DJL: Final = "djl"
 
 
 class ArchiveElsewhere(ArchiveError):
@@ -55,6 +71,7 @@ class ArchiveRequest:
         default_model: The name if neither request nor manifest has one; set
             at start-up only, from the file's name (6.2).
         default_handler: `default_service_handler` of the settings.
+        engine: What DJL Serving's clients call the runtime.
         known_hash: The content's hash from an earlier registration.  If that
             copy is still whole it is used as it is, without asking the origin:
             a restart needs no network and sees the very same files.
@@ -68,6 +85,7 @@ class ArchiveRequest:
     s3_sse_kms: bool = False
     default_model: str | None = None
     default_handler: str = ""
+    engine: str | None = None
     known_hash: str | None = None
 
 
@@ -94,7 +112,8 @@ class ResolvedArchive:
         url: The text as given; "" without an archive.
         model_dir: None when the handler comes from PYTHONPATH alone.
         manifest: The raw document; None when there is none.
-        config: None when the archive has no model-config.yaml.
+        contract: Whose handlers it has: `torchserve` or `djl`.
+        config: None when the archive has no model-config.yaml and no serving.properties.
         content_hash: Names the copy in the cache that this uses; hand it to
             `ArchiveCache.release` when the version is gone.  None for a
             directory and for no archive.
@@ -113,6 +132,7 @@ class ResolvedArchive:
     model_dir: Path | None = None
     manifest: dict[str, Any] | None = None
     envelope: str | None = None
+    contract: str = TORCHSERVE
     config: ModelConfig | None = None
     config_raw: dict[str, Any] = field(default_factory=dict)
     content_hash: str | None = None
@@ -205,7 +225,7 @@ def _with_archive(
             raise ArchiveElsewhere("The archive is not here; it must be fetched.", url=url)
         copy = _obtain(request, location, places, cache, progress, should_stop, environment)
     try:
-        return _read(request, runtime, copy.path, copy.sha256)
+        return _read(request, runtime, _root(copy.path), copy.sha256)
     except BaseException:
         cache.release(copy.sha256)
         raise
@@ -287,9 +307,16 @@ def _read(
 ) -> ResolvedArchive:
     url = request.url or ""
     manifest = read_manifest(model_dir, url)
+    serving = read_serving_properties(model_dir, url)
+    if request.engine or serving.engine:
+        check_engine(request.engine or serving.engine, url)
+    if manifest.raw is None and (serving.is_stated or not _names_handler(request, manifest)):
+        return _read_djl(request, runtime, model_dir, content_hash, manifest, serving)
     name, version = _name(request, manifest, url), _version(request, manifest, url)
     warnings: list[str] = []
     config = _read_config(model_dir, manifest, url, warnings)
+    if config is None and serving.is_stated:
+        config = serving.config
     handler = request.handler or manifest.handler or request.default_handler
     if not handler:
         raise ManifestInvalid("Handler is not defined.", url=url)
@@ -309,6 +336,55 @@ def _read(
             model_dir, manifest.requirements_file, "requirementsFile", url, warnings
         ),
         warnings=(*warnings, *(config.warnings if config else ())),
+    )
+
+
+def _root(unpacked: Path) -> Path:
+    """Where the model is: archives for DJL Serving may hold one folder with everything in it."""
+    inner = directory_model(unpacked)
+    return inner if is_djl_folder(inner) else unpacked
+
+
+def _names_handler(request: ArchiveRequest, manifest: Manifest) -> bool:
+    return bool(request.handler or manifest.handler or request.default_handler)
+
+
+def _read_djl(
+    request: ArchiveRequest,
+    runtime: str | None,
+    model_dir: Path,
+    content_hash: str | None,
+    manifest: Manifest,
+    serving: ServingProperties,
+) -> ResolvedArchive:
+    """An archive without a manifest: for DJL Serving, if anything says so."""
+    url = request.url or ""
+    name = _name(request, manifest, url)
+    if not (request.engine or serving.engine):
+        try:
+            check_engine(detect_engine(model_dir, serving.options, url), url)
+        except EngineUnknown:
+            if serving.is_stated or request.engine is not None:
+                raise
+            raise ManifestInvalid("Handler is not defined.", url=url) from None
+    entry_point, function = serving.entry_point, request.handler or serving.function
+    if ":" in function:
+        entry_point, _, function = function.rpartition(":")
+    if entry_point.endswith(".py") and not model_dir.joinpath(entry_point).is_file():
+        raise ManifestInvalid(f"{entry_point} is not in the archive.", url=url)
+    requirements = model_dir / "requirements.txt"
+    return ResolvedArchive(
+        model=name,
+        version=_version(request, manifest, url),
+        handler=f"{entry_point}:{function}",
+        runtime=runtime or manifest.runtime,
+        url=url,
+        model_dir=model_dir,
+        contract=DJL,
+        config=serving.config,
+        config_raw=dict(serving.options),
+        content_hash=content_hash,
+        requirements_file=requirements if requirements.is_file() else None,
     )
 
 

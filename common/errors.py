@@ -175,7 +175,10 @@ class StateNotWritten(StokerError):
 
 
 class NoWorker(StokerError):
-    """No worker is there, starting or coming back.  details: model, version (None: default)."""
+    """No worker is there, starting or coming back.
+
+    details: model, version (None: default), is_shut_down (nobody wants any).
+    """
 
     code = "no_worker"
     retryable = True
@@ -340,6 +343,18 @@ class ManifestInvalid(ArchiveError):
     """MANIFEST.json or model-config.yaml says something impossible."""
 
     code = "manifest_invalid"
+
+
+class EngineMissing(ArchiveError):
+    """The archive is for an engine that this server does not have.  details: engine."""
+
+    code = "engine_missing"
+
+
+class EngineUnknown(ArchiveError):
+    """Nothing in the archive says what it is for."""
+
+    code = "engine_unknown"
 
 
 class EnvironmentFailed(ArchiveError):

@@ -72,6 +72,8 @@ _ARCHIVE: Final = (
     "download_failed",
     "manifest_invalid",
     "runtime_invalid",
+    "engine_missing",
+    "engine_unknown",
     "environment_failed",
 )
 

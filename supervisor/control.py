@@ -2,21 +2,27 @@
 
     register     url? model? handler? runtime? batch_size? max_batch_delay_s? initial_workers?
                  response_timeout_s? startup_timeout_s? version? synchronous s3_sse_kms
+                 min_workers? max_workers? per_device queue_capacity? max_idle_s? devices?
+                 engine? is_unversioned takes_free_name answers_first
                  -> model version workers outcome (registered | scheduled | ready | partial)
-    scale        model version? min_workers max_workers synchronous drain_timeout_s?
+    scale        model version? min_workers? max_workers? synchronous drain_timeout_s?
+                 all batch_size? max_batch_delay_s? max_idle_s?
                  -> outcome (scheduled | ready | partial) min_workers
     describe     model version? all           -> versions[record]      (`descriptions.py`)
-    unregister   model version?               -> model version
+    unregister   model version? all may_be_default -> model version
     set_default  model version                -> model version
-    list         limit offset                 -> total models[model version url]
-    health       -                            -> is_healthy has_ready_worker models{name: bool}
+    list         limit offset all_versions    -> total models[model version url versions[state]]
+    health       all_versions                 -> is_healthy has_ready_worker models{name: bool}
+                                                 versions[state]
     ready        model? version?              -> is_ready
     startup_models -                          -> models[name]
     statistics   report?                      -> jobs versions families    (`metrics.py`)
     report       report                       -> -                         (`frontend_reports.py`)
     snapshot     keep                         -> name path? text? left_out (`snapshots.py`)
 
-`?` may be None.  Verbs know no dialect: texts, defaults and units are the
+`?` may be None: for the numbers of `scale` that is "as they are".  `all` and
+`all_versions` ask for every version, of which a state says model, version, url,
+status, is_pending and is_unversioned.  Verbs know no dialect: texts, defaults and units are the
 listener's.  What only asks is answered at once.  What changes something is
 durable first (`journal.py`), then done, then answered; fetching and unpacking
 run in threads.
@@ -25,7 +31,7 @@ run in threads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -45,7 +51,7 @@ from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import Caller, WaitingCall
-from stoker.supervisor.descriptions import Describer
+from stoker.supervisor.descriptions import Describer, is_pending, status_of
 from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
@@ -267,7 +273,10 @@ class Control:
             version=arguments.optional("version", str),
             s3_sse_kms=arguments.flag("s3_sse_kms"),
             default_handler=self._settings.default_service_handler,
+            engine=arguments.optional("engine", str),
         )
+        if arguments.flag("answers_first") and not arguments.flag("synchronous"):
+            return await self._announce(request, arguments)
         self._registering += 1
         try:
             return await self._registrations.register(request, arguments, caller)
@@ -282,45 +291,107 @@ class Control:
         finally:
             self._registering -= 1
 
-    async def _scale(self, arguments: Arguments, caller: Caller) -> Value | None:
+    async def _announce(self, request: ArchiveRequest, arguments: Arguments) -> Value:
+        """A registration that is answered before anything is fetched."""
+        desired = await self._registrations.announce(request, arguments)
+        self._begin(self._follow(desired, arguments))
+        return {
+            "model": desired.model,
+            "version": desired.version,
+            "workers": 0,
+            "outcome": "scheduled",
+        }
+
+    async def _follow(self, desired: DesiredVersion, arguments: Arguments) -> None:
+        self._registering += 1
+        try:
+            await self._registrations.follow(desired, arguments)
+        finally:
+            self._registering -= 1
+            self._end_turn()
+
+    def _chosen(self, arguments: Arguments) -> list[VersionKey]:
+        """The version that is meant, or with `all` every one.
+
+        Raises ModelNotFound, VersionNotFound, ShuttingDown.
+        """
         model, version = arguments.required("model", str), arguments.optional("version", str)
-        key = self._engine.registry.find(model, version).spec.key
-        min_workers = arguments.required("min_workers", int)
-        max_workers = arguments.required("max_workers", int)
-        if min_workers < 0 or max_workers < min_workers:
-            raise InvalidParameter(
-                "max_worker cannot be less than min_worker.", parameter="max_worker"
-            )
-        drain_s = arguments.seconds("drain_timeout_s")
+        if arguments.flag("all") and version is None:
+            self._find(model, None)
+            return [served.spec.key for served in self._engine.registry.all_versions(model)]
+        return [self._find(model, version).spec.key]
+
+    async def _scale(self, arguments: Arguments, caller: Caller) -> Value | None:
+        keys = self._chosen(arguments)
         is_synchronous = arguments.flag("synchronous")
-        value = {"min_workers": min_workers, "outcome": "scheduled"}
+        call = WaitingCall(caller, parts=len(keys)) if is_synchronous else None
+        value: Value | None = None
+        for key in keys:
+            value = await self._scale_one(key, arguments, call)
+        return value
+
+    async def _scale_one(
+        self, key: VersionKey, arguments: Arguments, call: WaitingCall | None
+    ) -> Value | None:
+        """None when the answer comes later."""
+        bounds = (
+            arguments.optional("min_workers", int),
+            arguments.optional("max_workers", int),
+        )
+        self._check_bounds(key, *bounds)
+        drain_s = arguments.seconds("drain_timeout_s")
         if self._registrations.is_absent(key):
             await self._registrations.bring_back(key)
         async with self._journal.changing() as state:
             served = self._find(*key)
             await self._registrations.settle(state, key)
-            await self._journal.write(state.scaling(key, min_workers, max_workers))
+            least, most = self._check_bounds(key, *bounds)
+            tuned = self._registrations.tuned(served, arguments)
+            await self._journal.write(self._registrations.tuning(state, key, arguments))
+            await self._journal.write(state.scaling(key, least, most))
+            value = {"min_workers": least, "max_workers": most, "outcome": "scheduled"}
+            if call is not None:
+                call.value = value
+            served.tune(*tuned)
             wait_s = served.spec.startup_timeout_s + SETTLE_GRACE_S
             with suppress(ShuttingDown):  # it is kept, and that counts
                 self._engine.scale(
                     key,
-                    min_workers,
-                    max_workers,
+                    least,
+                    most,
                     self._clock.now(),
                     drain_s=drain_s,
-                    call=WaitingCall(caller, value) if is_synchronous else None,
+                    call=call,
                     wait_s=MAX_WAIT_S if drain_s is None else min(MAX_WAIT_S, wait_s + drain_s),
                 )
-                return None if is_synchronous else value
+                return None if call is not None else value
             return value
+
+    def _check_bounds(
+        self, key: VersionKey, least: int | None, most: int | None
+    ) -> tuple[int, int]:
+        """What is not named stays, but for the sake of the other.  Raises InvalidParameter."""
+        crew = self._find(*key).crew
+        if most is None:
+            most = max(crew.max_workers, least or 0)
+        if least is None:
+            least = min(crew.min_workers, most)
+        if least < 0 or most < least:
+            raise InvalidParameter(
+                "max_worker cannot be less than min_worker.", parameter="max_worker"
+            )
+        return least, most
 
     async def _unregister(self, arguments: Arguments, caller: Caller) -> Value | None:
         model, version = arguments.required("model", str), arguments.optional("version", str)
-        if arguments.flag("all"):
+        if arguments.flag("all") and version is None:
             return await self._unregister_all(model, caller)
+        may_be_default = arguments.flag("may_be_default")
         async with self._journal.changing() as state:
             self._find(model, version)
-            key = self._engine.registry.check_removable(model, version).spec.key
+            key = self._engine.registry.check_removable(
+                model, version, may_be_default=may_be_default
+            ).spec.key
             await self._journal.write(state.unregistering(key))
             self._registrations.forget(key)
             value = {"model": key.model, "version": key.version}
@@ -332,6 +403,7 @@ class Control:
                 self._clock.now(),
                 WaitingCall(caller, value),
                 self._settings.unregister_model_timeout,
+                may_be_default=may_be_default,
             )
         return None
 
@@ -394,23 +466,43 @@ class Control:
         limit, offset = arguments.required("limit", int), arguments.required("offset", int)
         registry = self._engine.registry
         names = registry.names()
-        models = []
+        models: list[Value] = []
         for name in names[max(0, offset) :][: max(0, limit)]:
             spec = registry.find(name).spec
-            models.append({"model": name, "version": spec.version, "url": spec.shown["url"]})
+            model: Value = {"model": name, "version": spec.version, "url": spec.shown["url"]}
+            if arguments.flag("all_versions"):
+                model["versions"] = self._states(registry.all_versions(name))
+            models.append(model)
         return {"total": len(names), "models": models}
+
+    def _states(self, versions: Iterable[Served]) -> list[Value]:
+        now = self._clock.now()
+        return [
+            {
+                "model": served.spec.model,
+                "version": served.spec.version,
+                "url": served.spec.shown["url"],
+                "status": status_of(served, now),
+                "is_pending": is_pending(served),
+                "is_unversioned": served.spec.shown["is_unversioned"],
+            }
+            for served in versions
+        ]
 
     def _health(self, arguments: Arguments) -> Value:
         now = self._clock.now()
         registry = self._engine.registry
         models = {name: registry.find(name).crew.is_healthy(now) for name in registry.names()}
-        return {
+        value: Value = {
             "is_healthy": all(models.values()),
             "has_ready_worker": any(served.pool.workers for served in registry),
             "wanted_workers": sum(served.crew.min_workers for served in registry),
             "running_workers": sum(served.crew.running_count for served in registry),
             "models": models,
         }
+        if arguments.flag("all_versions"):
+            value["versions"] = self._states(registry)
+        return value
 
     def _ready(self, arguments: Arguments) -> Value:
         """Of a version: does a worker take its jobs?  Of the server: would it take any?"""

@@ -21,8 +21,6 @@ from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import VersionState
 from stoker.supervisor.worker_output import log_name
 
-ENGINE = "Torch"
-
 
 class Describer:
     """Builds the records of the `describe` verb.
@@ -66,8 +64,9 @@ class Describer:
             "model": spec.model,
             "version": spec.version,
             "url": spec.shown["url"],
-            "engine": ENGINE,
-            "manifest_engine": spec.shown.get("engine"),
+            "engine": spec.shown["engine"],
+            "is_unversioned": spec.shown["is_unversioned"],
+            "manifest_engine": spec.shown.get("manifest_engine"),
             "runtime": spec.shown["runtime"],
             "min_workers": crew.min_workers,
             "max_workers": crew.max_workers,
@@ -75,6 +74,7 @@ class Describer:
             "max_batch_delay_s": spec.batch.delay_s,
             "response_timeout_s": spec.response_timeout_s,
             "startup_timeout_s": spec.startup_timeout_s,
+            "max_idle_s": spec.max_idle_s,
             "max_retry_timeout_s": spec.max_retry_s,
             "client_timeout_s": spec.client_timeout_s,
             "parallel_type": spec.parallel_type,
@@ -85,7 +85,8 @@ class Describer:
             "device_ids": list(spec.device_ids),
             "is_default": spec.version == default,
             "loaded_at_startup": spec.model in self._loaded_at_start,
-            "status": self._status(served, now),
+            "status": status_of(served, now),
+            "is_pending": is_pending(served),
             "failure": None
             if failure is None
             else {
@@ -114,11 +115,6 @@ class Describer:
             ],
         }
 
-    def _status(self, served: Served, now: float) -> str:
-        if served.state is VersionState.FAILED:
-            return "Failed"
-        return "Healthy" if served.crew.is_healthy(now) else "Unhealthy"
-
     def _worker(self, slot: Slot, wall: float, memory_bytes: dict[int, int]) -> dict[str, Any]:
         worker = slot.worker
         assert worker is not None
@@ -133,6 +129,17 @@ class Describer:
             "gpu_usage": usage_text(device),
             "restarts": slot.restarts,
         }
+
+
+def status_of(served: Served, now: float) -> str:
+    if served.state is VersionState.FAILED:
+        return "Failed"
+    return "Healthy" if served.crew.is_healthy(now) else "Unhealthy"
+
+
+def is_pending(served: Served) -> bool:
+    """It waits for its archive, or for the first of its workers."""
+    return served.state is VersionState.REGISTERED or served.crew.is_loading
 
 
 def _death(death: Death | None, wall: float) -> dict[str, Any] | None:

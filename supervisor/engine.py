@@ -16,7 +16,7 @@ from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
-from stoker.supervisor.jobs import ENDS_IN_HAND, SENT_AGAIN, Job, JobPool
+from stoker.supervisor.jobs import ENDS_IN_HAND, SENT_AGAIN, TAKES_TURNS, Job, JobPool
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
@@ -197,7 +197,14 @@ class Engine:
         self._settle(served, now)
 
     def unregister(
-        self, model: str, version: str | None, now: float, call: Any, wait_s: float
+        self,
+        model: str,
+        version: str | None,
+        now: float,
+        call: Any,
+        wait_s: float,
+        *,
+        may_be_default: bool = False,
     ) -> None:
         """Take a version away; its workers finish what they hold.
 
@@ -210,7 +217,7 @@ class Engine:
         Raises:
             ModelNotFound, VersionNotFound, DefaultVersionInUse.
         """
-        served = self.registry.check_removable(model, version)
+        served = self.registry.check_removable(model, version, may_be_default=may_be_default)
         is_only_one = len(self.registry.all_versions(model)) == 1
         self._remove(served, now, Waiter(call, now + wait_s), ends_queue=is_only_one)
 
@@ -243,12 +250,15 @@ class Engine:
         try:
             if self.is_stopping:
                 raise ShuttingDown("The server is stopping; try another one.")
-            served = self.registry.find(model, version)
+            if version is None and flags & TAKES_TURNS:
+                served = self.registry.next_of(model, _has_room)
+            else:
+                served = self.registry.find(model, version)
             pool = served.pool
             asked = pool.tally.default if version is None else pool.tally.named
             asked.requests += 1
             if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
-                raise pool.no_worker()
+                raise served.no_worker()
             if pool.convictions:
                 pool.recovery.check_content(job_id, payload, now)
             if pool.queue.room <= 0:
@@ -275,21 +285,27 @@ class Engine:
 
     def _is_settled(self, job: SubmittedJob, now: float) -> bool:
         """Of a job that our predecessor was given, whether it is not to be queued (yet)."""
-        job_id, model, version, _, _, _ = job
+        job_id, model, version, _, flags, _ = job
         inheritance = self._inheritance
         if self.is_stopping or inheritance.is_fresh(job_id):
             return False
         if inheritance.is_answered(job_id):
             return True
         try:
-            served = self.registry.find(model, version)
+            if version is None and flags & TAKES_TURNS:
+                choice = self.registry.all_versions(model)  # nobody knows whose turn it was
+            else:
+                choice = [self.registry.find(model, version)]
         except StokerError:
             return False  # said where all jobs are told so
-        spec, crew = served.spec, served.crew
-        if crew.awaits_return:
+        if any(served.crew.awaits_return for served in choice):
             return inheritance.park(job)
-        is_unknown = crew.lost_orphans > 0 or self._orphans.has_dead(spec)
-        if spec.max_attempts > 1 or not (is_unknown or inheritance.is_torn(job_id)):
+        spec = choice[0].spec
+        is_unknown = any(
+            served.crew.lost_orphans > 0 or self._orphans.has_dead(served.spec) for served in choice
+        )
+        may_go_twice = all(served.spec.max_attempts > 1 for served in choice)
+        if may_go_twice or not (is_unknown or inheritance.is_torn(job_id)):
             return False
         facts = {"model": spec.model, "version": spec.version}
         died = WorkerDied(
@@ -517,3 +533,7 @@ class Engine:
                 self._due.pop(served.pool, None)
         elif served.settle():
             self._remove(served, now, None)
+
+
+def _has_room(served: Served) -> bool:
+    return served.crew.has_hope and served.pool.queue.room > 0

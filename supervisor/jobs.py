@@ -23,6 +23,7 @@ from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 ALONE: Final = int(JobFlag.ALONE)
 ENDS_IN_HAND: Final = int(JobFlag.ENDS_IN_HAND)
 SENT_AGAIN: Final = int(JobFlag.SENT_AGAIN)
+TAKES_TURNS: Final = int(JobFlag.TAKES_TURNS)
 
 
 class JobState(enum.Enum):

@@ -22,20 +22,35 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from stoker.archives.manifest import DEFAULT_RUNTIME
+from stoker.archives.manifest import DEFAULT_RUNTIME, DEFAULT_VERSION
 from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
 from stoker.clock import Clock
 from stoker.errors import InvalidParameter, ShuttingDown, StateNotWritten, StokerError
 from stoker.logs import get_logger
+from stoker.names import check_model_name, check_version
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
+from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.calls import Caller, WaitingCall
-from stoker.supervisor.desired import DesiredState, DesiredVersion, Edit, Plain, PutDefault
+from stoker.supervisor.desired import (
+    DesiredState,
+    DesiredVersion,
+    Edit,
+    Plain,
+    PutDefault,
+    PutVersion,
+)
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
-from stoker.supervisor.specs import build_spec, initial_workers
+from stoker.supervisor.served import Served
+from stoker.supervisor.specs import (
+    build_spec,
+    check_batch_size,
+    device_groups,
+    initial_workers,
+)
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 
 log = get_logger("control")
@@ -51,7 +66,14 @@ KEPT_ARGUMENTS: Final = (
     "response_timeout_s",
     "startup_timeout_s",
     "s3_sse_kms",
+    "queue_capacity",
+    "max_idle_s",
+    "devices",
+    "engine",
+    "is_unversioned",
 )
+#: Of those, what a scale call may change.
+TUNED_ARGUMENTS: Final = ("batch_size", "max_batch_delay_s", "max_idle_s")
 MAX_KEPT_CHARACTERS: Final = 64 * 1024
 #: A synchronous call waits for loading and a little more.
 SETTLE_GRACE_S: Final = 30.0
@@ -104,13 +126,11 @@ class Registrations:
         spec: VersionSpec | None = None
         try:
             spec = self.spec(archive, arguments, is_startup=False)
-            counts = initial_workers(archive, arguments, self._settings)
+            counts = self._counts(spec, archive, arguments)
             desired = desired_version(archive, asked, counts)
             is_synchronous = arguments.flag("synchronous") and counts[1] > 0
             async with self._journal.changing() as state:
-                self._engine.check_new(spec.key)
-                if arguments.flag("takes_free_name"):
-                    self._engine.registry.check_name_free(spec.model)
+                self._check_new(spec.key, arguments)
                 if not is_synchronous:
                     await self._journal.write(state.registering(desired))
                 try:
@@ -123,6 +143,61 @@ class Registrations:
                 return self._staff(spec, desired, caller if is_synchronous else None)
         finally:
             self._release_unless_held(spec, archive)
+
+    def _check_new(self, key: VersionKey, arguments: Arguments) -> None:
+        """Raises VersionExists, ShuttingDown."""
+        self._engine.check_new(key)
+        if arguments.flag("takes_free_name"):
+            self._engine.registry.check_name_free(key.model)
+
+    def _counts(
+        self, spec: VersionSpec, archive: ResolvedArchive, arguments: Arguments
+    ) -> tuple[int, int]:
+        """Least and most workers.  Raises InvalidParameter, ManifestInvalid."""
+        least, most = initial_workers(archive, arguments, self._settings)
+        groups = device_groups(spec, self._places) if arguments.flag("per_device") else 1
+        return least * groups, most * groups
+
+    async def announce(self, request: ArchiveRequest, arguments: Arguments) -> DesiredVersion:
+        """Register a version whose archive has yet to be obtained: see `follow`.
+
+        Raises:
+            StokerError: Nothing is registered.
+        """
+        desired = DesiredVersion(
+            model=check_model_name(request.model or ""),
+            version=check_version(request.version or DEFAULT_VERSION),
+            asked=kept_arguments(arguments),
+            registered_at=time.time(),
+        )
+        spec = self._spec_of_absent(desired)
+        async with self._journal.changing() as state:
+            self._check_new(spec.key, arguments)
+            await self._journal.write(state.registering(desired))
+            self._engine.register(spec)
+            self._absent[desired.key] = desired
+        return desired
+
+    async def follow(self, desired: DesiredVersion, arguments: Arguments) -> None:
+        """Obtain what was announced and start its workers; a failure shows in describe."""
+        key = desired.key
+        try:
+            spec = await self.bring_back(key)
+            if spec is None:
+                return
+            least, most = self._counts(spec, self._held[spec], arguments)
+            async with self._journal.changing() as state:
+                if self._engine.registry.find(*key).spec is not spec:
+                    return
+                await self._journal.write(state.scaling(key, least, most))
+                staffed = replace(desired, min_workers=least, max_workers=most)
+                self.staff(spec, staffed)
+        except ShuttingDown:
+            pass
+        except StokerError as error:
+            log.warning("registration failed", model=key.model, reason=error.message)
+            with suppress(StokerError):
+                self._engine.fail(key, Failure(error.message, error.message), 0, 0)
 
     def _staff(
         self, spec: VersionSpec, desired: DesiredVersion, caller: Caller | None
@@ -203,6 +278,26 @@ class Registrations:
         if archive is not None:
             self._archives.release(archive)
 
+    # -- changes of a version that is served ----------------------------------
+
+    def tuning(self, state: DesiredState, key: VersionKey, arguments: Arguments) -> list[Edit]:
+        """What a call says of batches and idle workers, as edits of what was asked for."""
+        known = state.versions.get(key)
+        said = arguments.stated(TUNED_ARGUMENTS)
+        if known is None or not said:
+            return []
+        return [PutVersion(replace(known, asked={**known.asked, **said}))]
+
+    def tuned(self, served: Served, arguments: Arguments) -> tuple[BatchPolicy, float]:
+        """How batches are to be formed, and how long workers may idle.  Raises InvalidParameter."""
+        batch = served.spec.batch
+        delay_s, idle_s = arguments.seconds("max_batch_delay_s"), arguments.seconds("max_idle_s")
+        policy = BatchPolicy(
+            check_batch_size(arguments.optional("batch_size", int) or batch.max_size),
+            batch.delay_s if delay_s is None else delay_s,
+        )
+        return policy, served.spec.max_idle_s if idle_s is None else idle_s
+
     # -- versions without their archives --------------------------------------
 
     def is_absent(self, key: VersionKey) -> bool:
@@ -272,6 +367,7 @@ class Registrations:
             runtime=asked.optional("runtime", str),
             s3_sse_kms=asked.flag("s3_sse_kms"),
             default_handler=self._settings.default_service_handler,
+            engine=asked.optional("engine", str),
             known_hash=desired.content_hash,
         )
 

@@ -7,7 +7,7 @@ the default and stays it until somebody says otherwise
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from stoker.errors import DefaultVersionInUse, ModelNotFound, VersionExists, VersionNotFound
@@ -22,6 +22,8 @@ class Registry(Generic[V]):
     def __init__(self) -> None:
         self._models: dict[str, dict[str, V]] = {}
         self._defaults: dict[str, str] = {}
+        #: Whose turn it is, of the versions of models that were asked so.
+        self._turns: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[V]:
         for versions in self._models.values():
@@ -79,6 +81,21 @@ class Registry(Generic[V]):
                 version=version,
             ) from None
 
+    def next_of(self, model: str, may_take: Callable[[V], bool]) -> V:
+        """The version whose turn it is, or after it the first that may take a job.
+
+        Raises:
+            ModelNotFound.
+        """
+        versions = list(self._versions(model).values())
+        if len(versions) == 1:
+            return versions[0]
+        turn = self._turns.get(model, 0) % len(versions)
+        in_turn = [*versions[turn:], *versions[:turn]]
+        step = next((i for i, value in enumerate(in_turn) if may_take(value)), 0)
+        self._turns[model] = turn + step + 1
+        return in_turn[step]
+
     def all_versions(self, model: str) -> list[V]:
         """In order of registration.  Raises ModelNotFound."""
         return list(self._versions(model).values())
@@ -97,15 +114,21 @@ class Registry(Generic[V]):
         self.find(model, version)
         self._defaults[model] = version
 
-    def check_removable(self, model: str, version: str | None) -> V:
+    def check_removable(
+        self, model: str, version: str | None, *, may_be_default: bool = False
+    ) -> V:
         """The version that `remove` would take away.
+
+        Args:
+            may_be_default: Also while others are there, one of which then takes over.
 
         Raises:
             ModelNotFound, VersionNotFound, DefaultVersionInUse.
         """
         value = self.find(model, version)
         chosen = self._defaults[model] if version is None else version
-        if chosen == self._defaults[model] and len(self._models[model]) > 1:
+        is_needed = chosen == self._defaults[model] and len(self._models[model]) > 1
+        if is_needed and not may_be_default:
             raise DefaultVersionInUse(
                 f"Cannot remove default version for model {model}", model=model, version=chosen
             )
@@ -119,6 +142,7 @@ class Registry(Generic[V]):
         if not versions:
             del self._models[key.model]
             del self._defaults[key.model]
+            self._turns.pop(key.model, None)
         elif self._defaults[key.model] == key.version:
             self._defaults[key.model] = next(iter(versions))
 

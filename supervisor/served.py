@@ -12,6 +12,7 @@ from typing import Final
 
 from stoker.errors import StokerError
 from stoker.supervisor.actions import Action, Note, Release
+from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.crews import Crew
 from stoker.supervisor.deaths import RETIRED
 from stoker.supervisor.pools import Pool
@@ -50,6 +51,11 @@ class Served:
         self.note("info", "model scales", workers=wanted)
         crew.set_size(wanted, drain_s, now)
 
+    def tune(self, batch: BatchPolicy, max_idle_s: float) -> None:
+        """Form batches, and let workers idle, like this from now on."""
+        self.spec.batch = self.pool.policy = batch
+        self.spec.max_idle_s = max_idle_s
+
     def fail(self, failure: Failure, min_workers: int, max_workers: int) -> None:
         """It cannot even be tried: its archive is not there."""
         crew = self.crew
@@ -79,6 +85,13 @@ class Served:
         if self._serves_on:
             self._serves_on = False
             self.crew.set_size(0, None, now)
+
+    def no_worker(self) -> StokerError:
+        """The error of a job that came while nobody would take it, and whether that is meant."""
+        error = self.pool.no_worker()
+        if self.state in RUNNING and not self.crew.max_workers:
+            error.details["is_shut_down"] = True
+        return error
 
     def kill_all(self, now: float) -> None:
         self._end_serving(now)

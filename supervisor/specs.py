@@ -8,11 +8,13 @@ not to the file's mere presence.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from stoker.archives.devices import parse_devices
 from stoker.archives.manifest import parse_runtime
 from stoker.archives.model_config import ModelConfig, not_built
-from stoker.archives.resolve import ResolvedArchive
+from stoker.archives.resolve import DJL, TORCHSERVE, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
@@ -28,6 +30,8 @@ N = TypeVar("N", int, float)
 
 DEFAULT_BATCH_SIZE: Final = 1
 DEFAULT_BATCH_DELAY_S: Final = 0.1
+#: What describe calls the engine of an archive.
+ENGINES: Final = {TORCHSERVE: "Torch", DJL: "Python"}
 MAX_BATCH_SIZE: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
@@ -52,6 +56,8 @@ def build_spec(
     """
     config = archive.config or NO_CONFIG
     _check_is_built(config, archive.url)
+    if (named := arguments.optional("devices", str)) is not None:
+        config = _on_devices(config, named, places)
     override = read_models(settings.models).of(archive.model, archive.version)
     batch_size = (
         arguments.optional("batch_size", int)
@@ -59,11 +65,7 @@ def build_spec(
         or override.batch_size
         or DEFAULT_BATCH_SIZE
     )
-    if not 1 <= batch_size <= MAX_BATCH_SIZE:
-        raise InvalidParameter(
-            f"Parameter batch_size must lie between 1 and {MAX_BATCH_SIZE}.",
-            parameter="batch_size",
-        )
+    check_batch_size(batch_size)
     delay_s = arguments.seconds("max_batch_delay_s")
     if delay_s is None:
         delay_s = config.max_batch_delay_s or override.max_batch_delay_s or DEFAULT_BATCH_DELAY_S
@@ -85,7 +87,12 @@ def build_spec(
         has_time_limits=not settings.debug,
         omp_threads=config.torchrun.omp_threads if config.torchrun else 1,
         batch=BatchPolicy(batch_size, delay_s),
-        queue_capacity=config.job_queue_size or settings.job_queue_size,
+        queue_capacity=arguments.optional("queue_capacity", int)
+        or config.job_queue_size
+        or settings.job_queue_size,
+        max_idle_s=_stated(
+            arguments.seconds("max_idle_s"), _stated(config.max_idle_s, settings.max_idle_s)
+        ),
         response_timeout_s=config.response_timeout_s
         or override.response_timeout_s
         or arguments.seconds("response_timeout_s")
@@ -104,6 +111,7 @@ def build_spec(
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
         loading={
+            "contract": archive.contract,
             "handler": archive.handler,
             "model_dir": None if archive.model_dir is None else str(archive.model_dir),
             "manifest": archive.manifest,
@@ -116,7 +124,9 @@ def build_spec(
         },
         shown={
             "url": archive.url,
-            "engine": _engine_name(archive.manifest),
+            "engine": arguments.optional("engine", str) or ENGINES[archive.contract],
+            "manifest_engine": _engine_name(archive.manifest),
+            "is_unversioned": arguments.flag("is_unversioned"),
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
@@ -127,6 +137,38 @@ def _engine_name(manifest: Mapping[str, Any] | None) -> str | None:
     engine = (manifest or {}).get("engine")
     name = engine.get("engineName") if isinstance(engine, dict) else None
     return name if isinstance(name, str) and name else None
+
+
+def check_batch_size(size: int) -> int:
+    """Raises InvalidParameter for one beyond reason."""
+    if not 1 <= size <= MAX_BATCH_SIZE:
+        raise InvalidParameter(
+            f"Parameter batch_size must lie between 1 and {MAX_BATCH_SIZE}.",
+            parameter="batch_size",
+        )
+    return size
+
+
+def _on_devices(config: ModelConfig, named: str, places: DevicePlaces) -> ModelConfig:
+    """The request's devices in place of the archive's.
+
+    Raises:
+        InvalidParameter: There is no such device here.
+    """
+    kind, ids = parse_devices(named)
+    if kind == "gpu" and not (places.devices and usable_device_ids(ids, len(places.devices))):
+        raise InvalidParameter(
+            f"Parameter device names {named}; this server has {len(places.devices)} GPUs.",
+            parameter="device",
+        )
+    return replace(config, device_type=kind, device_ids=ids)
+
+
+def device_groups(spec: VersionSpec, places: DevicePlaces) -> int:
+    """How many devices, or groups of them, workers of a version are spread over."""
+    if spec.device_type != "gpu":
+        return 1
+    return spec.most_workers or len(spec.device_ids) or len(places.devices)
 
 
 def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:
@@ -186,9 +228,14 @@ def initial_workers(
 ) -> tuple[int, int]:
     """(min, max) workers of a registration: the archive's own if it has both, else the request's.
 
+    Bounds that a request states are stronger than the archive's (DJL Serving's rule).
+
     Raises:
         InvalidParameter, ManifestInvalid: More than a host can mean.
     """
+    stated = (arguments.optional("min_workers", int), arguments.optional("max_workers", int))
+    if stated != (None, None):
+        return _stated_bounds(*stated)
     if bounds := _archives_bounds(archive):
         return bounds
     asked = arguments.optional("initial_workers", int)
@@ -199,6 +246,22 @@ def initial_workers(
             parameter="initial_workers",
         )
     return count, count
+
+
+def _stated_bounds(least: int | None, most: int | None) -> tuple[int, int]:
+    """Who names one of the two means that one.  Raises InvalidParameter."""
+    if least is None:
+        assert most is not None
+        least = min(1, most)
+    if most is None:
+        most = least
+    if least < 0 or most < least:
+        raise InvalidParameter("max_worker cannot be less than min_worker.", parameter="max_worker")
+    if most > MAX_WORKERS:
+        raise InvalidParameter(
+            f"Parameter max_worker must be at most {MAX_WORKERS}.", parameter="max_worker"
+        )
+    return least, most
 
 
 def startup_workers(

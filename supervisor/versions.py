@@ -81,9 +81,11 @@ class Failure:
     is_out_of_memory: bool = False
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class VersionSpec:
-    """Everything registered about one version; fixed for its life but for the worker counts.
+    """Everything registered about one version.
+
+    Fixed for its life, but for what `Served.tune` changes; worker counts are the crew's.
 
     Attributes:
         parallel_type: "", "pp", "tp", "pptp" or "custom".
@@ -95,6 +97,7 @@ class VersionSpec:
         fence_bytes: Address space of its fenced workers, 0 for any; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
+        max_idle_s: How long a worker beyond the least may have nothing to do.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
             fields other than gpu_id), opaque here.
         shown: What describe shows beyond what is used here (url, runtime, ...).
@@ -123,6 +126,7 @@ class VersionSpec:
     uses_job_tickets: bool = False
     has_time_limits: bool = True
     is_loaded_at_startup: bool = False
+    max_idle_s: float = 60
     loading: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, Any] = field(default_factory=dict)
 

@@ -54,6 +54,7 @@ _OF_THE_SUPERVISOR: Final = frozenset(
         "has_time_limits",
         "is_loaded_at_startup",
         "max_attempts",
+        "max_idle_s",
         "max_retry_s",
         "most_workers",
         "quarantine_s",

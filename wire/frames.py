@@ -104,6 +104,8 @@ class JobFlag(enum.IntFlag):
     ENDS_IN_HAND = 2
     #: Another supervisor was given it before, and may have had it worked on.
     SENT_AGAIN = 4
+    #: Where no version is named the versions take turns, instead of the default one.
+    TAKES_TURNS = 8
 
 
 # -- frontend -> supervisor ---------------------------------------------------

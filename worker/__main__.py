@@ -25,6 +25,7 @@ from stoker.wire.loading import LoadSpec
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
 from stoker.worker.channel import Channel, SupervisorGone
+from stoker.worker.context import Context
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.fence import raise_fence_if_asked
 from stoker.worker.in_hand import BatchInHand
@@ -33,7 +34,7 @@ from stoker.worker.measurements import Reporter
 from stoker.worker.metrics import MetricsCache
 from stoker.worker.parent import die_with_parent
 from stoker.worker.process import prepare_process
-from stoker.worker.serve import serve
+from stoker.worker.serve import Contract, serve
 
 if TYPE_CHECKING:
     from stoker.worker.ranks import Ranks
@@ -45,6 +46,8 @@ LOAD_DEADLINE_S: Final = 60.0
 EXIT_DEADLINE_S: Final = 10.0
 #: Imports worth a template of their own: they take longer than a worker may be missed.
 HEAVY_MODULES: Final = ("torch",)
+#: `LoadSpec.contract` of an archive made for DJL Serving.
+DJL: Final = "djl"
 
 
 def main() -> ExitCode:
@@ -109,27 +112,18 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
 
 def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) -> ExitCode:
     context = make_context(spec)
+    in_hand = BatchInHand(channel, spec.response_timeout_s)
+    # Our socket lies in the server's runtime directory.
+    arena = ArenaReader(arena_folder(Path(socket_path(address)).parent))
     started_at = time.monotonic()
     try:
-        entry = load(spec, context)
+        contract = _open(spec, context, in_hand, arena, ranks)
     except BaseException as error:
         channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
     if ranks is not None:
         ranks.wait_loaded()
     channel.holds_replies = spec.is_idempotent
-    in_hand = BatchInHand(channel, spec.response_timeout_s)
-    contract = TorchServeContract(
-        entry,
-        context,
-        in_hand,
-        decode_request=spec.decode_request,
-        max_response_bytes=spec.max_response_bytes,
-        may_try_twice=spec.is_idempotent,
-        # Our socket lies in the server's runtime directory.
-        arena=ArenaReader(arena_folder(Path(socket_path(address)).parent)),
-        broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
-    )
     # What loading left behind lives as long as the worker: the collector need
     # not look at it again and again.
     gc.collect()
@@ -139,6 +133,35 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
         channel.errand = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
     channel.say_loaded({"load_s": time.monotonic() - started_at, "heavy": heavy})
     return serve(channel, contract, in_hand)
+
+
+def _open(
+    spec: LoadSpec,
+    context: Context,
+    in_hand: BatchInHand,
+    arena: ArenaReader,
+    ranks: Ranks | None,
+) -> Contract:
+    """The handler, loaded, as its archive wants to be called.
+
+    Raises:
+        BaseException: Whatever the user's code raised.
+    """
+    if spec.contract == DJL:
+        # Only here: what it needs costs memory, and there may be hundreds of workers.
+        from stoker.worker.load_djl import open_djl
+
+        return open_djl(spec, in_hand, arena)
+    return TorchServeContract(
+        load(spec, context),
+        context,
+        in_hand,
+        decode_request=spec.decode_request,
+        max_response_bytes=spec.max_response_bytes,
+        may_try_twice=spec.is_idempotent,
+        arena=arena,
+        broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
+    )
 
 
 if __name__ == "__main__":

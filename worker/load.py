@@ -32,6 +32,10 @@ DEFAULT_FUNCTION = "handle"
 MAX_LAST_LINE = 1000
 
 
+class LoadRefused(Exception):
+    """A handler said itself that it cannot load; its words may reach clients."""
+
+
 def make_metrics(spec: LoadSpec) -> MetricsCache:
     """With the metrics that the configuration names, so that `get_metric` finds them."""
     known = None if spec.detects_metrics else [row[0] for row in spec.metrics]
@@ -85,6 +89,9 @@ def load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
     is_runtime_error = isinstance(error, (MemoryError, RuntimeError))
     if is_runtime_error and faults.is_out_of_memory(error):
         return LoadFailed("load_out_of_memory", "System out of memory", last_line)
+    if isinstance(error, LoadRefused):
+        said = " ".join(str(error).split())[:MAX_LAST_LINE]
+        return LoadFailed("load_failed", said, said)
     return LoadFailed("load_failed", f"Handler {spec.handler} could not be loaded.", last_line)
 
 

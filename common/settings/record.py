@@ -186,6 +186,12 @@ class Settings:
     limit_max_image_pixels: bool = peer(True, "Keep the image library's limit on pixels.")
 
     # Workers (3.4, 8)
+    max_idle_s: float = setting(
+        60.0,
+        "How long a worker beyond a model's minimum may have nothing to do.",
+        unit="s",
+        minimum=0,
+    )
     default_workers_per_model: int = peer(
         0, "Workers of a model registered without a count; 0 = choose.", minimum=0, maximum=4096
     )

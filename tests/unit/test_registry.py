@@ -189,3 +189,71 @@ def test_every_cell_of_the_version_table_is_as_drawn(state, event):
 def test_a_version_that_is_gone_stays_gone():
     assert set(VERSION_MOVES) == set(VersionState)
     assert [state for state, moves in VERSION_MOVES.items() if not moves] == [S.GONE]
+
+
+def test_versions_take_turns_where_none_is_named():
+    """
+    DJL Serving's rule (contracts/djl-serving.md 3.2); one that cannot take a job is passed over.
+    """
+    registry: Registry[str] = Registry()
+    for version in ("1", "2", "3"):
+        registry.add(VersionKey("m", version), version)
+    able = {"1", "2", "3"}
+
+    turns = [registry.next_of("m", able.__contains__) for _ in range(4)]
+    able.discard("2")
+    turns += [registry.next_of("m", able.__contains__) for _ in range(3)]
+
+    assert turns == ["1", "2", "3", "1", "3", "1", "3"]
+
+
+def test_turns_go_on_when_nobody_can_take_a_job():
+    """
+    Somebody must say no; not always the same one.
+    """
+    registry: Registry[str] = Registry()
+    for version in ("1", "2"):
+        registry.add(VersionKey("m", version), version)
+
+    assert [registry.next_of("m", lambda _: False) for _ in range(3)] == ["1", "2", "1"]
+
+
+def test_turns_survive_a_version_that_leaves():
+    """
+    Whoever is next then may be any of those that are left.
+    """
+    registry: Registry[str] = Registry()
+    for version in ("1", "2", "3"):
+        registry.add(VersionKey("m", version), version)
+    registry.next_of("m", lambda _: True)
+    registry.next_of("m", lambda _: True)
+    registry.discard(VersionKey("m", "3"))
+
+    assert {registry.next_of("m", lambda _: True) for _ in range(2)} == {"1", "2"}
+    with pytest.raises(ModelNotFound):
+        registry.next_of("none", lambda _: True)
+
+
+def test_a_name_is_taken_by_any_version():
+    """
+    Who registers without a version means to be the only one.
+    """
+    registry: Registry[str] = Registry()
+    registry.check_name_free("m")
+    registry.add(VersionKey("m", "1"), "1")
+
+    with pytest.raises(VersionExists):
+        registry.check_name_free("m")
+
+
+def test_the_default_version_may_go_where_there_is_no_such_thing():
+    """
+    DJL Serving's endpoints have no default; the oldest that is left becomes ours.
+    """
+    registry: Registry[str] = Registry()
+    for version in ("1", "2"):
+        registry.add(VersionKey("m", version), version)
+
+    assert registry.check_removable("m", "1", may_be_default=True) == "1"
+    registry.discard(VersionKey("m", "1"))
+    assert registry.default_version("m") == "2"

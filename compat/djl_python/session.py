@@ -1,0 +1,5 @@
+"""`djl_python.session`, as archives import it."""
+
+from stoker.worker.djl.sessions import Session
+
+__all__ = ["Session"]
