@@ -26,7 +26,6 @@ MAX_RANKS: Final = 64
 #: Keys whose handlers would answer wrongly without what they ask for.
 _NOT_BUILT: Final = {
     "continuousBatching": "continuous_batching",
-    "sequenceBatching": "sequence_batching",
     "asyncCommunication": "async_communication",
 }
 #: Of `torchrun`, what only several hosts need.
@@ -109,6 +108,8 @@ class ModelConfig:
 def not_built(config: ModelConfig) -> list[str]:
     """What the file asks for that this release does not have; its archive is refused."""
     missing = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
+    if config.continuous_batching and config.sequence_batching:
+        missing.append("continuousBatching together with sequenceBatching")
     if config.torchrun is not None and config.torchrun.nnodes > 1:
         missing.append("torchrun.nnodes above 1")
     if config.parallel_level > MAX_RANKS:

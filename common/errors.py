@@ -194,6 +194,38 @@ class QueueFull(StokerError):
     retryable = True
 
 
+class SequenceQueueFull(StokerError):
+    """As many of the sequence's requests wait as may.  details: model, version, sequence."""
+
+    code = "sequence_queue_full"
+    retryable = True
+
+
+class TooManySequences(StokerError):
+    """As many sequences are open as the version may have.  details: model, version, limit."""
+
+    code = "too_many_sequences"
+    retryable = True
+
+
+class SequenceClosed(StokerError):
+    """The sequence has ended, by its client, its handler or a time limit; start a new one.
+
+    details: model, version, sequence.
+    """
+
+    code = "sequence_closed"
+
+
+class SequenceLost(StokerError):
+    """The worker is gone that had the sequence's state; start it anew.
+
+    details: model, version, sequence.
+    """
+
+    code = "sequence_lost"
+
+
 class ShuttingDown(StokerError):
     """The server drains and accepts nothing new."""
 

@@ -78,7 +78,14 @@ _ARCHIVE: Final = (
 )
 
 VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
-    "predict": (*_JOB, "invalid_body"),
+    "predict": (
+        *_JOB,
+        "invalid_body",
+        "sequence_queue_full",
+        "too_many_sequences",
+        "sequence_closed",
+        "sequence_lost",
+    ),
     "register": (*_ARCHIVE, *_WORKERS, "invalid_body", "version_exists", "state_not_written"),
     "scale": (*_SUBJECT, *_WORKERS, "state_not_written"),
     "describe": _JOB,

@@ -16,7 +16,7 @@ from stoker.errors import ProtocolError
 from stoker.supervisor.quarantine import Content
 from stoker.wire.arena import Descriptor, read_body
 from stoker.wire.frames import FRONTEND_ID_BYTES
-from stoker.wire.payloads import Parameter, RequestPayload, unpack_request
+from stoker.wire.payloads import Parameter, RequestPayload, read_headers, unpack_request
 
 #: Hashing takes about a millisecond per megabyte, in which nobody else is served.
 MAX_CONTENT_BYTES: Final = 16 << 20
@@ -56,6 +56,12 @@ class ContentReader:
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
         return Content(size, digest.digest())
+
+    def headers(self, payload: bytes) -> list[str]:
+        try:
+            return read_headers(payload)
+        except ProtocolError:
+            return []
 
     def _body(self, job_id: bytes, parameter: Parameter) -> bytes | None:
         body = parameter.body

@@ -96,16 +96,16 @@ class Crew:
 
     @property
     def ready_count(self) -> int:
-        return sum(slot.is_ready for slot in self.slots)
+        return sum(slot.is_ready and not slot.is_retiring for slot in self.slots)
 
     @property
     def has_hope(self) -> bool:
         """Whether a queued job may still find a worker."""
         # Asked for every job, and nearly always answered by the first slot.
-        for slot in self.slots:  # noqa: SIM110
+        for slot in self.slots:
             if not slot.is_retiring and not slot.is_given_up:
                 return True
-        return False
+        return self._pool.serves_on
 
     @property
     def is_loading(self) -> bool:
@@ -174,18 +174,21 @@ class Crew:
             try:
                 device = self._devices.keep(orphan.worker_id, self.spec, orphan.devices)
             except LookupError:
+                self._pool.doubt()
                 continue
             worker = Worker(orphan.worker_id, orphan.slot, device, now)
             worker.state, worker.is_awaited = WorkerState.AWAITED, True
             worker.pid = orphan.pid
             worker.loaded_at = now if orphan.has_loaded else None
             worker.alone_since = now if orphan.alone_since is None else orphan.alone_since
+            if orphan.has_loaded:
+                self._pool.expect(worker)
             self._actions.append(Adopt(worker.worker_id, orphan.slot, orphan.pid, self.spec))
             return Slot(orphan.slot, now, worker=worker)
         return None
 
     def _hurry(self, worker: Worker, drain_s: float, now: float) -> None:
-        if worker.state is WorkerState.DRAINING:
+        if worker.state is WorkerState.DRAINING or self._pool.is_winding_down(worker):
             self.ladder.drain(worker, drain_s, now)
 
     def _start_due(self, now: float) -> None:
@@ -387,6 +390,8 @@ class Crew:
         for slot in self.slots:
             if slot.replaces is not None or slot.is_renewing:
                 return
+            if slot.worker is not None and self._pool.is_winding_down(slot.worker):
+                return  # there would be more and more of them
             if slot.is_ready and not slot.is_retiring:
                 assert slot.worker is not None
                 why = self.spec.limits.passed_by(slot.worker, now)

@@ -16,6 +16,7 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import usage_text
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.residency import Residency
+from stoker.supervisor.sequence_pool import SequencePool
 from stoker.supervisor.served import Served
 from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import VersionState
@@ -80,6 +81,7 @@ class Describer:
             "parallel_type": spec.parallel_type,
             "parallel_level": spec.parallel_level,
             "uses_job_tickets": spec.uses_job_tickets,
+            "sequences": _sequences(served),
             "uses_venv": bool(spec.python),
             "device_type": spec.device_type,
             "device_ids": list(spec.device_ids),
@@ -96,6 +98,7 @@ class Describer:
             },
             "workers": [
                 self._worker(slot, wall, memory_bytes)
+                | _of_sequences(served, slot.worker.worker_id)
                 for slot in crew.slots
                 if slot.worker is not None
             ],
@@ -140,6 +143,27 @@ def status_of(served: Served, now: float) -> str:
 def is_pending(served: Served) -> bool:
     """It waits for its archive, or for the first of its workers."""
     return served.state is VersionState.REGISTERED or served.crew.is_loading
+
+
+def _sequences(served: Served) -> dict[str, Any] | None:
+    """The limits of a version's sequences; None where there are none."""
+    policy, pool = served.spec.sequences, served.pool
+    if policy is None or not isinstance(pool, SequencePool):
+        return None
+    return {
+        "max_idle_s": policy.max_idle_s,
+        "timeout_s": policy.timeout_s,
+        "max_open": pool.max_open,
+        "max_waiting": policy.max_waiting,
+        "open": len(pool.sequences),
+        "lost": pool.sequences.lost_count,
+    }
+
+
+def _of_sequences(served: Served, worker_id: int) -> dict[str, Any]:
+    if served.spec.sequences is None:
+        return {}
+    return {"sequences": served.pool.sequence_count(worker_id)}
 
 
 def _death(death: Death | None, wall: float) -> dict[str, Any] | None:

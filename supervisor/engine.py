@@ -8,6 +8,7 @@ events through it (tests/simulation).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered, WorkerDied
@@ -21,6 +22,8 @@ from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
 from stoker.supervisor.registry import Registry
+from stoker.supervisor.sequence_pool import SequencePool
+from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.served import Served
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.waiting import Waiter
@@ -156,9 +159,12 @@ class Engine:
         self._remove(self.registry.find(*key), now, None)
 
     def _serve(self, spec: VersionSpec) -> Served:
-        pool = Pool(
+        kind = Pool if spec.sequences is None else SequencePool
+        pool = kind(
             spec, self._jobs, self._actions, self._next_batch_id, self._budget, self._contents
         )
+        if self._orphans.has_dead(spec):
+            pool.doubt()
         crew = Crew(spec, pool, self._actions, self, self._devices)
         return Served(spec, pool, crew, self._actions)
 
@@ -369,8 +375,19 @@ class Engine:
         served, worker = entry
         served.crew.hello(worker, now)
 
-    def worker_came_back(self, worker_id: int, replies: list[Reply], now: float) -> None:
-        """A worker of our predecessor's is here, and this is what it has answered lately."""
+    def worker_came_back(
+        self,
+        worker_id: int,
+        replies: list[Reply],
+        now: float,
+        sequences: Sequence[KnownSequence] = (),
+    ) -> None:
+        """A worker of our predecessor's is here.
+
+        Args:
+            replies: What it has answered lately.
+            sequences: Those that live in it.
+        """
         entry = self._workers.get(worker_id)
         if entry is None:
             return
@@ -379,6 +396,7 @@ class Engine:
         for reply in replies:
             for frontend_id, frame in reply.groups:
                 self._actions.append(Forward(frontend_id, frame))
+        served.pool.take_back(worker, sequences, now)
         served.crew.came_back(worker, now)
         self._unpark(now)
         self._dispatch(served.pool, now)
@@ -413,6 +431,13 @@ class Engine:
             self._dispatch(served.pool, now)
         elif served.is_leaving:
             self._settle(served, now)
+
+    def worker_ended_sequences(self, worker_id: int, names: Sequence[str], now: float) -> None:
+        """Its handler has ended them.  Raises ProtocolError where there can be none."""
+        entry = self._workers.get(worker_id)
+        if entry is not None:
+            served, worker = entry
+            served.pool.end_of(worker, names)
 
     def worker_lied(self, worker_id: int, now: float, reason: str) -> None:
         """A worker broke the protocol: it is killed and replaced."""

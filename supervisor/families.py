@@ -89,6 +89,20 @@ OURS: Final = {
         Family("stoker_requests_in_hand", "gauge", "", "Requests that workers hold.", _OURS),
         Family("stoker_workers", "gauge", "", "Worker processes by state.", (*_OURS, "state")),
         Family(
+            "stoker_sequences",
+            "gauge",
+            "",
+            "Open sequences that live in a worker.",
+            (*_OURS, "worker"),
+        ),
+        Family(
+            "stoker_sequences_lost_total",
+            "counter",
+            "",
+            "Sequences whose worker went with their state.",
+            _OURS,
+        ),
+        Family(
             "stoker_worker_deaths_total",
             "counter",
             "",

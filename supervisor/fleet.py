@@ -46,6 +46,7 @@ from stoker.supervisor.worker_environment import (
     WorkerPlace,
     compile_blacklist,
     inherited,
+    sequence_variables,
     worker_command,
 )
 from stoker.supervisor.worker_ledger import WorkerLedger, WorkerRecord, spec_hash, token_hash
@@ -136,6 +137,11 @@ class Fleet:
             hides_gpus=settings.number_of_gpu == 0,
             is_ipex_on=settings.ipex_enable,
             is_ipex_gpu_on=settings.ipex_gpu_enable,
+            sequence_headers=sequence_variables(
+                settings.ts_header_key_sequence_id,
+                settings.ts_header_key_sequence_start,
+                settings.ts_header_key_sequence_end,
+            ),
         )
         self._nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
         if settings.worker_template:
@@ -371,7 +377,9 @@ class Fleet:
         # A word from us, so that it knows that it has found us.
         self._tell(worker_id, f.Drop([]))
         self._note_heavy(worker_id, returned.heavy)
-        self._engine.worker_came_back(worker_id, returned.replies, self._clock.now())
+        self._engine.worker_came_back(
+            worker_id, returned.replies, self._clock.now(), returned.sequences
+        )
         self._end_turn()
 
     def _record(self, action: a.Spawn, process: _Process) -> WorkerRecord:
@@ -444,6 +452,8 @@ class Fleet:
                 # Before it can be given a job: a successor relies on that.
                 self._ledger.loaded(worker_id)
                 self._engine.worker_loaded(worker_id, now)
+            elif isinstance(message, f.SequencesEnded):
+                self._engine.worker_ended_sequences(worker_id, message.names, now)
             elif isinstance(message, f.Measurements):
                 spec = self._engine.spec_of(worker_id)
                 if spec is not None:

@@ -112,6 +112,7 @@ class Job:
         sequence: Grows with arrival over the whole supervisor.
         is_loner: Never in a batch with others: it asked for that, or it was
             in a worker's hand when that died.
+        is_sent_again: A dead supervisor had accepted it before.
         is_suspect: A worker died with it; see quarantine.
         attempts: Times that a worker had started it and did not answer.
         deaths: How many of those workers died.
@@ -128,6 +129,7 @@ class Job:
         "deaths",
         "ends_in_hand",
         "is_loner",
+        "is_sent_again",
         "is_suspect",
         "job_id",
         "payload",
@@ -153,10 +155,11 @@ class Job:
         self.deadline = deadline
         self.arrived_at = arrived_at
         self.sequence = sequence
-        self.is_loner = self.ends_in_hand = False
+        self.is_loner = self.ends_in_hand = self.is_sent_again = False
         if flags:
             self.is_loner = bool(flags & ALONE)
             self.ends_in_hand = bool(flags & ENDS_IN_HAND)
+            self.is_sent_again = bool(flags & SENT_AGAIN)
         self.is_suspect = False
         self.attempts = self.deaths = 0
         self.state = JobState.QUEUED

@@ -43,18 +43,28 @@ class Ladder:
         self._actions = actions
 
     def drain(self, worker: Worker, drain_s: float | None, now: float) -> None:
-        """Let it finish what it holds and leave.
+        """Let it finish what it holds and leave; first of all the sequences that live in it.
 
         Args:
             drain_s: How long that may take; None for ever, 0: kill it now.
         """
-        self._pool.retire(worker)
         if drain_s is not None and drain_s <= 0:
             self.kill(worker, RETIRED, now)
-        elif worker.state is WorkerState.DRAINING:
-            if drain_s is not None:
-                known = worker.drain_until
-                worker.drain_until = now + drain_s if known is None else min(known, now + drain_s)
+        elif self._pool.winds_down(worker):
+            self._limit_drain(worker, drain_s, now)
+        else:
+            self._leave(worker, drain_s, now)
+
+    def _limit_drain(self, worker: Worker, drain_s: float | None, now: float) -> None:
+        """It gets no more time than the shortest that was said."""
+        if drain_s is not None:
+            known = worker.drain_until
+            worker.drain_until = now + drain_s if known is None else min(known, now + drain_s)
+
+    def _leave(self, worker: Worker, drain_s: float | None, now: float) -> None:
+        self._pool.retire(worker)
+        if worker.state is WorkerState.DRAINING:
+            self._limit_drain(worker, drain_s, now)
         elif worker.can(WorkerEvent.RETIRE):
             worker.move(WorkerEvent.RETIRE)
             worker.quiet_since = now if not worker.in_hand else worker.quiet_since
@@ -107,6 +117,8 @@ class Ladder:
             self._stall(worker, now)
         elif worker.state is WorkerState.DRAINING and self._has_drained_too_long(worker, now):
             self.kill(worker, RETIRED, now)
+        elif self._pool.is_winding_down(worker):
+            self._wind_down(worker, now)
 
     def _is_overdue(self, worker: Worker, now: float) -> bool:
         spec = self._spec
@@ -121,6 +133,15 @@ class Ladder:
         if not worker.in_hand:
             return now - worker.quiet_since > LEAVE_GRACE_S
         return worker.drain_until is not None and now >= worker.drain_until
+
+    def _wind_down(self, worker: Worker, now: float) -> None:
+        """It leaves when its sequences have ended, or when it may not wait for them any longer."""
+        is_late = worker.drain_until is not None and now >= worker.drain_until
+        if is_late and worker.in_hand:
+            self.kill(worker, RETIRED, now)
+        elif is_late or self._pool.has_wound_down(worker):
+            left_s = None if is_late or worker.drain_until is None else worker.drain_until - now
+            self._leave(worker, left_s, now)
 
     def _stall(self, worker: Worker, now: float) -> None:
         """First it is asked: a handler that looks at `context.cancelled` spares us a restart."""

@@ -7,7 +7,7 @@ by a worker's answer, or by a `Refuse` of ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from stoker.errors import (
@@ -27,6 +27,7 @@ from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.quarantine import Contents, Loss
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.recovery import Lost, Recovery, Told
+from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.tally import Tally
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
@@ -173,6 +174,44 @@ class Pool:
         self.workers.pop(worker.worker_id, None)
         self._idle.pop(worker.worker_id, None)
         return self.recovery.lose(worker, loss, told, cause, now)
+
+    # -- sequences, of which most versions have none (`sequence_pool.py`) --------
+
+    #: Workers that leave still take requests, of those whose sequences live there.
+    serves_on = False
+
+    def resize(self, min_workers: int, max_workers: int) -> None:
+        """So many workers are wanted from now on."""
+
+    def winds_down(self, worker: Worker) -> bool:
+        """Must a worker that should leave be kept until its sequences have ended?"""
+        return False
+
+    def is_winding_down(self, worker: Worker) -> bool:
+        return False
+
+    def has_wound_down(self, worker: Worker) -> bool:
+        return True
+
+    def end_sequences(self) -> None:
+        """The version leaves, and waits for no sequence."""
+
+    def expect(self, worker: Worker) -> None:
+        """A predecessor's, which will say what lives in it."""
+
+    def doubt(self) -> None:
+        """A worker of a predecessor's is gone without a word."""
+
+    def take_back(self, worker: Worker, known: Sequence[KnownSequence], now: float) -> None:
+        """These live in a worker that has come back."""
+
+    def end_of(self, worker: Worker, names: Sequence[str]) -> None:
+        """A worker's handler has ended these.  Raises ProtocolError where there are none."""
+        raise ProtocolError("its version has no sequences")
+
+    def sequence_count(self, worker_id: int) -> int:
+        """How many live in a worker."""
+        return 0
 
     # -- batches out, answers in -----------------------------------------------
 

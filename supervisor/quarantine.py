@@ -27,6 +27,7 @@ nothing, twice or never).
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
@@ -81,12 +82,19 @@ class Content(NamedTuple):
 class Contents(Protocol):
     """Reads requests, which we do not: asked only about those that are suspected.
 
-    Both answer None for what has no content that could be read in time.
+    `size` and `read` answer None for what has no content that could be read in time.
     """
 
     def size(self, job_id: bytes, payload: bytes) -> int | None: ...
 
     def read(self, job_id: bytes, payload: bytes) -> Content | None: ...
+
+    def headers(self, payload: bytes) -> Sequence[str]:
+        """name, value, name, value ...; asked where requests belong to sequences.
+
+        Nothing of what is no request: its worker will say so.
+        """
+        ...
 
 
 @dataclass(slots=True)

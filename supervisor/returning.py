@@ -10,12 +10,16 @@ Source: design section 4; issue "Nothing is lost", promise 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
+from stoker.errors import ProtocolError
 from stoker.process_start import start_ticks
 from stoker.supervisor.orphans import Orphan, Orphans
+from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.worker_ledger import Predecessor, WorkerRecord, spec_hash
 from stoker.wire.connections import Connection
 from stoker.wire.frames import PROTOCOL, Reply, WorkerBack
+from stoker.wire.sequence_labels import MAX_KNOWN, MAX_NAME_BYTES
 
 
 @dataclass(slots=True)
@@ -25,6 +29,7 @@ class Returned:
     connection: Connection
     heavy: object
     replies: list[Reply] | None = None
+    sequences: tuple[KnownSequence, ...] = ()
 
 
 class Returning:
@@ -58,7 +63,13 @@ class Returning:
             or start_ticks(record.pid) != record.start_ticks
         ):
             return False
-        self.returned[back.worker_id] = Returned(connection, back.info.get("heavy"))
+        try:
+            sequences = read_sequences(back.info.get("sequences"))
+        except ProtocolError:
+            return False
+        self.returned[back.worker_id] = Returned(
+            connection, back.info.get("heavy"), sequences=sequences
+        )
         return True
 
     def forget(self, worker_id: int) -> None:
@@ -68,3 +79,23 @@ class Returning:
 
 def _orphan(w: WorkerRecord) -> Orphan:
     return Orphan(w.worker_id, w.slot, w.pid, w.devices, w.has_loaded, w.alone_since)
+
+
+def read_sequences(rows: object) -> tuple[KnownSequence, ...]:
+    """What a worker says of the sequences that live in it.
+
+    Raises:
+        ProtocolError: It says something else, or far too much.
+    """
+    if rows is None:
+        return ()
+    if type(rows) is not list or len(rows) > MAX_KNOWN:
+        raise ProtocolError("sequences that cannot be")
+    known = []
+    for row in rows:
+        if type(row) is not list or [type(field) for field in row] != [str, float, float]:
+            raise ProtocolError("a sequence has a wrong field")
+        if len(row[0].encode()) > MAX_NAME_BYTES or not all(map(isfinite, row[1:])):
+            raise ProtocolError("a sequence has a wrong field")
+        known.append(KnownSequence(*row))
+    return tuple(known)

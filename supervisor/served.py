@@ -45,6 +45,7 @@ class Served:
     def scale(self, min_workers: int, max_workers: int, drain_s: float | None, now: float) -> None:
         crew = self.crew
         crew.min_workers, crew.max_workers = min_workers, max_workers
+        self.pool.resize(min_workers, max_workers)
         self._move(VersionEvent.SCALE)
         self.pool.recovery.release(None)
         wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
@@ -79,11 +80,13 @@ class Served:
         self.note("info", "model unregistered", queued=len(self.pool.queue))
         self._serves_on = not ends_queue
         if ends_queue:
+            self.pool.end_sequences()
             self.crew.set_size(0, None, now)
 
     def _end_serving(self, now: float) -> None:
         if self._serves_on:
             self._serves_on = False
+            self.pool.end_sequences()
             self.crew.set_size(0, None, now)
 
     def no_worker(self) -> StokerError:

@@ -24,7 +24,9 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.placement import groups, usable_device_ids
 from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.recycling import Limits
+from stoker.supervisor.sequences import SequencePolicy
 from stoker.supervisor.versions import VersionSpec
+from stoker.wire.sequence_labels import MAX_KNOWN, SequenceHeaders
 
 N = TypeVar("N", int, float)
 
@@ -58,6 +60,8 @@ def build_spec(
     _check_is_built(config, archive.url)
     if (named := arguments.optional("devices", str)) is not None:
         config = _on_devices(config, named, places)
+    sequences = _sequences(config, settings, archive.url)
+    is_tried_once = sequences is not None or is_not_idempotent(archive)
     override = read_models(settings.models).of(archive.model, archive.version)
     batch_size = (
         arguments.optional("batch_size", int)
@@ -103,7 +107,8 @@ def build_spec(
         or settings.default_startup_timeout,
         max_retry_s=config.max_retry_timeout_s,
         client_timeout_s=config.client_timeout_s or 0.0,
-        max_attempts=1 if is_not_idempotent(archive) else settings.max_attempts,
+        max_attempts=1 if is_tried_once else settings.max_attempts,
+        sequences=sequences,
         quarantine_s=settings.quarantine_s,
         limits=_limits(config, settings),
         fence_bytes=_fence_bytes(config, settings),
@@ -121,6 +126,7 @@ def build_spec(
             "limit_max_image_pixels": settings.limit_max_image_pixels,
             "max_response_bytes": settings.max_response_size,
             "is_broadcast": config.parallel_type in BROADCAST_TYPES,
+            **_sequence_loading(sequences),
         },
         shown={
             "url": archive.url,
@@ -169,6 +175,48 @@ def device_groups(spec: VersionSpec, places: DevicePlaces) -> int:
     if spec.device_type != "gpu":
         return 1
     return spec.most_workers or len(spec.device_ids) or len(places.devices)
+
+
+def _sequences(config: ModelConfig, settings: Settings, url: str) -> SequencePolicy | None:
+    """What `sequenceBatching` asks for; None without it.
+
+    Raises:
+        ManifestInvalid: Something that no sequence could live with, or no host.
+    """
+    if not config.sequence_batching:
+        return None
+    if not config.sequence_max_idle_s:
+        raise ManifestInvalid(
+            "model-config.yaml: sequenceBatching needs a sequenceMaxIdleMSec above 0.", url=url
+        )
+    if config.max_num_sequence * config.max_sequence_job_queue_size > MAX_KNOWN:
+        raise ManifestInvalid(
+            "model-config.yaml: maxNumSequence times maxSequenceJobQueueSize "
+            f"must be at most {MAX_KNOWN}.",
+            url=url,
+        )
+    return SequencePolicy(
+        max_idle_s=config.sequence_max_idle_s,
+        timeout_s=config.sequence_timeout_s or 0.0,
+        max_open=config.max_num_sequence,
+        max_waiting=config.max_sequence_job_queue_size,
+        headers=SequenceHeaders(
+            settings.ts_header_key_sequence_id,
+            settings.ts_header_key_sequence_start,
+            settings.ts_header_key_sequence_end,
+        ),
+    )
+
+
+def _sequence_loading(sequences: SequencePolicy | None) -> dict[str, object]:
+    """What the worker must know of them."""
+    if sequences is None:
+        return {}
+    return {
+        "sequence_headers": list(sequences.headers),
+        "sequence_max_idle_s": sequences.max_idle_s,
+        "sequence_timeout_s": sequences.timeout_s,
+    }
 
 
 def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:

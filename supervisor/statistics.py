@@ -17,6 +17,7 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.families import OURS, PEERS
 from stoker.supervisor.frontend_reports import FrontendReports
 from stoker.supervisor.jobs import Asked
+from stoker.supervisor.sequence_pool import SequencePool
 from stoker.supervisor.served import Served
 from stoker.supervisor.tally import SIZE_BOUNDS, TIME_BOUNDS, Histogram
 from stoker.supervisor.workers import WorkerState
@@ -82,6 +83,11 @@ def _add_version(samples: dict[str, Samples], served: Served) -> None:
         ("stoker_batch_size", tally.sizes),
     ):
         samples[metric].append([key, _buckets(histogram)])
+    if isinstance(pool, SequencePool):
+        for worker in crew.workers():
+            count = pool.sequence_count(worker.worker_id)
+            samples["stoker_sequences"].append([[*key, str(worker.slot)], count])
+        samples["stoker_sequences_lost_total"].append([key, pool.sequences.lost_count])
     states = _states(served)
     for state in WorkerState:
         if state is not WorkerState.GONE:

@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.jobs import ImpossibleMove
 from stoker.supervisor.recycling import NO_LIMITS, Limits
+from stoker.supervisor.sequences import SequencePolicy
 
 
 class VersionKey(NamedTuple):
@@ -94,6 +95,8 @@ class VersionSpec:
         python: The interpreter of its workers; "" for the server's own.
         packages_dir: Found by its workers before what the server has installed.
         uses_job_tickets: A job is only taken while a worker waits for one.
+        sequences: Its requests are rows that live in one worker each; such a
+            version tries nothing twice.
         fence_bytes: Address space of its fenced workers, 0 for any; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
@@ -124,6 +127,7 @@ class VersionSpec:
     python: str = ""
     packages_dir: str | None = None
     uses_job_tickets: bool = False
+    sequences: SequencePolicy | None = None
     has_time_limits: bool = True
     is_loaded_at_startup: bool = False
     max_idle_s: float = 60

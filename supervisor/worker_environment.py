@@ -18,7 +18,7 @@ import os.path
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from stoker.errors import SettingsError
@@ -27,6 +27,7 @@ from stoker.supervisor.devices import VISIBLE, Device
 from stoker.supervisor.escaped import MARK
 from stoker.supervisor.processes import WorkerCommand
 from stoker.wire.loading import RANK_VARIABLES
+from stoker.wire.sequence_labels import SequenceHeaders
 
 TOKEN: Final = "STOKER_WORKER_TOKEN"
 PARENT_PID: Final = "STOKER_PARENT_PID"
@@ -64,6 +65,7 @@ class EnvironmentPolicy:
         hides_gpus: `number_of_gpu` is 0: no worker sees any GPU.
         cwd: The server's folder: for workers without an archive, and what
             relative entries of an inherited PYTHONPATH mean.
+        sequence_headers: `sequence_variables`.
     """
 
     cwd: str
@@ -73,6 +75,7 @@ class EnvironmentPolicy:
     hides_gpus: bool = False
     is_ipex_on: bool = False
     is_ipex_gpu_on: bool = False
+    sequence_headers: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
 
 
@@ -169,6 +172,7 @@ def worker_command(
     env["TS_DECODE_INPUT_REQUEST"] = _flag(policy.decode_input_request)
     env["TS_IPEX_ENABLE"] = _flag(policy.is_ipex_on)
     env["TS_IPEX_GPU_ENABLE"] = _flag(policy.is_ipex_gpu_on)
+    env.update(policy.sequence_headers)
     env[TOKEN] = place.token.hex()
     env[PARENT_PID] = str(policy.parent_pid)
     env[MARK] = str(place.worker_id)
@@ -185,6 +189,22 @@ def worker_command(
         # A template has imported the server's packages; this model may have others.
         may_fork=place.packages_dir is None,
     )
+
+
+def sequence_variables(*headers: str) -> dict[str, str]:
+    """What tells handlers that the three headers are not called as by default (7.3).
+
+    Args:
+        headers: Those that name, start and end a sequence.
+    """
+    names = SequenceHeaders(*headers)
+    return {
+        f"TS_REQUEST_SEQUENCE_{part}": header
+        for part, header, default in zip(
+            ("ID", "START", "END"), names, SequenceHeaders(), strict=True
+        )
+        if header != default
+    }
 
 
 def inherited(environ: Mapping[str, str], blacklist: re.Pattern[str] | None) -> dict[str, str]:

@@ -60,6 +60,7 @@ _OF_THE_SUPERVISOR: Final = frozenset(
         "quarantine_s",
         "queue_capacity",
         "response_timeout_s",
+        "sequences",
         "shown",
         "startup_timeout_s",
         "uses_job_tickets",

@@ -84,8 +84,14 @@ def model_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pack_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Pack a handler of ours as a `.mar` somewhere and return where."""
 
-    def make(model: str, handler: str = "noop.py", version: str = "1.0") -> Path:
-        return pack(Parts(model, str(HANDLERS / handler), version), tmp_path_factory.mktemp("mar"))
+    def make(model: str, handler: str = "noop.py", version: str = "1.0", config: str = "") -> Path:
+        folder = tmp_path_factory.mktemp("mar")
+        config_file = None
+        if config:
+            config_file = folder / "model-config.yaml"
+            config_file.write_text(config, encoding="utf-8")
+        parts = Parts(model, str(HANDLERS / handler), version, config_file=config_file)
+        return pack(parts, folder)
 
     return make
 

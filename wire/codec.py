@@ -33,6 +33,8 @@ MAX_WORK_JOBS: Final = 1 << 16
 MAX_TEXT_BYTES: Final = 1 << 20
 MAX_ELEMENTS: Final = 1 << 18
 MAX_MAP_ENTRIES: Final = 1 << 16
+#: What is read of a payload by whoever wants only its headers.
+HEAD_BYTES: Final = 256 << 10
 #: Above this a frame's headers are walked before anything is built of it.
 UNWALKED_BYTES: Final = 256 << 10
 
@@ -65,6 +67,24 @@ def unpack(frame: bytes | memoryview) -> Any:
             max_ext_len=0,
         )
     # msgpack raises ValueError, UnpackException, TypeError, RecursionError, ...
+    except Exception as error:
+        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
+
+
+def unpack_head(frame: bytes, count: int) -> list[Any]:
+    """The first `count` elements of an array, without the rest of it.
+
+    Raises:
+        ProtocolError: There are not so many within HEAD_BYTES, or they are no frame of ours.
+    """
+    unpacker = msgpack.Unpacker(
+        raw=False, ext_hook=_refuse_ext, max_buffer_size=HEAD_BYTES, strict_map_key=True
+    )
+    try:
+        unpacker.feed(frame[:HEAD_BYTES])
+        if unpacker.read_array_header() < count:
+            raise ValueError("too short")
+        return [unpacker.unpack() for _ in range(count)]
     except Exception as error:
         raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
 
@@ -212,6 +232,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.Measurements: _encode_measurements,
     f.WorkerBack: _row(Kind.WORKER_BACK),
     f.Kept: _encode_replies,
+    f.SequencesEnded: _spread(Kind.SEQUENCES_ENDED),
 }
 
 
@@ -442,6 +463,7 @@ _FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
     Kind.KEPT: lambda x: f.Kept(_decode_replies(x).replies),
     Kind.LOADED: lambda x: _fixed(x, f.Loaded, dict),
     Kind.MEASUREMENTS: _decode_measurements,
+    Kind.SEQUENCES_ENDED: lambda x: f.SequencesEnded([_check(value, str) for value in x[1:]]),
     Kind.LOAD_FAILED: lambda x: _fixed(x, f.LoadFailed, str, str, str),
 }
 

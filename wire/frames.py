@@ -30,6 +30,7 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         KEPT           | like REPLIES, right after WORKER_BACK
         LOADED         | info{}
         LOAD_FAILED    | code | message | last_line
+        SEQUENCES_ENDED | [name]*                  before the reply that ends the last job of each
         MEASUREMENTS   | [type | name | unit | labels | values | number | counts]*
         REPLIES        | [batch_id | is_last | ended ids | n | n * (frontend_id | answer frame)]*
 
@@ -91,6 +92,7 @@ class Kind(enum.IntEnum):
     MEASUREMENTS = 52
     WORKER_BACK = 53
     KEPT = 54
+    SEQUENCES_ENDED = 55
 
 
 class JobFlag(enum.IntFlag):
@@ -318,10 +320,17 @@ class Measurements(NamedTuple):
     rows: list[Measurement]
 
 
+class SequencesEnded(NamedTuple):
+    """A handler has ended these sequences; what comes under their names is new."""
+
+    names: list[str]
+
+
 class WorkerBack(NamedTuple):
     """First word of a worker that has lost its supervisor, to the successor.
 
-    `info` is as in Loaded.
+    `info` is as in Loaded; where the version has sequences also `sequences`, the rows
+    [name | began_at | quiet_since] of those that live in this worker.
     """
 
     protocol: int
@@ -344,5 +353,7 @@ class Kept(NamedTuple):
 FromFrontend = FrontendHello | Submit | Cancel | Call
 ToFrontend = Welcome | Answers | Refused | Retried | Result | Full
 ToWorker = Load | Work | Drop | Leave
-FromWorker = WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | Measurements
+FromWorker = (
+    WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | SequencesEnded | Measurements
+)
 Message = FromFrontend | ToFrontend | ToWorker | FromWorker

@@ -34,6 +34,10 @@ class LoadSpec:
         metrics: The metrics that the configuration names: name, type, unit, labels.
         detects_metrics: Others count as well.
         prints_metrics: Updates are printed and not sent.
+        sequence_headers: Names of the headers that name, start and end a sequence;
+            [] where there are no sequences.
+        sequence_max_idle_s: A sequence without a request for so long has ended.
+        sequence_timeout_s: One that is so old has ended; 0: none has.
         orphan_grace_s: How long the worker looks for a successor of its supervisor;
             0: it ends with it.
     """
@@ -59,6 +63,9 @@ class LoadSpec:
     detects_metrics: bool = True
     prints_metrics: bool = True
     orphan_grace_s: float = 0.0
+    sequence_headers: list[str] = field(default_factory=list)
+    sequence_max_idle_s: float = 0.0
+    sequence_timeout_s: float = 0.0
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

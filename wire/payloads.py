@@ -121,6 +121,18 @@ def unpack_request(payload: bytes) -> RequestPayload:
     return RequestPayload(request_id, headers, parameters)
 
 
+def read_headers(payload: bytes) -> list[str]:
+    """Only the headers: name, value, name, value ...
+
+    Raises:
+        ProtocolError: The bytes are not a request payload.
+    """
+    _, block = codec.unpack_head(payload, FIRST_PARAMETER)
+    if type(block) is not bytes:
+        raise ProtocolError("not a request payload")
+    return split_header_block(block)
+
+
 def read_descriptor(fields: list[Any]) -> Descriptor:
     """What stands in place of a body.  Raises ProtocolError if it is anything else."""
     if len(fields) != len(Descriptor._fields) or not all(

@@ -14,6 +14,8 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,7 @@ from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader, arena_folder
 from stoker.wire.loading import LoadSpec
+from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
 from stoker.worker.channel import Channel, SupervisorGone
@@ -117,7 +120,7 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
     arena = ArenaReader(arena_folder(Path(socket_path(address)).parent))
     started_at = time.monotonic()
     try:
-        contract = _open(spec, context, in_hand, arena, ranks)
+        contract = _open(spec, context, channel, in_hand, arena, ranks)
     except BaseException as error:
         channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
@@ -138,6 +141,7 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
 def _open(
     spec: LoadSpec,
     context: Context,
+    channel: Channel,
     in_hand: BatchInHand,
     arena: ArenaReader,
     ranks: Ranks | None,
@@ -152,7 +156,7 @@ def _open(
         from stoker.worker.load_djl import open_djl
 
         return open_djl(spec, in_hand, arena)
-    return TorchServeContract(
+    return _contract_of(spec, channel)(
         load(spec, context),
         context,
         in_hand,
@@ -162,6 +166,20 @@ def _open(
         arena=arena,
         broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
     )
+
+
+def _contract_of(spec: LoadSpec, channel: Channel) -> Callable[..., TorchServeContract]:
+    if not spec.sequence_headers:
+        return TorchServeContract
+    # Only here: few versions have sequences.
+    from stoker.worker.contracts.sequences import SequenceContract
+    from stoker.worker.sequences import LivingSequences
+
+    living = LivingSequences(
+        SequenceHeaders(*spec.sequence_headers), spec.sequence_max_idle_s, spec.sequence_timeout_s
+    )
+    channel.sequences = lambda: living.rows(time.monotonic())
+    return partial(SequenceContract, sequences=living, say_ended=channel.send)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import resource
 import select
 import signal
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -91,6 +92,8 @@ class Channel:
         self._address = address
         self._hello = WorkerHello(PROTOCOL, 0, b"", 0)
         self._info: dict[str, Any] = {}
+        #: What lives in this worker, for a successor of the supervisor (`frames.WorkerBack`).
+        self.sequences: Callable[[], list[list[Any]]] | None = None
         self._kept = KeptReplies()
         #: Since when no supervisor has said a word; 0.0 while there is one.
         self._alone_since = 0.0
@@ -286,9 +289,12 @@ class Channel:
                 return
 
     def _greet_successor(self) -> bool:
+        info = self._info
+        if self.sequences is not None:
+            info = {**info, "sequences": self.sequences()}
         try:
             stream = Stream(self._address, SEND_DEADLINE_S)
-            stream.send(codec.encode(WorkerBack(*self._hello, self._info)))
+            stream.send(codec.encode(WorkerBack(*self._hello, info)))
             stream.send(codec.encode(Kept(list(self._kept))))
         except PeerGone:
             return False

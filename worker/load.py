@@ -60,6 +60,12 @@ def make_context(spec: LoadSpec) -> Context:
         dict(spec.config),
     )
     metrics.request_ids_of(context)
+    if spec.sequence_headers:
+        (
+            context.header_key_sequence_id,
+            context.header_key_sequence_start,
+            context.header_key_sequence_end,
+        ) = spec.sequence_headers
     return context
 
 

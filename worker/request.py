@@ -93,6 +93,21 @@ class Request:
         """A payload of the same request, with every body in it."""
         return codec.pack(self._fields)
 
+    @property
+    def header_texts(self) -> list[str]:
+        """name, value, name, value ..., as they were sent.
+
+        Raises:
+            ProtocolError: They are not headers.
+        """
+        return split_header_block(self._fields[1])
+
+    def add_headers(self, added: dict[str, str]) -> None:
+        """Stronger than the client's of the same name; whoever gets the request packed has them."""
+        block, self._headers = self._fields[1], None
+        tail = "\n".join(text for item in added.items() for text in item).encode()
+        self._fields[1] = b"%b\n%b" % (block, tail) if block else tail
+
     def parameters(self) -> list[tuple[str, str, bytes | bytearray]]:
         """(name, content type, body) in the order they were sent; a bytearray is the caller's."""
         fields = self._fields

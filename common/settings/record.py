@@ -333,15 +333,15 @@ class Settings:
         minimum=1,
         peer_env="-",
     )
-    ts_header_key_sequence_id: str = later(
+    ts_header_key_sequence_id: str = peer(
         "ts_request_sequence_id", "Header of a sequence's id.", peer_env="HEADER_KEY_SEQUENCE_ID"
     )
-    ts_header_key_sequence_start: str = later(
+    ts_header_key_sequence_start: str = peer(
         "ts_request_sequence_start",
         "Header that starts a sequence.",
         peer_env="HEADER_KEY_SEQUENCE_START",
     )
-    ts_header_key_sequence_end: str = later(
+    ts_header_key_sequence_end: str = peer(
         "ts_request_sequence_end",
         "Header that ends a sequence.",
         peer_env="HEADER_KEY_SEQUENCE_END",

@@ -53,6 +53,10 @@ class Contents:
     def read(self, job_id: bytes, payload: bytes) -> Content | None:
         return None if payload == b"unreadable" else Content(len(payload), payload)
 
+    def headers(self, payload: bytes) -> list[str]:
+        """Those of a test about sequences, and no others."""
+        return payload.decode().split("\n") if payload.startswith(b"ts_") else []
+
 
 class Stage:
     """One engine, everything it ever decided, and the moves a test makes.

@@ -14,8 +14,10 @@ from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
 from stoker.supervisor.processors import usable_processors
+from stoker.supervisor.sequences import SequencePolicy
 from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
 from stoker.supervisor.versions import VersionSpec
+from stoker.wire.sequence_labels import DEFAULT_HEADERS
 
 SETTINGS = load(["--default-response-timeout", "77", "--job-queue-size", "55"], {})
 TWO_GPUS = tuple(Device(index, f"GPU-{index}", "fake", 1 << 30) for index in range(2))
@@ -168,7 +170,6 @@ def test_too_few_gpus_for_one_worker_are_refused() -> None:
         (ModelConfig(torchrun=TorchRun(nnodes=2)), "torchrun.nnodes above 1"),
         (ModelConfig(parallel_type="tp", parallel_level=65), "parallelLevel above 64"),
         (ModelConfig(continuous_batching=True), "continuousBatching"),
-        (ModelConfig(sequence_batching=True), "sequenceBatching"),
         (ModelConfig(async_communication=True), "asyncCommunication"),
     ],
 )
@@ -179,6 +180,48 @@ def test_what_is_not_built_refuses_the_archive_that_needs_it(
     Its handler would load, and answer wrongly.
     """
     with pytest.raises(ManifestInvalid, match=f"asks for {named}, which this release"):
+        spec_of(config)
+
+
+def test_what_the_file_says_of_sequences_is_taken_over() -> None:
+    """
+    And a version with sequences tries nothing twice: what was lost had changed its state.
+    """
+    config = ModelConfig(
+        sequence_batching=True,
+        sequence_max_idle_s=1.5,
+        sequence_timeout_s=9.0,
+        max_num_sequence=20,
+        max_sequence_job_queue_size=3,
+    )
+
+    spec = spec_of(config)
+
+    assert spec.sequences == SequencePolicy(1.5, 9.0, 20, 3)
+    assert spec.max_attempts == 1
+    assert spec.loading["sequence_headers"] == list(DEFAULT_HEADERS)
+    assert spec.loading["sequence_max_idle_s"] == 1.5
+    assert spec_of(ModelConfig(sequence_max_idle_s=1.5)).sequences is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(sequence_batching=True),
+        ModelConfig(sequence_batching=True, sequence_max_idle_s=1.0, max_num_sequence=65_537),
+        ModelConfig(
+            sequence_batching=True,
+            sequence_max_idle_s=1.0,
+            max_num_sequence=300,
+            max_sequence_job_queue_size=300,
+        ),
+    ],
+)
+def test_sequences_that_cannot_be_are_refused(config: ModelConfig) -> None:
+    """
+    Without an idle limit each ends at once (6.3); without a bound they fill the host.
+    """
+    with pytest.raises(ManifestInvalid):
         spec_of(config)
 
 

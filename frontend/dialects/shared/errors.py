@@ -76,6 +76,10 @@ def common_problems(queue_full_status: int) -> dict[str, Row]:
         # jobs
         "no_worker": Row(503, UNAVAILABLE),
         "queue_full": Row(queue_full_status, UNAVAILABLE, retry_after_s=RETRY_SOON_S),
+        "sequence_queue_full": Row(503, UNAVAILABLE, retry_after_s=RETRY_SOON_S),
+        "too_many_sequences": Row(503, UNAVAILABLE, retry_after_s=RETRY_SOON_S),
+        "sequence_closed": Row(503, UNAVAILABLE),
+        "sequence_lost": Row(503, UNAVAILABLE),
         "shutting_down": Row(503, UNAVAILABLE, retry_after_s=RETRY_SOON_S),
         "unregistered": Row(503, UNAVAILABLE),
         "deadline_exceeded": Row(408, TIMED_OUT),

@@ -2,7 +2,8 @@
 
 `engine` and `status` are the pages' fields.  Ours appear only when there is
 something to say: `failure` when the version cannot run, `deaths`,
-`recycledWorkers`, and `quarantine` with the contents that killed workers.
+`recycledWorkers`, `quarantine` with the contents that killed workers, and
+`openSequences` of a worker whose version has sequences.
 """
 
 from __future__ import annotations
@@ -82,11 +83,7 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
         "continuousBatching": False,
         "useJobTicket": record.get("uses_job_tickets", False),
         "useVenv": record.get("uses_venv", False),
-        "stateful": False,
-        "sequenceMaxIdleMSec": 0,
-        "sequenceTimeoutMSec": 0,
-        "maxNumSequence": 0,
-        "maxSequenceJobQueueSize": 0,
+        **_describe_sequences(record.get("sequences")),
         "status": record["status"],
         "loadedAtStartup": record["loaded_at_startup"],
         "workers": [_describe_worker(worker) for worker in record["workers"]],
@@ -98,8 +95,20 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
     return document | what_went_wrong(record)
 
 
-def _describe_worker(worker: dict[str, Any]) -> dict[str, Any]:
+def _describe_sequences(sequences: Mapping[str, Any] | None) -> dict[str, Any]:
+    """All zero without them, as in the peer (A5)."""
+    limits = sequences or {"max_idle_s": 0, "timeout_s": 0, "max_open": 0, "max_waiting": 0}
     return {
+        "stateful": sequences is not None,
+        "sequenceMaxIdleMSec": milliseconds(limits["max_idle_s"]),
+        "sequenceTimeoutMSec": milliseconds(limits["timeout_s"]),
+        "maxNumSequence": limits["max_open"],
+        "maxSequenceJobQueueSize": limits["max_waiting"],
+    }
+
+
+def _describe_worker(worker: dict[str, Any]) -> dict[str, Any]:
+    document = {
         "id": str(worker["id"]),
         "startTime": instant(worker["started_at"]),
         "status": "READY" if worker["state"] in READY_STATES else "UNLOADING",
@@ -108,3 +117,6 @@ def _describe_worker(worker: dict[str, Any]) -> dict[str, Any]:
         "gpu": worker["gpu_id"] is not None,
         "gpuUsage": worker["gpu_usage"] or "N/A",
     }
+    if "sequences" in worker:
+        document["openSequences"] = worker["sequences"]
+    return document

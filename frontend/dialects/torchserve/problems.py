@@ -79,6 +79,10 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         # jobs
         "no_worker": Row(503, UNAVAILABLE, _no_worker),
         "queue_full": Row(queue_full_status, UNAVAILABLE, _no_worker, RETRY_SOON_S),
+        "sequence_queue_full": Row(503, UNAVAILABLE, _no_worker, RETRY_SOON_S),
+        "too_many_sequences": Row(503, UNAVAILABLE, _no_worker, RETRY_SOON_S),
+        "sequence_closed": Row(503, UNAVAILABLE, _no_worker),
+        "sequence_lost": Row(503, UNAVAILABLE, _no_worker),
         "describe/no_worker": Row(503, UNAVAILABLE, _no_describer),
         "describe/queue_full": Row(queue_full_status, UNAVAILABLE, _no_describer, RETRY_SOON_S),
         "describe/worker_died": Row(500, INTERNAL, _silent_describer),

@@ -27,7 +27,9 @@ _WORKER: Final = exactly(
         "pid": NUMBER,
         "gpu": TRUTH,
         "gpuUsage": TEXT,
-    }
+        "openSequences": COUNT,
+    },
+    ("openSequences",),
 )
 _VERSION: Final = exactly(
     {
