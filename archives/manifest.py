@@ -1,16 +1,22 @@
-"""MAR-INF/MANIFEST.json, read as the peer reads it.
+"""MAR-INF/MANIFEST.json, read as the peers read it.
 
 An absent key has the peer's default; a key that is there and null, or of the
 wrong type, is an error with the peer's text.  The raw document is kept,
 because that, unaltered, is `context.manifest` for a handler.
 
-Source: contracts/torchserve.md 6.2, 1.6.
+MMS's archives look like TorchServe's but for some entries about its archiver;
+its oldest have their MANIFEST.json beside the model, with keys of its own.
+
+Source: contracts/torchserve.md 6.2, 1.6; contracts/mms.md 9.3-9.5.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +25,17 @@ from stoker.errors import ManifestInvalid, RuntimeInvalid
 
 MANIFEST_PATH: Final = "MAR-INF/MANIFEST.json"
 MAX_MANIFEST_BYTES: Final = 1 << 20
+
+#: Of archives from before MAR-INF.
+LEGACY_PATH: Final = "MANIFEST.json"
+LEGACY_VERSION: Final = "snapshot"
+MAX_FOLDERS: Final = 256
+
+TORCHSERVE: Final = "torchserve"
+MMS: Final = "mms"
+#: What MMS's archiver writes, and TorchServe's does not.
+_MMS_KEY: Final = "modelServerVersion"
+_TORCHSERVE_KEY: Final = "archiverVersion"
 
 DEFAULT_RUNTIME: Final = "python"
 DEFAULT_VERSION: Final = "1.0"
@@ -40,6 +57,10 @@ class Manifest:
     config_file: str | None = None
     #: The document itself; None when there is no manifest.
     raw: dict[str, Any] | None = None
+    #: Whose conventions the handler was written for: "torchserve" or "mms".
+    contract: str = TORCHSERVE
+    #: Where it lies, seen from the archive's top: "" or one folder below.
+    folder: str = ""
 
 
 def parse_runtime(text: str) -> str:
@@ -57,23 +78,39 @@ def parse_runtime(text: str) -> str:
 def read_manifest(model_dir: Path, url: str) -> Manifest:
     """Read the manifest of an unpacked archive; the defaults of 6.2 when there is none.
 
+    The first that is found counts: in MAR-INF, at the top, one folder down.
+
     Raises:
         ManifestInvalid: unreadable, or with an impossible entry.
         RuntimeInvalid: the runtime is LSP.
     """
-    path = model_dir / MANIFEST_PATH
     try:
-        if not path.is_file():
-            return Manifest()
-        with path.open("rb") as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
+        for folder in _folders(model_dir):
+            for place, parse in _PLACES:
+                path = model_dir / folder / place
+                if path.is_file():
+                    with path.open("rb") as file:
+                        text = file.read(MAX_MANIFEST_BYTES + 1)
+                    if (manifest := parse(text, url)) is not None:
+                        return replace(manifest, folder=folder)
     except OSError as error:
         raise ManifestInvalid(_UNPARSABLE, url=url, reason=f"cannot read: {error}") from None
-    return parse_manifest(text, url)
+    return Manifest()
 
 
-def parse_manifest(text: bytes, url: str) -> Manifest:
-    """As `read_manifest`, from the bytes of the file."""
+def _folders(model_dir: Path) -> Iterator[str]:
+    """The archive's top, then what lies one folder down; hidden ones and links are no model's."""
+    yield ""
+    with os.scandir(model_dir) as entries:
+        found = sorted(
+            entry.name
+            for entry in itertools.islice(entries, MAX_FOLDERS)
+            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".")
+        )
+    yield from found
+
+
+def _document(text: bytes, url: str) -> dict[str, Any]:
     if len(text) > MAX_MANIFEST_BYTES:
         raise ManifestInvalid(_UNPARSABLE, url=url, reason="the manifest is too large")
     try:
@@ -82,6 +119,12 @@ def parse_manifest(text: bytes, url: str) -> Manifest:
         raise ManifestInvalid(_UNPARSABLE, url=url, reason=str(error)[:200]) from None
     if not isinstance(document, dict):
         raise ManifestInvalid(_UNPARSABLE, url=url, reason="the manifest is not an object")
+    return document
+
+
+def parse_manifest(text: bytes, url: str) -> Manifest:
+    """As `read_manifest`, from the bytes of a MAR-INF/MANIFEST.json."""
+    document = _document(text, url)
     model = document.get("model")
     if model is None:
         raise ManifestInvalid("Missing Model entry in manifest file.", url=url)
@@ -96,7 +139,57 @@ def parse_manifest(text: bytes, url: str) -> Manifest:
         requirements_file=_text(model, "requirementsFile", url),
         config_file=_text(model, "configFile", url),
         raw=document,
+        contract=MMS if _MMS_KEY in document and _TORCHSERVE_KEY not in document else TORCHSERVE,
     )
+
+
+def parse_outer(text: bytes, url: str) -> Manifest | None:
+    """As `read_manifest`, from the bytes of a MANIFEST.json outside MAR-INF.
+
+    That is one of MMS 0.x (contracts/mms.md 9.5), or of today's layout in the
+    wrong place; None for a file of that name which is somebody else's.
+    """
+    try:
+        document = _document(text, url)
+    except ManifestInvalid:
+        return None
+    if isinstance(document.get("model"), dict):
+        return parse_manifest(text, url)
+    model = document.get("Model")
+    if not isinstance(model, dict):
+        return None
+    handler = _text(model, "Service", url)
+    if handler is None:
+        raise ManifestInvalid("Missing Service entry in MANIFEST.json", url=url)
+    return Manifest(
+        model_name=_text(model, "Model-Name", url),
+        model_version=LEGACY_VERSION,
+        handler=handler,
+        raw=document,
+        contract=MMS,
+    )
+
+
+_PLACES: Final[tuple[tuple[str, Callable[[bytes, str], Manifest | None]], ...]] = (
+    (MANIFEST_PATH, parse_manifest),
+    (LEGACY_PATH, parse_outer),
+)
+
+
+def engine_name(document: Mapping[str, Any] | None) -> str | None:
+    """What a manifest says that its model computes with; TorchServe's say nothing."""
+    known = document or {}
+    if isinstance(known.get("Engine"), dict):
+        version = known["Engine"].get("MXNet")
+        return "MXNet" if isinstance(version, (int, float)) else None
+    engine = known.get("engine")
+    name = engine.get("engineName") if isinstance(engine, dict) else None
+    return name if isinstance(name, str) and name else None
+
+
+def is_legacy(document: Mapping[str, Any] | None) -> bool:
+    """A handler of MMS 0.x is a class that derives from the peer's, and is loaded otherwise."""
+    return document is not None and "model" not in document and "Model" in document
 
 
 def _text(entries: dict[str, Any], key: str, url: str) -> str | None:

@@ -29,6 +29,7 @@ from stoker.archives.location import (
 from stoker.archives.manifest import (
     DEFAULT_RUNTIME,
     DEFAULT_VERSION,
+    TORCHSERVE,
     Manifest,
     parse_runtime,
     read_manifest,
@@ -55,7 +56,6 @@ from stoker.names import check_model_name, check_version
 log = get_logger("archives")
 
 #: Whose handlers an archive has.
-TORCHSERVE: Final = "torchserve"
 DJL: Final = "djl"
 
 
@@ -112,7 +112,7 @@ class ResolvedArchive:
         url: The text as given; "" without an archive.
         model_dir: None when the handler comes from PYTHONPATH alone.
         manifest: The raw document; None when there is none.
-        contract: Whose handlers it has: `torchserve` or `djl`.
+        contract: Whose handlers it has: `torchserve`, `mms` or `djl`.
         config: None when the archive has no model-config.yaml and no serving.properties.
         content_hash: Names the copy in the cache that this uses; hand it to
             `ArchiveCache.release` when the version is gone.  None for a
@@ -307,6 +307,7 @@ def _read(
 ) -> ResolvedArchive:
     url = request.url or ""
     manifest = read_manifest(model_dir, url)
+    model_dir = model_dir / manifest.folder
     serving = read_serving_properties(model_dir, url)
     if request.engine or serving.engine:
         check_engine(request.engine or serving.engine, url)
@@ -336,6 +337,7 @@ def _read(
             model_dir, manifest.requirements_file, "requirementsFile", url, warnings
         ),
         warnings=(*warnings, *(config.warnings if config else ())),
+        contract=manifest.contract,
     )
 
 

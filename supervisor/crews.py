@@ -49,6 +49,10 @@ class Numbers(Protocol):
     def next_orphan(self, spec: VersionSpec) -> Orphan | None: ...
 
 
+#: Of a handler of MMS that serves although its start complained.
+FLAWED: Final = "The handler's initialize failed; it serves all the same, as MMS's workers do."
+
+
 class Crew:
     """Slots of one version, and what is wanted of them."""
 
@@ -227,14 +231,16 @@ class Crew:
         worker.quiet_since = now
         self._actions.append(SendLoad(worker.worker_id, self.spec, worker.device))
 
-    def loaded(self, worker: Worker, now: float) -> None:
+    def loaded(self, worker: Worker, now: float, flaw: str = "") -> None:
         if worker.state is WorkerState.DYING:
             return
         worker.move(WorkerEvent.LOADED)
         worker.quiet_since = now
         worker.loaded_at = now
         self.has_ever_loaded = True
-        self.failure = None
+        self.failure = Failure(FLAWED, flaw) if flaw else None
+        if flaw:
+            self._note("error", "initialize failed", worker, last_line=flaw)
         self._note("info", "worker ready", worker, load_s=round(now - worker.started_at, 3))
         self._pool.join(worker)
         slot = self._slot_of(worker)

@@ -402,12 +402,13 @@ class Engine:
         self._dispatch(served.pool, now)
         self._settle(served, now)
 
-    def worker_loaded(self, worker_id: int, now: float) -> None:
+    def worker_loaded(self, worker_id: int, now: float, flaw: str = "") -> None:
+        """Its handler is ready, whatever it complained of while it started."""
         entry = self._workers.get(worker_id)
         if entry is None:
             return
         served, worker = entry
-        served.crew.loaded(worker, now)
+        served.crew.loaded(worker, now, flaw)
         self._dispatch(served.pool, now)
         self._settle(served, now)
 

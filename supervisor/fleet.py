@@ -61,6 +61,8 @@ from stoker.wire.runtime_dir import worker_address
 log = get_logger("supervisor")
 
 TOKEN_BYTES: Final = 16
+#: Characters of what a handler complained of while it started.
+MAX_FLAW: Final = 1000
 #: A template that imports for longer is not waited for.
 TEMPLATE_WAIT_S: Final = 2.0
 #: Ports from `initial_distribution_port` on, where the processes of one worker find each other.
@@ -451,7 +453,8 @@ class Fleet:
                 self._note_heavy(worker_id, message.info.get("heavy"))
                 # Before it can be given a job: a successor relies on that.
                 self._ledger.loaded(worker_id)
-                self._engine.worker_loaded(worker_id, now)
+                flaw = message.info.get("flaw")
+                self._engine.worker_loaded(worker_id, now, str(flaw)[:MAX_FLAW] if flaw else "")
             elif isinstance(message, f.SequencesEnded):
                 self._engine.worker_ended_sequences(worker_id, message.names, now)
             elif isinstance(message, f.Measurements):

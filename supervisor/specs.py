@@ -7,14 +7,13 @@ not to the file's mere presence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from stoker.archives.devices import parse_devices
-from stoker.archives.manifest import parse_runtime
+from stoker.archives.manifest import MMS, TORCHSERVE, engine_name, parse_runtime
 from stoker.archives.model_config import ModelConfig, not_built
-from stoker.archives.resolve import DJL, TORCHSERVE, ResolvedArchive
+from stoker.archives.resolve import DJL, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
@@ -33,7 +32,7 @@ N = TypeVar("N", int, float)
 DEFAULT_BATCH_SIZE: Final = 1
 DEFAULT_BATCH_DELAY_S: Final = 0.1
 #: What describe calls the engine of an archive.
-ENGINES: Final = {TORCHSERVE: "Torch", DJL: "Python"}
+ENGINES: Final = {TORCHSERVE: "Torch", MMS: "Torch", DJL: "Python"}
 MAX_BATCH_SIZE: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
@@ -116,10 +115,10 @@ def build_spec(
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
         loading={
-            "contract": archive.contract,
             "handler": archive.handler,
             "model_dir": None if archive.model_dir is None else str(archive.model_dir),
             "manifest": archive.manifest,
+            "contract": archive.contract,
             "config": archive.config_raw,
             "envelope": archive.envelope or settings.service_envelope,
             "decode_request": settings.decode_input_request,
@@ -131,18 +130,11 @@ def build_spec(
         shown={
             "url": archive.url,
             "engine": arguments.optional("engine", str) or ENGINES[archive.contract],
-            "manifest_engine": _engine_name(archive.manifest),
+            "manifest_engine": engine_name(archive.manifest),
             "is_unversioned": arguments.flag("is_unversioned"),
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
-
-
-def _engine_name(manifest: Mapping[str, Any] | None) -> str | None:
-    """What the archive says it computes with; TorchServe's say nothing."""
-    engine = (manifest or {}).get("engine")
-    name = engine.get("engineName") if isinstance(engine, dict) else None
-    return name if isinstance(name, str) and name else None
 
 
 def check_batch_size(size: int) -> int:

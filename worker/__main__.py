@@ -120,7 +120,7 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
     arena = ArenaReader(arena_folder(Path(socket_path(address)).parent))
     started_at = time.monotonic()
     try:
-        contract = _open(spec, context, channel, in_hand, arena, ranks)
+        contract, flaw = _open(spec, context, channel, in_hand, arena, ranks)
     except BaseException as error:
         channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
@@ -134,7 +134,13 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
     heavy = [name for name in HEAVY_MODULES if name in sys.modules]
     if isinstance(context.metrics, MetricsCache) and context.metrics.pending is not None:
         channel.errand = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
-    channel.say_loaded({"load_s": time.monotonic() - started_at, "heavy": heavy})
+    channel.say_loaded(
+        {
+            "load_s": time.monotonic() - started_at,
+            "heavy": heavy,
+            **({"flaw": flaw} if flaw else {}),
+        }
+    )
     return serve(channel, contract, in_hand)
 
 
@@ -145,8 +151,8 @@ def _open(
     in_hand: BatchInHand,
     arena: ArenaReader,
     ranks: Ranks | None,
-) -> Contract:
-    """The handler, loaded, as its archive wants to be called.
+) -> tuple[Contract, str]:
+    """The handler, loaded, as its archive wants to be called; and what its start complained of.
 
     Raises:
         BaseException: Whatever the user's code raised.
@@ -155,9 +161,10 @@ def _open(
         # Only here: what it needs costs memory, and there may be hundreds of workers.
         from stoker.worker.load_djl import open_djl
 
-        return open_djl(spec, in_hand, arena)
-    return _contract_of(spec, channel)(
-        load(spec, context),
+        return open_djl(spec, in_hand, arena), ""
+    entry, flaw = load(spec, context)
+    contract = _contract_of(spec, channel)(
+        entry,
         context,
         in_hand,
         decode_request=spec.decode_request,
@@ -166,6 +173,7 @@ def _open(
         arena=arena,
         broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
     )
+    return contract, flaw
 
 
 def _contract_of(spec: LoadSpec, channel: Channel) -> Callable[..., TorchServeContract]:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import stoker.compat
 from stoker.wire.frames import LoadFailed
@@ -26,6 +26,8 @@ from stoker.worker.metrics import MetricsCache, MetricTypes
 
 #: What archives read as the peer's version.
 SERVER_VERSION = "0.12.0"
+MMS = "mms"
+MMS_VERSION = "1.1.11"
 BUILT_IN = "ts.torch_handler"
 ENVELOPES = "ts.torch_handler.request_envelope"
 DEFAULT_FUNCTION = "handle"
@@ -40,7 +42,13 @@ def make_metrics(spec: LoadSpec) -> MetricsCache:
     """With the metrics that the configuration names, so that `get_metric` finds them."""
     known = None if spec.detects_metrics else [row[0] for row in spec.metrics]
     pending = None if spec.prints_metrics else Pending(known)
-    metrics = MetricsCache(spec.model, pending=pending)
+    if spec.contract == MMS:
+        # Only here: most workers serve nothing of MMS's.
+        from stoker.worker.mms_metrics import MetricsStore
+
+        metrics: MetricsCache = MetricsStore(None, spec.model, pending)
+    else:
+        metrics = MetricsCache(spec.model, pending=pending)
     for name, kind, unit, labels in spec.metrics:
         metrics.add_metric_to_cache(name, unit, labels, MetricTypes(kind))
     return metrics
@@ -54,7 +62,7 @@ def make_context(spec: LoadSpec) -> Context:
         spec.manifest,
         spec.batch_size,
         spec.gpu_id,
-        SERVER_VERSION,
+        MMS_VERSION if spec.contract == MMS else SERVER_VERSION,
         spec.limit_max_image_pixels,
         metrics,
         dict(spec.config),
@@ -69,7 +77,14 @@ def make_context(spec: LoadSpec) -> Context:
     return context
 
 
-def load(spec: LoadSpec, context: Context) -> Entry:
+class Loaded(NamedTuple):
+    """An initialised handler; `flaw` is what its start complained of and went on, or ""."""
+
+    entry: Entry
+    flaw: str = ""
+
+
+def load(spec: LoadSpec, context: Context) -> Loaded:
     """Import the handler, initialise it, and return its entry point.
 
     Raises:
@@ -79,12 +94,18 @@ def load(spec: LoadSpec, context: Context) -> Entry:
     enter_model_dir(spec)
     module_text, _, function = spec.handler.partition(":")
     module = import_handler(module_text)
-    entry = find_entry(module, function, context)
+    flaw = ""
+    if spec.contract == MMS:
+        from stoker.worker.contracts import mms
+
+        entry, flaw = mms.find_entry(module, function, context, spec)
+    else:
+        entry = find_entry(module, function, context)
     if inspect.iscoroutinefunction(entry):
         raise TypeError(f"handler {spec.handler} is async, which is not supported yet")
     if spec.envelope:
         entry = wrap(spec.envelope, entry)
-    return entry
+    return Loaded(entry, flaw)
 
 
 def load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:

@@ -60,7 +60,7 @@ def _load_and_follow(link: RankLink, rank: int) -> ExitCode:
         spec = replace(spec, gpu_id=rank)
     context = make_context(spec)
     try:
-        entry = load(spec, context)
+        entry = load(spec, context).entry
     except BaseException as error:
         failure = load_failure(spec, error)
         link.send(FAILED, failure.code, failure.message, failure.last_line)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stoker.archives.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
+    engine_name,
     parse_manifest,
     parse_runtime,
     read_manifest,
@@ -133,3 +134,104 @@ def test_plain_data_has_a_budget() -> None:
         plain(bomb)
     with pytest.raises(NotPlain):
         plain("x" * (MAX_TEXT + 1))
+
+
+# -- MMS's archives (contracts/mms.md 9.3-9.5) -----------------------------------------
+
+LEGACY = {
+    "Engine": {"MXNet": 0.12},
+    "Model-Archive-Description": "noop",
+    "Model-Archive-Version": 0.1,
+    "Model": {
+        "Model-Name": "noop",
+        "Service": "noop.py",
+        "Signature": "signature.json",
+        "Model-Format": "MXNet-Symbolic",
+    },
+}
+
+
+def write_manifest(folder: Path, text: Any, place: str) -> None:
+    path = folder / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text if isinstance(text, str) else json.dumps(text))
+
+
+@pytest.mark.parametrize(
+    ("changes", "contract"),
+    [
+        ({"modelServerVersion": "1.0", "implementationVersion": "1.0"}, "mms"),
+        ({"modelServerVersion": "1.0", "archiverVersion": "0.9"}, "torchserve"),
+        ({"createdOn": "today", "archiverVersion": "0.9"}, "torchserve"),
+        ({}, "torchserve"),
+    ],
+)
+def test_an_archive_says_whose_handler_it_holds(changes: dict[str, Any], contract: str) -> None:
+    """By what its archiver wrote; the listener it comes through does not matter."""
+    assert parse_manifest(document(**changes), "x.mar").contract == contract
+
+
+def test_a_manifest_of_mms_0_x_is_understood(tmp_path: Path) -> None:
+    """It lies beside the model, and a handler sees it as it is (9.5, 10.6)."""
+    write_manifest(tmp_path, LEGACY, "MANIFEST.json")
+
+    manifest = read_manifest(tmp_path, "x.model")
+
+    assert (manifest.model_name, manifest.handler) == ("noop", "noop.py")
+    assert (manifest.model_version, manifest.contract) == ("snapshot", "mms")
+    assert manifest.raw == LEGACY
+    assert engine_name(manifest.raw) == "MXNet"
+
+
+@pytest.mark.parametrize(
+    ("document_", "engine"),
+    [
+        ({"engine": {"engineName": "MXNet", "engineVersion": "1.3"}}, "MXNet"),
+        ({"engine": {}}, None),
+        ({"engine": "MXNet"}, None),
+        ({"Engine": {"MXNet": "new"}}, None),
+        (None, None),
+    ],
+)
+def test_an_engine_is_shown_where_one_is_named(document_: Any, engine: str | None) -> None:
+    """9.3; an object without a name is no reason to refuse an archive that TorchServe takes."""
+    assert engine_name(document_) == engine
+
+
+def test_a_legacy_manifest_without_a_service_is_refused(tmp_path: Path) -> None:
+    """9.4."""
+    write_manifest(tmp_path, {"Model": {"Model-Name": "noop"}}, "MANIFEST.json")
+
+    with pytest.raises(ManifestInvalid) as refused:
+        read_manifest(tmp_path, "x.model")
+
+    assert refused.value.message == "Missing Service entry in MANIFEST.json"
+
+
+@pytest.mark.parametrize("place", ["MAR-INF/MANIFEST.json", "MANIFEST.json"])
+def test_a_manifest_may_lie_one_folder_down(tmp_path: Path, place: str) -> None:
+    """Whoever zipped the folder instead of what is in it; `folder` says where the model is."""
+    (tmp_path / "aside").mkdir()
+    write_manifest(tmp_path / "noop", document().decode(), place)
+
+    manifest = read_manifest(tmp_path, "x.mar")
+
+    assert (manifest.folder, manifest.model_name) == ("noop", "demo")
+
+
+def test_the_first_manifest_counts(tmp_path: Path) -> None:
+    """MAR-INF, then the top, then a folder (9.3)."""
+    write_manifest(tmp_path / "below", {"model": {"modelName": "deep"}}, "MANIFEST.json")
+    write_manifest(tmp_path, LEGACY, "MANIFEST.json")
+    write_manifest(tmp_path, document().decode(), "MAR-INF/MANIFEST.json")
+
+    assert read_manifest(tmp_path, "x.mar").model_name == "demo"
+
+
+@pytest.mark.parametrize("text", ['{"name": "an extension"}', "[]", "not JSON", "{}"])
+def test_somebody_elses_manifest_json_is_none(tmp_path: Path, text: str) -> None:
+    """An archive of TorchServe's may hold any file of that name, and loads as before."""
+    write_manifest(tmp_path, text, "MANIFEST.json")
+    write_manifest(tmp_path / "web", text, "MANIFEST.json")
+
+    assert Manifest() == read_manifest(tmp_path, "x.mar")

@@ -1,0 +1,5 @@
+"""One label of a metric."""
+
+from stoker.worker.metrics import Dimension
+
+__all__ = ["Dimension"]

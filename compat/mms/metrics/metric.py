@@ -1,0 +1,5 @@
+"""One metric."""
+
+from stoker.worker.mms_metrics import MmsMetric as Metric
+
+__all__ = ["Metric"]

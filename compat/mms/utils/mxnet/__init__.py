@@ -1,0 +1,1 @@
+"""Helpers around MXNet's arrays; each needs MXNet when it is called, not before."""

@@ -1,0 +1,3 @@
+"""The version of the peer whose conventions this package follows."""
+
+__version__ = "1.1.11"
