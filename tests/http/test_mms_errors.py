@@ -89,6 +89,8 @@ ROWS: dict[str, tuple[int, str, str]] = {
     ),
     "archive_unreadable": (500, INTERNAL, "Failed to save model: u.mar"),
     "manifest_invalid": (400, INVALID, WORDS),
+    "engine_missing": (400, INVALID, WORDS),
+    "engine_unknown": (400, INVALID, WORDS),
     "runtime_invalid": (400, BAD, "Invalid RuntimeType value: cobol"),
     "endpoint_method_missing": (503, UNAVAILABLE, "Invalid HTTP method received"),
     "endpoint_broken": (500, INTERNAL, "I/O error while running the custom endpoint"),
