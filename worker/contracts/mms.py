@@ -86,8 +86,9 @@ def _initialise(service: Any, context: Context) -> str:
 
 def _legacy_service(module: ModuleType, context: Context, spec: LoadSpec) -> Any:
     """The first class of the module that derives from the peer's, built its way."""
-    base = importlib.import_module(_SERVICES).SingleNodeService
+    base: Any = importlib.import_module(_SERVICES).SingleNodeService
     for item in vars(module).values():
         if inspect.isclass(item) and issubclass(item, base) and item.__module__ == module.__name__:
-            return item(spec.model, spec.model_dir, spec.manifest, spec.gpu_id)
+            kind: Any = item
+            return kind(spec.model, spec.model_dir, spec.manifest, spec.gpu_id)
     raise ValueError(f"No class derived from {base.__name__} found in {module.__name__}.")

@@ -11,4 +11,5 @@ class Units:
     """Short names to long ones."""
 
     def __init__(self) -> None:
-        self.units: Final[dict[str | None, str]] = {**UNITS, None: "unit"}
+        self.units: Final[dict[str | None, str]] = {None: "unit"}
+        self.units.update(UNITS)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mms.model_service.model_service import SingleNodeService
+from .model_service import SingleNodeService
 
 __all__ = ["SingleNodeService"]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 __all__ = ["color_normalize", "fixed_crop", "read", "resize", "transform_shape", "write"]
 
 
 def _mxnet() -> Any:
-    import mxnet
-
-    return mxnet
+    return importlib.import_module("mxnet")
 
 
 def transform_shape(img_arr: Any, dim_order: str = "NCHW") -> Any:
