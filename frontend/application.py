@@ -105,7 +105,6 @@ class Application:
             )
             for _, route in self._rows
             if isinstance(route.serves, Prediction)
-            and not route.serves.takes_query
             and _FIELDS.findall(route.path) == ["{model_name}"]
         ]
         return Express(ways, self._dialect) if ways else None

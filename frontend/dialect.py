@@ -28,6 +28,10 @@ class Dialect(ABC):
     fixed_head: ClassVar[bytes]
     #: Lower-case names of those headers: a handler cannot change them.
     fixed_names: ClassVar[frozenset[bytes]]
+    #: A parameter that is not understood is an error, whatever the settings say.
+    is_strict: ClassVar[bool] = False
+    #: `name=` says nothing.
+    empty_is_absent: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings

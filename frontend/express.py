@@ -86,7 +86,9 @@ class Express:
         if way is None:
             path = url.partition(b"?")[0]
             way = self._find(path)
-            if way is not None and not way.rest:
+            if way is None or (way.submission.takes_query and len(path) != len(url)):
+                return None
+            if not way.rest:
                 if len(self._known) >= _MAX_KNOWN:
                     self._known.clear()
                 self._known[path] = way
@@ -105,15 +107,15 @@ class Express:
             return None
         submission, has_versions = found
         if not has_versions:
-            return Way(submission, parts[2], None, "", (parts[2], None))
+            return Way(submission, parts[2], None, "", submission.key(parts[2], None))
         version = parts[3] if len(parts) > 3 else None
         rest = parts[4] if len(parts) > 4 else ""
-        return Way(submission, parts[2], version, rest, (parts[2], version))
+        return Way(submission, parts[2], version, rest, submission.key(parts[2], version))
 
     def _find_other(self, path: str) -> Way | None:
         for pattern, submission in self._others:
             if match := pattern.fullmatch(path):
-                return Way(submission, match[1], None, "", (match[1], None))
+                return Way(submission, match[1], None, "", submission.key(match[1], None))
         return None
 
     def take(self, exchange: Exchange) -> bool:

@@ -32,8 +32,10 @@ FORGOTTEN_MOMENTS: Final = 16
 #: Lanes kept though nobody is on them.
 MAX_IDLE_LANES: Final = 1024
 
-#: Model, and version as the client named it.
+#: Model, and version as the client named it; None for the default one.
 Key = tuple[str, str | None]
+#: In a key: the version whose turn it is.
+TURNS: Final = ""
 
 
 class Holding:

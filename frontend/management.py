@@ -43,7 +43,7 @@ class Management:
         self._link = link
         self._dialect = dialect
         self._operation = operation
-        self._is_strict = dialect.settings.strict_parameters
+        self._is_strict = dialect.is_strict or dialect.settings.strict_parameters
 
     async def answer(self, request: Request, response: Response, **path: str) -> None:
         operation = self._operation
@@ -60,7 +60,10 @@ class Management:
                 else:
                     given = parse_query(request.query_string)
                 values, warnings = read_parameters(
-                    operation.parameters, given, is_strict=self._is_strict
+                    operation.parameters,
+                    given,
+                    is_strict=self._is_strict,
+                    empty_is_absent=self._dialect.empty_is_absent,
                 )
             arguments = operation.read(values, path)
             if warnings:

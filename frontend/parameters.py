@@ -65,14 +65,22 @@ def _double_quoted(match: re.Match[str]) -> str:
 
 
 def read_parameters(
-    declared: Iterable[Parameter], given: Mapping[str, Any], *, is_strict: bool
+    declared: Iterable[Parameter],
+    given: Mapping[str, Any],
+    *,
+    is_strict: bool,
+    empty_is_absent: bool = False,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Every declared name with its value, and a warning per value not understood."""
+    """Every declared name with its value, and a warning per value not understood.
+
+    Raises:
+        InvalidParameter: One was not, and `is_strict`.
+    """
     values: dict[str, Any] = {}
     warnings: list[str] = []
     for parameter in declared:
         raw = given.get(parameter.name)
-        if raw is None:
+        if raw is None or (raw == "" and empty_is_absent):
             values[parameter.name] = parameter.default
             continue
         understood, value = _READERS[parameter.kind](parameter, raw)
@@ -81,7 +89,12 @@ def read_parameters(
             shown = ascii(str(raw)[:_SHOWN_CHARACTERS])
             said = f"{parameter.name}={shown} is not understood"
             if is_strict:
-                raise InvalidParameter(f"Parameter {said}.", parameter=parameter.name)
+                raise InvalidParameter(
+                    f"Parameter {said}.",
+                    parameter=parameter.name,
+                    kind=parameter.kind,
+                    value=str(raw)[:_SHOWN_CHARACTERS],
+                )
             used = "unset" if value is None else str(value).lower()
             warnings.append(f"{said}, using {used}")
     return values, warnings

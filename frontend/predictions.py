@@ -9,20 +9,26 @@ Source: contracts/torchserve.md 2.1, 2.3, 2.5-2.7.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
+from typing import Final
 
 from falcon.asgi import Request, Response
 
 from stoker.errors import StokerError
 from stoker.frontend.answers import answer_problem, exchange_of
+from stoker.frontend.bodies import may_be_form
 from stoker.frontend.dialect import Dialect
-from stoker.frontend.form_reader import FormReader
+from stoker.frontend.exchange import Exchange
+from stoker.frontend.form_reader import FormReader, Outcome
 from stoker.frontend.parameters import split_query
 from stoker.frontend.routes import Prediction
 from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.submission import Submission, is_large_form
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
+
+CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
+_VERSION: Final = "model_version"
 
 
 class Predictions:
@@ -55,9 +61,11 @@ class Predictions:
         pending: Pending | None = None
         try:
             inputs = self._inputs(request.query_string)
+            parameters: Outcome | None = None
             if model_name is None:
-                model_name = await self._named_model(inputs)
-            parameters = await self._forms.read(exchange) if is_large_form(exchange) else None
+                model_name, model_version, parameters = await self._subject(exchange, inputs)
+            if parameters is None and is_large_form(exchange):
+                parameters = await self._forms.read(exchange)
             if isinstance(parameters, StokerError):
                 self._answer_problem(request, response, parameters, model_name, model_version)
                 return
@@ -95,12 +103,47 @@ class Predictions:
             return []
         return [Parameter(name, "", value.encode()) for name, value in split_query(query)]
 
-    async def _named_model(self, inputs: list[Parameter]) -> str | None:
-        """What the query names, else the only model of the start; None: look into the body."""
+    async def _subject(
+        self, exchange: Exchange, inputs: list[Parameter]
+    ) -> tuple[str | None, str | None, Outcome | None]:
+        """Model and version where the path names none, and the form if it had to be read.
+
+        The query is asked first, then headers, if they may name models, and then
+        the form; the only model of the start is the last resort.  A model of None
+        is for the form to name.
+        """
         wanted = self._kind.model_input
         named = next((body for name, _, body in inputs if name == wanted), b"")
         assert isinstance(named, bytes)
-        return named.decode() or await self._startup_models.only()
+        if not self._kind.names_in_headers:
+            return named.decode() or await self._startup_models.only(), None, None
+        said = names_in_headers(exchange.headers, (wanted, _VERSION))
+        model = named.decode() or said.get(wanted)
+        version = next((body for name, _, body in inputs if name == _VERSION), b"")
+        assert isinstance(version, bytes)
+        form: Outcome | None = None
+        if not model and may_be_form(exchange.content_type):
+            form = await self._forms.read(exchange)
+        if not model and not (isinstance(form, list) and any(name == wanted for name, *_ in form)):
+            model = await self._startup_models.only()
+        return model or None, version.decode() or said.get(_VERSION), form
+
+
+def names_in_headers(
+    headers: Iterable[tuple[bytes, bytes]], wanted: Collection[str]
+) -> dict[str, str]:
+    """What headers of these names say, or fields of SageMaker's one header for everything."""
+    said: dict[str, str] = {}
+    for spelled, value in headers:
+        name = spelled.lower().decode("latin-1")
+        if name in wanted:
+            said[name] = value.decode("latin-1").strip()
+        elif name == CUSTOM_ATTRIBUTES:
+            for field in value.decode("latin-1").split(";"):
+                key, _, text = field.partition("=")
+                if key.strip() in wanted:
+                    said.setdefault(key.strip(), text.strip())
+    return said
 
 
 async def pieces(pending: Pending, first: Answer) -> AsyncIterator[bytes]:

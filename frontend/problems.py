@@ -137,6 +137,7 @@ def solve(
         fields.update({name: value for name, value in details.items() if value is not None})
         fields["asked_version"] = asked.get("version")
         fields["message"] = error.message
+        fields["message"] = error.message
         message = row.text(fields) if callable(row.text) else row.text.format_map(fields)
     status = row.status
     if error.code == "handler_refused":

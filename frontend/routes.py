@@ -103,6 +103,9 @@ class Prediction:
         has_versions: What follows the model in the path names its version;
             else it means nothing.
         looks_into_body: `model_input` may stand in the body, not only in the query.
+        takes_turns: Where no version is named, each version in its turn and not the
+            default one.
+        names_in_headers: The model, and its version, may stand in headers as well.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -112,6 +115,8 @@ class Prediction:
     is_alone: bool = False
     has_versions: bool = True
     looks_into_body: bool = True
+    takes_turns: bool = False
+    names_in_headers: bool = False
 
 
 @dataclass(frozen=True, slots=True)

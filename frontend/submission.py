@@ -16,7 +16,7 @@ from stoker.errors import BadHandlerResult, InvalidParameter
 from stoker.frontend.bodies import may_be_form, read_parameters
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
-from stoker.frontend.lanes import Lanes
+from stoker.frontend.lanes import TURNS, Key, Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
@@ -48,6 +48,12 @@ class Submission:
         self._limits = limits
         self._clock = clock
         self._flags = JobFlag.ALONE.value if kind.is_alone else JobFlag.NONE.value
+        if kind.takes_turns:
+            self._flags |= JobFlag.TAKES_TURNS.value
+        #: What lanes call "whichever": it is full at other times than the default version.
+        self._unnamed = TURNS if kind.takes_turns else None
+        #: Queries are inputs, so the short way, which does not read them, knows none.
+        self.takes_query = kind.takes_query
         self._added = kind.headers
         self._has_url_path = kind.has_url_path
         self._model_input = kind.model_input
@@ -83,7 +89,7 @@ class Submission:
             parameters = [*inputs, *parameters]
         if model is None:
             model = self._model_in(parameters)
-        lane = self._lanes.enter((model, version), link.pending_count)
+        lane = self._lanes.enter(self.key(model, version), link.pending_count)
         payload = self._payload(exchange, rest, parameters)
         # A client's own deadline counts from its request's arrival and holds to the
         # end; ours is for waiting, and what a worker has taken up is bounded by the
@@ -104,6 +110,10 @@ class Submission:
         )
         lane.in_flight += 1
         return pending
+
+    def key(self, model: str, version: str | None) -> Key:
+        """The lane of such a request."""
+        return model, self._unnamed if version is None else version
 
     def _parameters(self, exchange: Exchange) -> list[Parameter]:
         kind = exchange.content_type

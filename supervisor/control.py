@@ -6,7 +6,7 @@
                  engine? is_unversioned takes_free_name answers_first
                  -> model version workers outcome (registered | scheduled | ready | partial)
     scale        model version? min_workers? max_workers? synchronous drain_timeout_s?
-                 all batch_size? max_batch_delay_s? max_idle_s?
+                 per_device devices? all batch_size? max_batch_delay_s? max_idle_s?
                  -> outcome (scheduled | ready | partial) min_workers
     describe     model version? all           -> versions[record]      (`descriptions.py`)
     unregister   model version? all may_be_default -> model version
@@ -36,6 +36,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from stoker.archives.devices import parse_devices
 from stoker.archives.resolve import ArchiveRequest
 from stoker.clock import Clock
 from stoker.errors import (
@@ -61,6 +62,7 @@ from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
 from stoker.supervisor.restoring import Restoring
 from stoker.supervisor.served import Served
 from stoker.supervisor.snapshots import Snapshots
+from stoker.supervisor.specs import device_groups
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
 
@@ -334,9 +336,10 @@ class Control:
         self, key: VersionKey, arguments: Arguments, call: WaitingCall | None
     ) -> Value | None:
         """None when the answer comes later."""
+        groups = self._groups(key, arguments)
         bounds = (
-            arguments.optional("min_workers", int),
-            arguments.optional("max_workers", int),
+            _times(arguments.optional("min_workers", int), groups),
+            _times(arguments.optional("max_workers", int), groups),
         )
         self._check_bounds(key, *bounds)
         drain_s = arguments.seconds("drain_timeout_s")
@@ -366,6 +369,26 @@ class Control:
                 )
                 return None if call is not None else value
             return value
+
+    def _groups(self, key: VersionKey, arguments: Arguments) -> int:
+        """How often a call's counts count: once, or once for each device of the version.
+
+        Raises:
+            InvalidParameter: It is about some of the devices only.
+        """
+        if not arguments.flag("per_device"):
+            return 1
+        spec = self._find(*key).spec
+        groups = device_groups(spec, self._places)
+        if (named := arguments.optional("devices", str)) is not None:
+            kind, ids = parse_devices(named)
+            if kind not in (None, spec.device_type) or (ids and len(ids) < groups):
+                raise InvalidParameter(
+                    "Parameter device must name all devices of the model, over which its workers "
+                    "are spread evenly, or none.",
+                    parameter="device",
+                )
+        return groups
 
     def _check_bounds(
         self, key: VersionKey, least: int | None, most: int | None
@@ -528,6 +551,10 @@ class Control:
     def _report(self, arguments: Arguments) -> Value:
         self._metrics.take_report(arguments.mapping("report"), self._clock.now())
         return {}
+
+
+def _times(count: int | None, groups: int) -> int | None:
+    return None if count is None else count * groups
 
 
 async def _guarded(work: Coroutine[Any, Any, None]) -> None:

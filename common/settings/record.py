@@ -176,8 +176,10 @@ class Settings:
     request_deadline_s: float = setting(
         300.0, "How long a request may wait for a worker to take it up.", unit="s", minimum=0.001
     )
-    default_synchronous: bool = setting(
-        False, "Make registration wait for its workers unless the request says otherwise."
+    default_synchronous: bool | None = setting(
+        None,
+        "Make registration wait for its workers unless the request says otherwise; unset: "
+        "as the listener's dialect does (DJL Serving's waits).",
     )
     strict_parameters: bool = setting(
         False, "Answer 400 to a query parameter that does not parse, instead of a warning."
@@ -247,6 +249,29 @@ class Settings:
     )
     worker_log_max_bytes: int = setting(
         10 * MIB, "A worker's log is rolled at this size.", unit="bytes", minimum=64 * KIB
+    )
+
+    # DJL Serving's dialect
+    djl_describe: str = setting(
+        "object",
+        "What describes a model of one version: DJL's published page's object, or the array of "
+        "its later releases.",
+        choices=("object", "array"),
+    )
+    allow_multi_status: bool = setting(
+        False, "Answer DJL's /ping with 207 while models are still to come."
+    )
+    bad_request_http_code: int = setting(
+        400, "DJL: status of a prediction that is asked wrongly.", minimum=400, maximum=599
+    )
+    throttle_error_http_code: int = setting(
+        503, "DJL: status of a prediction for a full queue.", minimum=400, maximum=599
+    )
+    wlm_error_http_code: int = setting(
+        503, "DJL: status of a prediction that workers fail.", minimum=400, maximum=599
+    )
+    server_error_http_code: int = setting(
+        500, "DJL: status of a prediction that the server fails.", minimum=400, maximum=599
     )
 
     # Processes and their folders

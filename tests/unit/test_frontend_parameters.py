@@ -121,7 +121,7 @@ def test_strict_refuses_instead_of_guessing():
     with pytest.raises(InvalidParameter) as refused:
         read_parameters((COUNT,), {"count": "x"}, is_strict=True)
 
-    assert refused.value.details == {"parameter": "count"}
+    assert refused.value.details == {"parameter": "count", "kind": "integer", "value": "x"}
 
 
 @given(st.binary(max_size=40))

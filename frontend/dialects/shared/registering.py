@@ -28,7 +28,7 @@ def register_parameters(settings: Settings) -> tuple[Parameter, ...]:
             "synchronous",
             "boolean",
             "Answer when the workers are ready.",
-            default=settings.default_synchronous,
+            default=settings.default_synchronous or False,
         ),
         Parameter("response_timeout", "integer", "Longest batch, in seconds.", minimum=1),
     )

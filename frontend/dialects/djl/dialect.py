@@ -1,0 +1,64 @@
+"""The dialect itself: standing headers, the shape of an error, which rows where.
+
+Source: contracts/djl-serving.md 1, 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar
+
+from stoker.frontend.dialect import Dialect
+from stoker.frontend.dialects.djl.inference import inference_routes
+from stoker.frontend.dialects.djl.management import management_routes
+from stoker.frontend.dialects.djl.problems import HANDLER, djl_problems
+from stoker.frontend.dialects.djl.shapes import HANDLER_ERROR
+from stoker.frontend.dialects.shared.errors import error_document
+from stoker.frontend.dialects.shared.shapes import error_schema
+from stoker.frontend.dialects.shared.standing import (
+    NEVER_CACHED,
+    NEVER_CACHED_NAMES,
+    metrics_routes,
+)
+from stoker.frontend.listeners import Role
+from stoker.frontend.problems import Problem, ProblemRow
+from stoker.frontend.routes import Route
+
+
+class Djl(Dialect):
+    """What clients of DJL Serving know."""
+
+    name: ClassVar[str] = "djl"
+    title: ClassVar[str] = "DJL Serving APIs"
+    fixed_head: ClassVar[bytes] = NEVER_CACHED
+    fixed_names: ClassVar[frozenset[bytes]] = NEVER_CACHED_NAMES
+    is_strict: ClassVar[bool] = True
+    empty_is_absent: ClassVar[bool] = True
+
+    @cached_property
+    def problems(self) -> Mapping[str, ProblemRow]:
+        return djl_problems(self.settings)
+
+    def error_document(self, problem: Problem) -> Any:
+        if problem.kind == HANDLER:
+            return {
+                "code": problem.status,
+                "message": "invoke handler failure",
+                "error": problem.message,
+            }
+        return error_document(problem)
+
+    def error_schema(self, status: int | None, kinds: Iterable[str]) -> Mapping[str, Any]:
+        others = {kind for kind in kinds if kind != HANDLER}
+        has_handlers = others != set(kinds)
+        if not has_handlers:
+            return error_schema(status, others)
+        return {"anyOf": [HANDLER_ERROR, error_schema(status, others)]} if others else HANDLER_ERROR
+
+    def routes(self, role: Role) -> Sequence[Route]:
+        if role is Role.INFERENCE:
+            return inference_routes(self.settings)
+        if role is Role.MANAGEMENT:
+            return management_routes(self.settings)
+        return metrics_routes()

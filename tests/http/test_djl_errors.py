@@ -1,0 +1,208 @@
+"""DJL Serving's error table, row by row: contracts/djl-serving.md 2, and ours beside it."""
+
+from __future__ import annotations
+
+import pytest
+
+from stoker.errors import from_wire
+from stoker.frontend import endpoints, keyring, problems
+from stoker.frontend.dialects.djl import Djl
+from stoker.settings import Settings
+
+BAD, ENGINE, MODEL = "BadRequestException", "EngineException", "ModelException"
+NOT_FOUND, UNAVAILABLE = "ModelNotFoundException", "ServiceUnavailableException"
+TIMED_OUT, WLM = "RequestTimeoutException", "WlmException"
+SERVER, COMMON = "InternalServerException", "InternalServerException"
+WORDS = "The error's own words."
+NO_MODEL = "Model or workflow not found: m"
+KEY = "Token either incorrect, expired, or not provided correctly"
+BUG = "Internal server error; the log has more under the request id."
+#: code, or verb/code: (status, type, message); a type of None: a handler's document.
+ROWS: dict[str, tuple[int, str | None, str]] = {
+    "malformed_http": (400, BAD, "Invalid HTTP message."),
+    "route_not_found": (
+        404,
+        "ResourceNotFoundException",
+        "Requested resource is not found, please refer to API document.",
+    ),
+    "method_not_allowed": (
+        405,
+        "MethodNotAllowedException",
+        "Requested method is not allowed, please refer to API document.",
+    ),
+    "token_refused": (400, "InvalidKeyException", f"Token Authorization failed. {KEY}"),
+    "key_renewal_refused": (400, "InvalidKeyException", f"Token Authentication failed. {KEY}"),
+    "https_required": (403, "", "This server only accepts HTTPS requests"),
+    "cross_site_refused": (403, "ForbiddenException", WORDS),
+    "keys_busy": (503, UNAVAILABLE, WORDS),
+    "invalid_parameter": (400, BAD, WORDS),
+    "predict/invalid_parameter": (400, BAD, WORDS),
+    "invalid_body": (400, BAD, WORDS),
+    "predict/invalid_body": (400, BAD, WORDS),
+    "request_too_large": (413, BAD, WORDS),
+    "head_too_slow": (408, TIMED_OUT, WORDS),
+    "body_too_slow": (408, TIMED_OUT, WORDS),
+    "too_many_requests": (503, UNAVAILABLE, WORDS),
+    "model_not_found": (404, NOT_FOUND, NO_MODEL),
+    "version_not_found": (404, NOT_FOUND, NO_MODEL),
+    "describe/model_not_found": (404, NOT_FOUND, "Workflow not found: m"),
+    "describe/version_not_found": (404, NOT_FOUND, "Workflow not found: m"),
+    "version_exists": (409, BAD, "Workflow m:v1 is already registered."),
+    "default_version_in_use": (
+        403,
+        "InvalidModelVersionException",
+        "Cannot remove default version for model m",
+    ),
+    "load_failed": (500, ENGINE, "Failed to initialize model: ValueError: no"),
+    "load_out_of_memory": (507, ENGINE, "OOM"),
+    "spawn_failed": (507, "WlmOutOfMemoryException", "No enough memory to load the model."),
+    "not_enough_devices": (500, ENGINE, "GPU devices are not enough to run 4 partitions."),
+    "unregister_timeout": (408, TIMED_OUT, "Timed out while cleaning resources: m"),
+    "state_not_written": (500, COMMON, WORDS),
+    "no_worker": (503, WLM, "Model is not ready: m"),
+    "predict/no_worker": (503, WLM, "Model is not ready: m"),
+    "queue_full": (
+        503,
+        "WlmCapacityException",
+        "Worker queue capacity exceeded for model: m",
+    ),
+    "shutting_down": (503, UNAVAILABLE, WORDS),
+    "unregistered": (503, WLM, "Worker shutting down"),
+    "deadline_exceeded": (503, WLM, WORDS),
+    "cancelled": (503, WLM, WORDS),
+    "worker_died": (503, WLM, WORDS),
+    "worker_out_of_memory": (503, WLM, WORDS),
+    "quarantined": (503, WLM, WORDS),
+    "supervisor_unavailable": (503, UNAVAILABLE, WORDS),
+    "handler_failed": (424, None, WORDS),
+    "handler_refused": (424, None, WORDS),
+    "handler_out_of_memory": (507, None, WORDS),
+    "device_out_of_memory": (507, None, WORDS),
+    "bad_handler_result": (400, "TranslateException", WORDS),
+    "response_too_large": (503, WLM, WORDS),
+    "environment_failed": (400, MODEL, WORDS),
+    "archive": (400, MODEL, WORDS),
+    "archive_url_empty": (404, NOT_FOUND, "Invalid model url: u.zip"),
+    "archive_url_relative": (404, NOT_FOUND, "Invalid model url: u.zip"),
+    "archive_url_not_allowed": (404, NOT_FOUND, "Permission denied: u.zip"),
+    "archive_not_found": (404, NOT_FOUND, "Invalid model url: u.zip"),
+    "model_store_missing": (404, NOT_FOUND, "Model store has not been configured."),
+    "download_failed": (404, NOT_FOUND, "Invalid model url: u.zip"),
+    "archive_unreadable": (400, MODEL, WORDS),
+    "manifest_invalid": (400, MODEL, WORDS),
+    "runtime_invalid": (400, BAD, "Invalid RuntimeType value: cobol"),
+    "engine_missing": (400, MODEL, WORDS),
+    "engine_unknown": (404, NOT_FOUND, WORDS),
+    "endpoint_method_missing": (503, UNAVAILABLE, "Invalid HTTP method received"),
+    "endpoint_broken": (500, COMMON, "I/O error while running the custom endpoint"),
+    "endpoint_failed": (500, COMMON, "Unknown exception"),
+    "internal": (500, SERVER, BUG),
+    "predict/internal": (500, SERVER, BUG),
+}
+#: Modules with errors of their own, which are known from here on.
+SOURCES = (endpoints, keyring, problems)
+DETAILS = {
+    "model": "m",
+    "version": "v1",
+    "url": "u.zip",
+    "runtime": "cobol",
+    "wanted": 4,
+    "last_line": "ValueError: no",
+}
+
+
+def told(row, words=WORDS, arguments=None, settings=None, **details):
+    verb, _, code = row.rpartition("/")
+    dialect = Djl(settings or Settings())
+    problem = dialect.problem(from_wire(code, words, {**DETAILS, **details}), verb, arguments)
+    document = dialect.error_document(problem)
+    document.pop("failure", None)
+    return problem.status, document
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_each_error_is_told_as_the_peer_tells_it(row):
+    """
+    Status, type and text; clients match on all three.
+    """
+    status, kind, message = ROWS[row]
+
+    if kind is None:
+        expected = {"code": status, "message": "invoke handler failure", "error": message}
+    elif kind:
+        expected = {"code": status, "type": kind, "message": message}
+    else:
+        expected = {"status": message}
+    assert told(row) == (status, expected)
+
+
+def test_every_row_of_the_dialect_is_tested_here():
+    """
+    A row without a test is a row that nobody meant.
+    """
+    assert {*Djl(Settings()).problems} == {*ROWS}
+
+
+def test_a_version_is_named_twice_where_the_peer_does():
+    """
+    2, fixed texts: describe of a version that is not there.
+    """
+    _, document = told("describe/version_not_found", arguments={"version": "v9"})
+
+    assert document["message"] == "Workflow not found: Workflow not found: m/v9"
+
+
+def test_a_conflict_names_no_version_that_nobody_named():
+    """
+    4.1: `Workflow <name>[:<version>] is already registered.`
+    """
+    _, document = told("version_exists", arguments={"version": "1.0", "is_unversioned": True})
+
+    assert document["message"] == "Workflow m is already registered."
+
+
+def test_a_model_without_workers_was_shut_down():
+    """
+    4.3: `min=0,max=0` stops the workers; before they are there it is another text.
+    """
+    _, document = told("predict/no_worker", is_shut_down=True)
+
+    assert document["message"] == "All model workers has been shutdown: m"
+
+
+def test_what_a_handler_says_of_its_loading_is_said_once():
+    """
+    13.6.
+    """
+    _, document = told("load_failed", last_line="Failed to initialize model: no weights")
+
+    assert document["message"] == "Failed to initialize model: no weights"
+
+
+def test_a_number_that_is_none_has_the_peers_words():
+    """
+    1.
+    """
+    _, document = told("invalid_parameter", kind="integer", value="two")
+
+    assert document["message"] == 'parameter is invalid number.For input string: "two"'
+
+
+@pytest.mark.parametrize(
+    ("setting", "rows"),
+    [
+        ("bad_request_http_code", ("predict/invalid_body", "bad_handler_result")),
+        ("throttle_error_http_code", ("queue_full",)),
+        ("wlm_error_http_code", ("predict/no_worker", "worker_died", "unregistered")),
+        ("server_error_http_code", ("predict/internal",)),
+    ],
+)
+def test_operators_choose_the_statuses_of_failed_predictions(setting, rows):
+    """
+    2, second table: the peer's keys.
+    """
+    settings = Settings(**{setting: 429})
+
+    assert {told(row, settings=settings)[0] for row in rows} == {429}
+    assert told("invalid_body", settings=settings)[0] == 400
+    assert told("internal", settings=settings)[0] == 500
