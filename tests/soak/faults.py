@@ -52,7 +52,8 @@ class Faults:
     def kill_frontend(self) -> bool:
         # Noted before and after: a client may see its end in between.
         self.frontends_killed_at.append(time.monotonic())
-        found = self.hit(self.of_role("stoker: frontend 1"), signal.SIGKILL)
+        # With a number: the others' master has none, and each successor has the next.
+        found = self.hit(self.of_role("stoker: frontend "), signal.SIGKILL)
         self.frontends_killed_at.append(time.monotonic())
         return found
 
