@@ -214,9 +214,38 @@ def _with_archive(
     should_stop: Callable[[], bool],
     environment: Mapping[str, str] | None,
 ) -> ResolvedArchive:
+    path, content_hash = obtain(
+        request, url, places, cache, may_fetch, progress, should_stop, environment
+    )
+    if content_hash is None:
+        return _read(request, runtime, directory_model(path), None)
+    try:
+        return _read(request, runtime, _root(path), content_hash)
+    except BaseException:
+        cache.release(content_hash)
+        raise
+
+
+def obtain(
+    request: ArchiveRequest,
+    url: str,
+    places: ArchivePlaces,
+    cache: ArchiveCache,
+    may_fetch: bool,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    environment: Mapping[str, str] | None,
+) -> tuple[Path, str | None]:
+    """The unpacked files of an archive, and the hash under which one use of them is counted.
+
+    None stands for a folder, which is used as it lies there.
+
+    Raises:
+        ArchiveError: any of its kinds.
+    """
     location = _locate(request, url, places)
     if isinstance(location, LocalDirectory):
-        return _read(request, runtime, directory_model(location.path), None)
+        return location.path, None
     copy = cache.find(request.known_hash, should_stop=should_stop) if request.known_hash else None
     if copy is None:
         if isinstance(location, ArchiveNotFound):
@@ -224,11 +253,7 @@ def _with_archive(
         if isinstance(location, Remote) and not may_fetch:
             raise ArchiveElsewhere("The archive is not here; it must be fetched.", url=url)
         copy = _obtain(request, location, places, cache, progress, should_stop, environment)
-    try:
-        return _read(request, runtime, _root(copy.path), copy.sha256)
-    except BaseException:
-        cache.release(copy.sha256)
-        raise
+    return copy.path, copy.sha256
 
 
 def _without_archive(request: ArchiveRequest, runtime: str | None) -> ResolvedArchive:

@@ -401,6 +401,52 @@ class RuntimeInvalid(ArchiveError):
     code = "runtime_invalid"
 
 
+# -- workflows ---------------------------------------------------------------
+
+
+class WorkflowNotFound(StokerError):
+    """No workflow of that name, or no such version of it.  details: workflow, version."""
+
+    code = "workflow_not_found"
+
+
+class WorkflowExists(StokerError):
+    """A workflow of that name and version is registered already.  details: workflow."""
+
+    code = "workflow_exists"
+
+
+class WorkflowInvalid(StokerError):
+    """Its definition says something impossible.  details: url."""
+
+    code = "workflow_invalid"
+
+
+class GraphInvalid(WorkflowInvalid):
+    """Its nodes do not make a graph that can be run.  details: url."""
+
+    code = "graph_invalid"
+
+
+class WorkflowNotLoaded(StokerError):
+    """A node could not be registered or loaded; nothing of the workflow is left.
+
+    details: workflow, failures (one sentence for each node).
+    """
+
+    code = "workflow_not_loaded"
+
+
+class WorkflowNodeFailed(StokerError):
+    """A node of a run failed as often as it was tried.
+
+    details: workflow, node, request_id, tries, cause (the last error's code), reason (its
+    message), status (if the handler has set one).
+    """
+
+    code = "workflow_node_failed"
+
+
 # -- wire and settings -------------------------------------------------------
 
 

@@ -99,13 +99,13 @@ class Application:
         """The short way for routes like `/predictions/{model_name}`."""
         ways = [
             (
-                route.path,
+                _named(route.path),
                 self._submission(route.serves, self._shared_guard),
                 route.serves.has_versions,
             )
             for _, route in self._rows
             if isinstance(route.serves, Prediction)
-            and _FIELDS.findall(route.path) == ["{model_name}"]
+            and _FIELDS.findall(_named(route.path)) == ["{model_name}"]
         ]
         return Express(ways, self._dialect) if ways else None
 
@@ -166,6 +166,11 @@ class Application:
         kind = Prediction(headers=operation.question, is_alone=True)
         about = (means.link, means.lanes, self._dialect, means.limits, means.clock, kind)
         return Consultation(Question(*about))
+
+
+def _named(path: str) -> str:
+    """To the short way all names are one."""
+    return path.replace("{workflow_name}", "{model_name}")
 
 
 def _merge(routes: Sequence[Route]) -> list[Route]:

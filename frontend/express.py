@@ -24,7 +24,7 @@ from stoker.errors import Internal, StokerError
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.lanes import Key
 from stoker.frontend.problems import JSON_TYPE, is_overload, render_json
-from stoker.frontend.submission import Submission, is_large_form
+from stoker.frontend.submission import NO_VERSION, Submission, is_large_form
 from stoker.logs import get_logger
 from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind
 
@@ -55,6 +55,7 @@ class Way(NamedTuple):
     version: str | None
     rest: str
     key: Key
+    ride: type[_Ride] | None = None
 
 
 class Express:
@@ -106,6 +107,9 @@ class Express:
         if not all(parts[2:4]):
             return None
         submission, has_versions = found
+        if submission.is_of_workflow:  # what follows its name says nothing
+            key = (parts[2], NO_VERSION)
+            return Way(submission, parts[2], NO_VERSION, "", key, _WorkflowRide)
         if not has_versions:
             return Way(submission, parts[2], None, "", submission.key(parts[2], None))
         version = parts[3] if len(parts) > 3 else None
@@ -123,7 +127,7 @@ class Express:
         way = exchange.way
         if way is None or is_large_form(exchange):
             return False
-        _Ride(self, way, exchange).start()
+        (way.ride or _Ride)(self, way, exchange).start()
         return True
 
     def problem(
@@ -170,7 +174,7 @@ class _Ride:
 
     def start(self) -> None:
         exchange = self._exchange
-        submission, model, version, rest, _ = self._way
+        submission, model, version, rest, _, _ = self._way
         try:
             pending = submission.submit(exchange, model, version, rest)
         except StokerError as error:
@@ -216,3 +220,18 @@ class _Ride:
         status = self._way.submission.shape(self._exchange, first)
         self._pending.on_answer(None)
         self._express.run(self._exchange.run_stream(status, self._pending, first))
+
+
+class _WorkflowRide(_Ride):
+    """One for a workflow, whose answer the dialect shapes first."""
+
+    __slots__ = ()
+
+    def _take(self, answer: Answer | StokerError) -> None:
+        reshape = self._way.submission.reshape
+        if reshape is not None and isinstance(answer, Answer) and answer.error is None:
+            try:
+                answer = reshape(answer)
+            except StokerError as error:
+                answer = error
+        super()._take(answer)

@@ -124,7 +124,8 @@ def _responses(route: Route, dialect: Dialect, *, is_guarded: bool) -> dict[str,
     if isinstance(serves, Operation):
         verb, outcomes, has_warnings = serves.verb, serves.outcomes, bool(serves.parameters)
     elif isinstance(serves, Prediction):
-        verb, outcomes = "predict", (Outcome(200, "What the handler made.", None, _ANY_TYPE),)
+        verb = "predict_workflow" if serves.of_workflow else "predict"
+        outcomes = (Outcome(200, "What the handler made.", None, _ANY_TYPE),)
     elif isinstance(serves, Fixed):
         reply = serves.reply
         is_text = isinstance(reply.document, bytes)
@@ -149,6 +150,7 @@ def _responses(route: Route, dialect: Dialect, *, is_guarded: bool) -> dict[str,
         for status in sorted(by_status)
     }
     if verb == "predict":
+        # Of a workflow, what handlers set does not reach the client.
         responses["default"] = _HANDLERS
     elif isinstance(serves, Operation) and serves.question:
         responses["default"] = {**_HANDLERS, "description": "What the handler asks for."}

@@ -23,7 +23,7 @@ from stoker.frontend.form_reader import FormReader, Outcome
 from stoker.frontend.parameters import split_query
 from stoker.frontend.routes import Prediction
 from stoker.frontend.startup_models import StartupModels
-from stoker.frontend.submission import Submission, is_large_form
+from stoker.frontend.submission import NO_VERSION, Submission, is_large_form
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
 
@@ -55,9 +55,12 @@ class Predictions:
         model_name: str | None = None,
         model_version: str | None = None,
         rest: str = "",
+        workflow_name: str | None = None,
     ) -> None:
         """Send the job, wait for its answer, shape the response."""
         exchange = exchange_of(request)
+        if workflow_name is not None:
+            model_name, model_version, rest = workflow_name, NO_VERSION, ""
         pending: Pending | None = None
         try:
             inputs = self._inputs(request.query_string)
@@ -76,6 +79,8 @@ class Predictions:
             if exchange.has_left:  # while we waited for something else
                 pending.cancel()
             answer = await pending.next()
+            if self._kind.reshape is not None:
+                answer = self._kind.reshape(answer)
             response.status = self._submission.shape(exchange, answer)
             if answer.kind is AnswerKind.CHUNK:
                 response.stream = pieces(pending, answer)

@@ -22,6 +22,8 @@ JSON_TYPE: Final = "application/json"
 _FAILURE_FIELDS: Final = ("last_line", "log", "exit", "likely")
 #: And of a death, beside what the dialect says: in full, and how many workers had it.
 _DEATH_FIELDS: Final = ("attempts", "deaths")
+#: And of a run of a workflow: where it ended, and why.
+_NODE_FIELDS: Final = ("node", "request_id", "cause")
 
 
 class RouteNotFound(StokerError):
@@ -150,6 +152,9 @@ def solve(
     if "likely" in failure:
         failure["message"] = error.message
         failure |= {name: details[name] for name in _DEATH_FIELDS if details.get(name)}
+    if "node" in details:
+        failure |= {name: details[name] for name in _NODE_FIELDS if details.get(name)}
+        failure["message"] = error.message
     attempts = details.get("attempts") or 1
     return Problem(status, row.kind, message, retry_after_s, failure, attempts)
 

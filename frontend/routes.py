@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 from falcon.constants import COMBINED_METHODS
 
+from stoker.wire.payloads import Answer
+
 #: Every method the HTTP parser lets through to a responder.
 ALL_METHODS: Final = tuple(method for method in COMBINED_METHODS if method != "WEBSOCKET")
 #: "Any method": all but OPTIONS, which asks for a description.
@@ -106,6 +108,9 @@ class Prediction:
         takes_turns: Where no version is named, each version in its turn and not the
             default one.
         names_in_headers: The model, and its version, may stand in headers as well.
+        of_workflow: The path names a workflow, not a model.
+        reshape: Makes of a workflow's answer, or its pieces, what the dialect answers; may
+            raise StokerError.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
@@ -117,6 +122,8 @@ class Prediction:
     looks_into_body: bool = True
     takes_turns: bool = False
     names_in_headers: bool = False
+    of_workflow: bool = False
+    reshape: Callable[[Answer], Answer] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,13 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
+from stoker.wire.node_calls import pack_workflow_request
 from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
 
 #: Taking a form apart takes so long for one of this size that others would notice.
 LARGE_FORM_BYTES: Final = 64 * 1024
+#: A workflow's, so that a lane of its is none of a model of the same name.
+NO_VERSION: Final = ""
 
 
 def is_large_form(exchange: Exchange) -> bool:
@@ -54,6 +57,12 @@ class Submission:
         self._unnamed = TURNS if kind.takes_turns else None
         #: Queries are inputs, so the short way, which does not read them, knows none.
         self.takes_query = kind.takes_query
+        self._pack = pack_request
+        if kind.of_workflow:
+            self._flags |= JobFlag.WORKFLOW.value
+            self._pack = pack_workflow_request
+        self.is_of_workflow = kind.of_workflow
+        self.reshape = kind.reshape
         self._added = kind.headers
         self._has_url_path = kind.has_url_path
         self._model_input = kind.model_input
@@ -132,7 +141,7 @@ class Submission:
         if self._has_url_path:
             added = (*added, ("url_path", rest))
         block = header_block(exchange.headers, added)
-        return pack_request(exchange.request_id, block, parameters)
+        return self._pack(exchange.request_id, block, parameters)
 
     def shape(self, exchange: Exchange, answer: Answer) -> int:
         """Status, reason and headers as the handler set them, and nothing invented.

@@ -77,6 +77,8 @@ _ARCHIVE: Final = (
     "environment_failed",
 )
 
+_DEFINITION: Final = ("workflow_invalid", "graph_invalid")
+
 VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
     "predict": (
         *_JOB,
@@ -86,6 +88,18 @@ VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
         "sequence_closed",
         "sequence_lost",
     ),
+    "predict_workflow": (
+        *("workflow_not_found", "workflow_node_failed", "invalid_body"),
+        *("queue_full", "deadline_exceeded", "cancelled", "worker_died", "bad_handler_result"),
+    ),
+    "register_workflow": (
+        *_ARCHIVE,
+        *_DEFINITION,
+        *("workflow_exists", "workflow_not_loaded", "invalid_body", "state_not_written"),
+    ),
+    "unregister_workflow": ("workflow_not_found", "state_not_written"),
+    "describe_workflow": ("workflow_not_found",),
+    "list_workflows": (),
     "register": (*_ARCHIVE, *_WORKERS, "invalid_body", "version_exists", "state_not_written"),
     "scale": (*_SUBJECT, *_WORKERS, "state_not_written"),
     "describe": _JOB,

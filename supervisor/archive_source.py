@@ -11,6 +11,7 @@ import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final
 
 from stoker.archives.fetch import FetchLimits
@@ -23,6 +24,7 @@ from stoker.archives.resolve import (
     resolve,
 )
 from stoker.archives.startup import StartupModel, startup_names
+from stoker.archives.war import WorkflowArchive, resolve_war
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.environments import Environments
@@ -40,6 +42,7 @@ class ArchiveSource:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._workflow_store = settings.workflow_store
         self._places = ArchivePlaces(
             model_store=settings.model_store,
             cache_dir=settings.cache_dir,
@@ -74,6 +77,33 @@ class ArchiveSource:
         """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._resolve, request, may_fetch)
+
+    async def obtain_war(
+        self, request: ArchiveRequest, *, may_fetch: bool = True
+    ) -> WorkflowArchive:
+        """A workflow's archive, from the workflow store.  Raises what `archives.war` raises."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._resolve_war, request, may_fetch)
+
+    def share(self, content_hash: str | None) -> None:
+        """One more use of a copy that is in use."""
+        if content_hash is not None:
+            self._cache.find(content_hash)
+
+    def release_copy(self, content_hash: str | None) -> None:
+        """One use less."""
+        if content_hash is not None:
+            self._cache.release(content_hash)
+
+    def _resolve_war(self, request: ArchiveRequest, may_fetch: bool) -> WorkflowArchive:
+        store = self._workflow_store or self._places.model_store
+        return resolve_war(
+            request,
+            replace(self._places, model_store=store),
+            self._cache,
+            may_fetch=may_fetch,
+            should_stop=self._is_stopping.is_set,
+        )
 
     def release(self, archive: ResolvedArchive) -> None:
         """The version is gone; its unpacked copy and its environment may be pruned."""

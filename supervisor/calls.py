@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,3 +32,14 @@ class WaitingCall:
     registers: DesiredVersion | None = None
     parts: int = 1
     error: StokerError | None = None
+
+
+@dataclass(slots=True)
+class AwaitedCall:
+    """A call of our own, of which a coroutine awaits the outcome."""
+
+    outcome: asyncio.Future[dict[str, Any] | StokerError]
+
+    def resolve(self, outcome: dict[str, Any] | StokerError) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(outcome)

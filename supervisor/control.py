@@ -19,6 +19,11 @@
     statistics   report?                      -> jobs versions families    (`metrics.py`)
     report       report                       -> -                         (`frontend_reports.py`)
     snapshot     keep                         -> name path? text? left_out (`snapshots.py`)
+    register_workflow    url workflow? response_timeout_s? startup_timeout_s? s3_sse_kms
+                                              -> workflow version, when all nodes are ready
+    unregister_workflow  workflow             -> workflow version
+    describe_workflow    workflow             -> versions[record] (`workflow_descriptions.py`)
+    list_workflows       limit offset         -> total workflows[workflow version url]
 
 `?` may be None: for the numbers of `scale` that is "as they are".  `all` and
 `all_versions` ask for every version, of which a state says model, version, url,
@@ -51,7 +56,7 @@ from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
-from stoker.supervisor.calls import Caller, WaitingCall
+from stoker.supervisor.calls import AwaitedCall, Caller, WaitingCall
 from stoker.supervisor.descriptions import Describer, is_pending, status_of
 from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
@@ -65,6 +70,8 @@ from stoker.supervisor.snapshots import Snapshots
 from stoker.supervisor.specs import device_groups
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
+from stoker.supervisor.workflow_descriptions import describe_workflow
+from stoker.supervisor.workflow_registrations import OWNER, WorkflowRegistrations
 
 log = get_logger("control")
 
@@ -109,6 +116,9 @@ class Control:
         self._registrations = Registrations(
             settings, engine, places, clock, self._archives, journal
         )
+        self._workflows = WorkflowRegistrations(
+            settings, engine, clock, self._archives, self._registrations, journal, end_turn
+        )
         self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
         self._snapshots = Snapshots(settings, engine, journal, self._begin)
         self._metrics = metrics
@@ -122,6 +132,8 @@ class Control:
             "startup_models": self._startup_models,
             "statistics": self._statistics,
             "report": self._report,
+            "describe_workflow": self._describe_workflow,
+            "list_workflows": self._list_workflows,
         }
         #: None when the answer comes later.
         self._changes: Final[
@@ -132,6 +144,8 @@ class Control:
             "unregister": self._unregister,
             "set_default": self._set_default,
             "snapshot": self._snapshot,
+            "register_workflow": self._register_workflow,
+            "unregister_workflow": self._unregister_workflow,
         }
 
     # -- in and out -----------------------------------------------------------
@@ -175,8 +189,11 @@ class Control:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def resolve(self, call: WaitingCall, outcome: Value | StokerError) -> None:
+    def resolve(self, call: WaitingCall | AwaitedCall, outcome: Value | StokerError) -> None:
         """The engine says how a waiting call ended, or one of its parts."""
+        if isinstance(call, AwaitedCall):
+            call.resolve(outcome)
+            return
         call.parts -= 1
         if isinstance(outcome, StokerError):
             call.error = call.error or outcome
@@ -249,6 +266,8 @@ class Control:
             begin=self._begin,
             go_on=go_on,
         ).run()
+        await self._workflows.restore(list(self._journal.state.workflows.values()))
+        go_on()
         self._snapshots.note_change("startup")
 
     def stop(self) -> None:
@@ -412,9 +431,11 @@ class Control:
         may_be_default = arguments.flag("may_be_default")
         async with self._journal.changing() as state:
             self._find(model, version)
-            key = self._engine.registry.check_removable(
+            spec = self._engine.registry.check_removable(
                 model, version, may_be_default=may_be_default
-            ).spec.key
+            ).spec
+            key = spec.key
+            _check_is_no_node(spec)
             await self._journal.write(state.unregistering(key))
             self._registrations.forget(key)
             value = {"model": key.model, "version": key.version}
@@ -434,6 +455,7 @@ class Control:
         """The model with all its versions; answered when the last worker of any is gone."""
         async with self._journal.changing() as state:
             default = self._find(model, None)
+            _check_is_no_node(default.spec)
             versions = self._engine.registry.all_versions(model)
             await self._journal.write(state.unregistering_all(model))
             # The default may go when it is the last one.
@@ -456,7 +478,8 @@ class Control:
         async with self._journal.changing() as state:
             self._find(*key)
             await self._registrations.settle(state, key)
-            await self._journal.write(state.making_default(key))
+            if key in state.versions:
+                await self._journal.write(state.making_default(key))
             self._registrations.make_default(key)
         log.info("default version set", model=key.model, version=key.version)
         return {"model": key.model, "version": key.version}
@@ -474,7 +497,40 @@ class Control:
             return {**value, "path": str(await self._snapshots.write(snapshot))}
         return {**value, "text": snapshot.text.encode()}
 
+    async def _register_workflow(self, arguments: Arguments, caller: Caller) -> Value:
+        if self._registering >= MAX_REGISTRATIONS:
+            raise TooManyRequests("Too many registrations are under way; try again later.")
+        self._registering += 1
+        try:
+            return await self._workflows.register(arguments)
+        except StokerError as error:
+            url = arguments.optional("url", str)
+            log.warning("workflow refused", url=url, reason=error.message)
+            raise
+        finally:
+            self._registering -= 1
+
+    async def _unregister_workflow(self, arguments: Arguments, caller: Caller) -> Value:
+        return await self._workflows.unregister(arguments.required("workflow", str))
+
     # -- questions ------------------------------------------------------------
+
+    def _describe_workflow(self, arguments: Arguments) -> Value:
+        found = self._engine.workflows.all_versions(arguments.required("workflow", str))
+        return {"versions": [describe_workflow(self._engine, workflow) for workflow in found]}
+
+    def _list_workflows(self, arguments: Arguments) -> Value:
+        limit, offset = arguments.required("limit", int), arguments.required("offset", int)
+        workflows = self._engine.workflows
+        names = workflows.names()
+        shown = [workflows.find(name) for name in names[max(0, offset) :][: max(0, limit)]]
+        return {
+            "total": len(names),
+            "workflows": [
+                {"workflow": each.key.model, "version": each.key.version, "url": each.shown["url"]}
+                for each in shown
+            ],
+        }
 
     def _describe(self, arguments: Arguments) -> Value:
         model = arguments.required("model", str)
@@ -488,7 +544,7 @@ class Control:
     def _list(self, arguments: Arguments) -> Value:
         limit, offset = arguments.required("limit", int), arguments.required("offset", int)
         registry = self._engine.registry
-        names = registry.names()
+        names = [name for name in registry.names() if not self._is_node(name)]
         models: list[Value] = []
         for name in names[max(0, offset) :][: max(0, limit)]:
             spec = registry.find(name).spec
@@ -511,6 +567,10 @@ class Control:
             }
             for served in versions
         ]
+
+    def _is_node(self, model: str) -> bool:
+        """Is it there for a workflow alone?  Such models are not listed (4.4)."""
+        return OWNER in self._engine.registry.find(model).spec.shown
 
     def _health(self, arguments: Arguments) -> Value:
         now = self._clock.now()
@@ -562,3 +622,12 @@ async def _guarded(work: Coroutine[Any, Any, None]) -> None:
         await work
     except Exception:
         log.exception("task failed")
+
+
+def _check_is_no_node(spec: VersionSpec) -> None:
+    """Raises InvalidParameter: The model is there for a workflow."""
+    if owner := spec.shown.get(OWNER):
+        raise InvalidParameter(
+            f"Model {spec.model} belongs to workflow {owner}; unregister that.",
+            parameter="model_name",
+        )

@@ -56,6 +56,29 @@ class DesiredVersion:
         return VersionKey(self.model, self.version)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DesiredWorkflow:
+    """One workflow, as it was asked for; its nodes' models follow from its definition."""
+
+    name: str
+    version: str
+    asked: Mapping[str, Plain] = field(default_factory=dict)
+    content_hash: str | None = None
+    registered_at: float = 0.0
+
+    @property
+    def key(self) -> VersionKey:
+        return VersionKey(self.name, self.version)
+
+
+class PutWorkflow(NamedTuple):
+    workflow: DesiredWorkflow
+
+
+class DropWorkflow(NamedTuple):
+    key: VersionKey
+
+
 class PutVersion(NamedTuple):
     """Add a version behind all others, or change one in its place."""
 
@@ -94,7 +117,17 @@ class PutFact(NamedTuple):
     value: str
 
 
-Edit = PutVersion | DropVersion | PutDefault | DropDefault | PutItem | DropItem | PutFact
+Edit = (
+    PutVersion
+    | DropVersion
+    | PutDefault
+    | DropDefault
+    | PutItem
+    | DropItem
+    | PutFact
+    | PutWorkflow
+    | DropWorkflow
+)
 
 #: The fact that names the start this state was last used by.
 LAUNCH: Final = "launch"
@@ -112,6 +145,7 @@ class DesiredState:
         #: Items of the configuration that have been acted on (a dict keeps the order).
         self.items: dict[str, None] = {}
         self.facts: dict[str, str] = {}
+        self.workflows: dict[VersionKey, DesiredWorkflow] = {}
         self.apply(edits)
 
     # -- changes --------------------------------------------------------------
@@ -124,7 +158,9 @@ class DesiredState:
         return edits
 
     def scaling(self, key: VersionKey, min_workers: int, max_workers: int) -> list[Edit]:
-        known = self.versions[key]
+        known = self.versions.get(key)
+        if known is None:  # a workflow's: its definition says how many, at the next start
+            return []
         if (known.min_workers, known.max_workers) == (min_workers, max_workers):
             return []
         return [PutVersion(replace(known, min_workers=min_workers, max_workers=max_workers))]
@@ -156,6 +192,7 @@ class DesiredState:
             *(PutDefault(model, version) for model, version in self.defaults.items()),
             *(PutItem(item) for item in self.items),
             *(PutFact(name, value) for name, value in self.facts.items()),
+            *(PutWorkflow(workflow) for workflow in self.workflows.values()),
         ]
 
     def apply(self, edits: Iterable[Edit]) -> None:
@@ -175,12 +212,16 @@ class DesiredState:
                     self.items.pop(item, None)
                 case PutFact(name, value):
                     self.facts[name] = value
+                case PutWorkflow(workflow):
+                    self.workflows[workflow.key] = workflow
+                case DropWorkflow(key):
+                    self.workflows.pop(key, None)
 
     # -- questions ------------------------------------------------------------
 
     @property
     def is_empty(self) -> bool:
-        return not self.versions and not self.items
+        return not self.versions and not self.items and not self.workflows
 
     def is_default(self, key: VersionKey) -> bool:
         return self.defaults.get(key.model) == key.version

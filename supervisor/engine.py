@@ -9,6 +9,7 @@ events through it (tests/simulation).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered, WorkerDied
@@ -17,7 +18,15 @@ from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
-from stoker.supervisor.jobs import ENDS_IN_HAND, SENT_AGAIN, TAKES_TURNS, Job, JobPool
+from stoker.supervisor.jobs import (
+    ENDS_IN_HAND,
+    SENT_AGAIN,
+    TAKES_TURNS,
+    WORKFLOW,
+    Heard,
+    Job,
+    JobPool,
+)
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
@@ -28,10 +37,13 @@ from stoker.supervisor.served import Served
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.waiting import Waiter
 from stoker.supervisor.workers import Worker
-from stoker.wire.frames import FRONTEND_ID_BYTES, Reply, SubmittedJob
+from stoker.supervisor.workflows import Workflows
+from stoker.wire.frames import CALL_MARK, FRONTEND_ID_BYTES, Reply, SubmittedJob
 
 #: One coarse sweep looks at every deadline, instead of a timer per request.
 SWEEP_S: Final = 0.25
+#: A job that is more than one for a queue.
+UNUSUAL: Final = SENT_AGAIN | WORKFLOW
 
 
 class Engine:
@@ -61,6 +73,8 @@ class Engine:
         self._jobs: dict[bytes, Job] = {}
         self._budget = Budget(payload_bytes)
         self._contents = contents
+        self._heard: list[Heard] = []
+        self.workflows = Workflows(self, self._actions, self._heard, self._budget)
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
         self._orphans = Orphans()
@@ -120,7 +134,7 @@ class Engine:
     @property
     def is_finished(self) -> bool:
         """After `stop`: every worker is gone."""
-        return self.is_stopping and not any(self._all_workers())
+        return self.is_stopping and not any(self._all_workers()) and not self.workflows.runs
 
     # -- models ---------------------------------------------------------------
 
@@ -161,7 +175,13 @@ class Engine:
     def _serve(self, spec: VersionSpec) -> Served:
         kind = Pool if spec.sequences is None else SequencePool
         pool = kind(
-            spec, self._jobs, self._actions, self._next_batch_id, self._budget, self._contents
+            spec,
+            self._jobs,
+            self._actions,
+            self._next_batch_id,
+            self._budget,
+            self._contents,
+            self._heard,
         )
         if self._orphans.has_dead(spec):
             pool.doubt()
@@ -251,10 +271,11 @@ class Engine:
     def submit(self, job: SubmittedJob, now: float) -> None:
         """Accept or refuse one job; a job id that is held already is dropped."""
         job_id, model, version, deadline, flags, payload = job
-        if job_id in self._jobs or (flags & SENT_AGAIN and self._is_settled(job, now)):
+        if job_id in self._jobs or (flags & UNUSUAL and self._is_dealt_with(job, now)):
             return
         try:
-            if self.is_stopping:
+            # A run that was accepted before goes on to its end.
+            if self.is_stopping and job_id[0] != CALL_MARK:
                 raise ShuttingDown("The server is stopping; try another one.")
             if version is None and flags & TAKES_TURNS:
                 served = self.registry.next_of(model, _has_room)
@@ -276,7 +297,10 @@ class Engine:
         except StokerError as error:
             if "version" in error.details and version is None:
                 error.details["version"] = None
-            self._actions.append(Refuse(job_id, error))
+            if job_id[0] == CALL_MARK:
+                self._heard.append((job_id, error))
+            else:
+                self._actions.append(Refuse(job_id, error))
             return
         client_timeout_s = served.spec.client_timeout_s
         if client_timeout_s > 0 and now + client_timeout_s < deadline:
@@ -288,6 +312,45 @@ class Engine:
     def overhear(self, jobs: list[SubmittedJob], now: float) -> None:
         """They will be sent again, but our predecessor never had them."""
         self._inheritance.overhear(jobs, now)
+
+    def _is_dealt_with(self, job: SubmittedJob, now: float) -> bool:
+        """Of a job that is no plain one, whether there is nothing to queue (yet)."""
+        if not job.flags & WORKFLOW:
+            return self._is_settled(job, now)
+        if job.flags & SENT_AGAIN and self._is_lost(job):
+            died = WorkerDied(
+                "The supervisor died with the request in hand, a node may have begun it, "
+                "and its handler must not get it twice.",
+                model=job.model,
+                reason="exit",
+            )
+            self._actions.append(Refuse(job.job_id, died))
+        else:
+            self.workflows.submit(job, now)
+        return True
+
+    def _is_lost(self, job: SubmittedJob) -> bool:
+        """Must a run that our predecessor may have begun not be begun again?"""
+        if self.is_stopping or self._inheritance.is_fresh(job.job_id):
+            return False
+        graph = self.workflows.graph_of(job)
+        for node in graph.nodes if graph is not None else ():
+            with suppress(StokerError):
+                if self.registry.find(node.model, node.version).spec.max_attempts <= 1:
+                    return True
+        return False
+
+    def holds(self, job_id: bytes) -> bool:
+        """Is it queued or with a worker?"""
+        return job_id in self._jobs
+
+    def places(self, model: str, version: str | None) -> int:
+        """How many jobs of a version there can be at once; 0 for an unknown one."""
+        try:
+            pool = self.registry.find(model, version).pool
+        except StokerError:
+            return 0
+        return pool.queue.capacity + len(pool.workers) * pool.policy.max_size
 
     def _is_settled(self, job: SubmittedJob, now: float) -> bool:
         """Of a job that our predecessor was given, whether it is not to be queued (yet)."""
@@ -332,6 +395,8 @@ class Engine:
 
     def dispatch(self, now: float) -> None:
         """Send what should go, after a burst of submits."""
+        if self._heard:
+            self.workflows.advance(now)
         touched, self._touched = self._touched, {}
         for pool in touched:
             self._dispatch(pool, now)
@@ -353,12 +418,13 @@ class Engine:
             job.pool.cancel(job)
             # The last suspect may have gone: what it held up may go ahead now.
             self._touched[job.pool] = None
-        elif job is None:
+        elif job is None and not self.workflows.cancel(job_id, now):
             self._inheritance.parked.pop(job_id, None)
 
     def forget_frontend(self, frontend_id: bytes, now: float) -> None:
         """A frontend process is gone and its clients with it."""
         self._inheritance.forget_frontend(frontend_id)
+        self.workflows.forget_frontend(frontend_id, now)
         for job_id in [j for j in self._jobs if j[:FRONTEND_ID_BYTES] == frontend_id]:
             self.cancel(job_id, now)
 
@@ -395,7 +461,9 @@ class Engine:
         self._inheritance.take(replies, now)
         for reply in replies:
             for frontend_id, frame in reply.groups:
-                self._actions.append(Forward(frontend_id, frame))
+                # Runs of workflows died with our predecessor; they are begun anew.
+                if frontend_id[0] != CALL_MARK:
+                    self._actions.append(Forward(frontend_id, frame))
         served.pool.take_back(worker, sequences, now)
         served.crew.came_back(worker, now)
         self._unpark(now)
@@ -528,6 +596,7 @@ class Engine:
             self._settle(served, now)
         self._inheritance.sweep(now)
         self._unpark(now)
+        self.workflows.sweep(now)
         if self.is_stopping:
             self._continue_stop(now)
 
@@ -543,7 +612,10 @@ class Engine:
     def _continue_stop(self, now: float) -> None:
         assert self._stop_at is not None
         is_late = now >= self._stop_at
+        needed = self.workflows.models_in_use()
         for served in list(self.registry):
+            if not is_late and served.spec.model in needed:
+                continue
             if is_late or not len(served.pool.queue) or not served.crew.has_hope:
                 self._remove(served, now, None)
         if is_late:

@@ -17,6 +17,7 @@ import enum
 from collections.abc import Sequence
 from typing import Final, Protocol
 
+from stoker.errors import StokerError
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 
 #: As plain ints: `&` with a flag costs a microsecond.
@@ -24,6 +25,10 @@ ALONE: Final = int(JobFlag.ALONE)
 ENDS_IN_HAND: Final = int(JobFlag.ENDS_IN_HAND)
 SENT_AGAIN: Final = int(JobFlag.SENT_AGAIN)
 TAKES_TURNS: Final = int(JobFlag.TAKES_TURNS)
+WORKFLOW: Final = int(JobFlag.WORKFLOW)
+#: Of a job that is no client's but a node's call in a workflow: its id, and an answer
+#: frame or the error that ends it.
+Heard = tuple[bytes, bytes | StokerError]
 
 
 class JobState(enum.Enum):

@@ -5,6 +5,7 @@
     defaults  model | version
     items     sequence | item
     facts     name | value
+    workflows sequence | name | version | asked (JSON) | content_hash | registered_at
 
 Blocking, for one thread at a time.  `application_id` says that the file is
 ours and `user_version` which layout it has.  With a write-ahead log and
@@ -30,14 +31,17 @@ from stoker.names import check_model_name, check_version
 from stoker.supervisor.desired import (
     DesiredState,
     DesiredVersion,
+    DesiredWorkflow,
     DropDefault,
     DropItem,
     DropVersion,
+    DropWorkflow,
     Edit,
     PutDefault,
     PutFact,
     PutItem,
     PutVersion,
+    PutWorkflow,
 )
 
 #: "STKR", in the file's header.
@@ -63,6 +67,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE items (sequence INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT UNIQUE)",
         "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     ),
+    (
+        "CREATE TABLE workflows (sequence INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " name TEXT NOT NULL, version TEXT NOT NULL, asked TEXT NOT NULL, content_hash TEXT,"
+        " registered_at REAL NOT NULL, UNIQUE (name, version))",
+    ),
 )
 LAYOUT: Final = len(MIGRATIONS)
 
@@ -77,6 +86,14 @@ _PUT_VERSION: Final = (
 _READ_VERSIONS: Final = (
     "SELECT model, version, min_workers, max_workers, asked, content_hash, item,"
     " configured_workers, registered_at FROM versions ORDER BY sequence"
+)
+_PUT_WORKFLOW: Final = (
+    "INSERT INTO workflows (name, version, asked, content_hash, registered_at)"
+    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (name, version) DO UPDATE SET asked = excluded.asked,"
+    " content_hash = excluded.content_hash, registered_at = excluded.registered_at"
+)
+_READ_WORKFLOWS: Final = (
+    "SELECT name, version, asked, content_hash, registered_at FROM workflows ORDER BY sequence"
 )
 
 
@@ -136,10 +153,12 @@ class JournalFile:
             defaults = self._connection.execute("SELECT model, version FROM defaults").fetchall()
             items = self._connection.execute("SELECT item FROM items ORDER BY sequence").fetchall()
             facts = self._connection.execute("SELECT name, value FROM facts").fetchall()
+            workflows = self._connection.execute(_READ_WORKFLOWS).fetchall()
         try:
             state = DesiredState(PutVersion(_version(row)) for row in rows)
             state.apply(PutItem(_text(item)) for (item,) in items)
             state.apply(PutFact(_text(name), _text(value)) for name, value in facts)
+            state.apply(PutWorkflow(_workflow(row)) for row in workflows)
             state.apply(PutDefault(_text(model), _text(version)) for model, version in defaults)
         except (ValueError, InvalidParameter) as error:
             raise StateRefused("corrupt", f"a row makes no sense: {error}") from None
@@ -163,7 +182,7 @@ class JournalFile:
     def replace(self, edits: Iterable[Edit]) -> None:
         """Let the file say this and nothing else.  Raises StateNotWritten."""
         with self._transaction():
-            for table in ("versions", "defaults", "items", "facts"):
+            for table in ("versions", "defaults", "items", "facts", "workflows"):
                 self._connection.execute(f"DELETE FROM {table}")
             self._put(edits)
 
@@ -193,6 +212,10 @@ class JournalFile:
                     execute("DELETE FROM items WHERE item = ?", edit)
                 case PutFact():
                     execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", edit)
+                case PutWorkflow(workflow):
+                    execute(_PUT_WORKFLOW, _workflow_row(workflow))
+                case DropWorkflow(key):
+                    execute("DELETE FROM workflows WHERE name = ? AND version = ?", key)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -320,6 +343,29 @@ def _row(version: DesiredVersion) -> tuple[Any, ...]:
         version.item,
         version.configured_workers,
         version.registered_at,
+    )
+
+
+def _workflow_row(workflow: DesiredWorkflow) -> tuple[Any, ...]:
+    asked = json.dumps(dict(workflow.asked))
+    return (
+        workflow.name,
+        workflow.version,
+        asked,
+        workflow.content_hash,
+        workflow.registered_at,
+    )
+
+
+def _workflow(row: tuple[Any, ...]) -> DesiredWorkflow:
+    """Raises ValueError, InvalidParameter."""
+    name, version, asked, content_hash, registered_at = row
+    return DesiredWorkflow(
+        name=check_model_name(_text(name)),
+        version=check_version(_text(version)),
+        asked=_asked(_text(asked)),
+        content_hash=None if content_hash is None else _text(content_hash),
+        registered_at=float(registered_at),
     )
 
 

@@ -22,7 +22,7 @@ from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Announce, Forward, Refuse, SendBatch, SendDrop
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
 from stoker.supervisor.dispatch import choose_busy
-from stoker.supervisor.jobs import Job, JobEvent, JobState
+from stoker.supervisor.jobs import Heard, Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.quarantine import Contents, Loss
 from stoker.supervisor.queues import JobQueue
@@ -31,7 +31,7 @@ from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.tally import Tally
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
-from stoker.wire.frames import FullQueue, Reply
+from stoker.wire.frames import CALL_MARK, FullQueue, Reply
 
 
 class Pool:
@@ -44,6 +44,7 @@ class Pool:
         next_batch_id: Batch ids grow over the whole supervisor.
         budget: What the payloads of all pools may take.
         contents: Reads the requests that are suspected to kill workers.
+        heard: Where what ends the calls of workflows' nodes is put (`workflows.py`).
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Pool:
         next_batch_id: Callable[[], int],
         budget: Budget,
         contents: Contents | None = None,
+        heard: list[Heard] | None = None,
     ) -> None:
         self.model = spec.model
         self.version = spec.version
@@ -74,6 +76,7 @@ class Pool:
         self._idle: dict[int, Worker] = {}
         self._jobs = jobs
         self._actions = actions
+        self._heard: list[Heard] = [] if heard is None else heard
         self._next_batch_id = next_batch_id
         self.uses_job_tickets = spec.uses_job_tickets
 
@@ -278,11 +281,20 @@ class Pool:
             if job is not None and job.worker_id == worker.worker_id:
                 self._end(job, JobEvent.COMPLETE)
         for frontend_id, frame in reply.groups:
-            self._actions.append(Forward(frontend_id, frame))
+            if frontend_id[0] != CALL_MARK:
+                self._actions.append(Forward(frontend_id, frame))
+            else:
+                self._hear(worker, frontend_id, frame)
         if reply.is_last:
             self._finish_batch(worker, now)
         elif reply.groups:
             worker.has_sent_pieces = True
+
+    def _hear(self, worker: Worker, frontend_id: bytes, frame: bytes) -> None:
+        """A node's answer, of a job that this worker was given."""
+        for job in worker.in_hand[0].jobs:
+            if job.job_id.startswith(frontend_id):
+                self._heard.append((job.job_id, frame))
 
     def _finish_batch(self, worker: Worker, now: float) -> None:
         batch = worker.in_hand.popleft()
@@ -371,4 +383,7 @@ class Pool:
     def _refuse(self, job: Job, error: StokerError) -> None:
         if job.attempts:
             error.details["attempts"] = job.attempts
+        if job.job_id[0] == CALL_MARK:
+            self._heard.append((job.job_id, error))
+            return
         self._actions.append(Refuse(job.job_id, error))

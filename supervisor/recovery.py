@@ -17,6 +17,7 @@ from stoker.supervisor.quarantine import Contents, Conviction, Loss, Quarantine,
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent
+from stoker.wire.frames import CALL_MARK
 
 #: What a client is told, given the number of attempts.
 Told = Callable[[int], StokerError]
@@ -158,7 +159,8 @@ class Recovery:
         for job in again:
             job.is_loner = True
             self.retried += 1
-            self._actions.append(Retry(job.job_id, job.attempts))
+            if job.job_id[0] != CALL_MARK:
+                self._actions.append(Retry(job.job_id, job.attempts))
         returned = again + waiting
         for job in returned:
             job.move(JobEvent.GIVE_BACK)

@@ -24,7 +24,7 @@ from stoker.errors import (
 )
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action
-from stoker.supervisor.jobs import Job, JobEvent
+from stoker.supervisor.jobs import Heard, Job, JobEvent
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents, Loss
 from stoker.supervisor.recovery import Lost, Told
@@ -47,10 +47,11 @@ class SequencePool(Pool):
         next_batch_id: Callable[[], int],
         budget: Budget,
         contents: Contents | None = None,
+        heard: list[Heard] | None = None,
     ) -> None:
         assert spec.sequences is not None
         assert spec.max_attempts == 1
-        super().__init__(spec, jobs, actions, next_batch_id, budget, contents)
+        super().__init__(spec, jobs, actions, next_batch_id, budget, contents, heard)
         self.sequences = Sequences(spec.sequences)
         self._contents = contents
         self._limits: SequencePolicy = spec.sequences

@@ -61,6 +61,9 @@ HISTOGRAM_BOUNDS: Final = (
 
 FRONTEND_ID_BYTES: Final = 8
 JOB_ID_BYTES: Final = 16
+#: How the ids begin of jobs that the supervisor makes for the nodes of workflows: no
+#: frontend's begins so, because zmq keeps routing ids with a zero byte for itself.
+CALL_MARK: Final = 0
 #: Coalesced jobs leave at once beyond this, far below the largest frame.
 MAX_SUBMIT_BYTES: Final = 16 << 20
 
@@ -108,6 +111,19 @@ class JobFlag(enum.IntFlag):
     SENT_AGAIN = 4
     #: Where no version is named the versions take turns, instead of the default one.
     TAKES_TURNS = 8
+    #: `model` names a workflow, and the payload is a workflow's (`payloads.py`); a
+    #: version of "" is none.
+    WORKFLOW = 16
+
+
+class AnswerKind(enum.IntEnum):
+    #: The whole answer, or the last piece of a streamed one.
+    FINAL = 0
+    #: A piece of a streamed answer; status and headers count in the first only.
+    CHUNK = 1
+    ERROR = 2
+    #: A workflow's answer of several nodes; its body is packed [name | answer frame]*.
+    PARTS = 3
 
 
 # -- frontend -> supervisor ---------------------------------------------------

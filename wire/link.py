@@ -45,7 +45,10 @@ HOLD_S: Final = 10.0
 KEEP_S: Final = 60.0
 #: Asking again does no harm.
 REPEATABLE: Final = frozenset(
-    {"describe", "health", "list", "scale", "set_default", "startup_models", "statistics"}
+    {
+        *("describe", "health", "list", "scale", "set_default", "startup_models", "statistics"),
+        *("describe_workflow", "list_workflows"),
+    }
 )
 #: One coarse look at all deadlines, instead of a timer per request.
 SWEEP_S: Final = 0.25

@@ -21,7 +21,6 @@ content type is "" when the client gave none (contracts/torchserve.md 2.3).
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -30,6 +29,7 @@ from stoker.errors import ProtocolError, StokerError, from_wire
 from stoker.wire import codec
 from stoker.wire.arena import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
+from stoker.wire.frames import AnswerKind as AnswerKind
 
 #: How many workers had a request, among the headers of its answer; said only of
 #: more than one.
@@ -122,12 +122,14 @@ def unpack_request(payload: bytes) -> RequestPayload:
 
 
 def read_headers(payload: bytes) -> list[str]:
-    """Only the headers: name, value, name, value ...
+    """Only the headers, also of a node's payload: name, value, name, value ...
 
     Raises:
-        ProtocolError: The bytes are not a request payload.
+        ProtocolError: The bytes are neither.
     """
-    _, block = codec.unpack_head(payload, FIRST_PARAMETER)
+    first, block = codec.unpack_head(payload, FIRST_PARAMETER)
+    if type(first) is bytes:  # a node's: whose arena it speaks of comes first
+        block = codec.unpack_head(payload, FIRST_PARAMETER + 1)[-1]
     if type(block) is not bytes:
         raise ProtocolError("not a request payload")
     return split_header_block(block)
@@ -140,14 +142,6 @@ def read_descriptor(fields: list[Any]) -> Descriptor:
     ):
         raise ProtocolError("a request payload has a wrong descriptor")
     return Descriptor(*fields)
-
-
-class AnswerKind(enum.IntEnum):
-    #: The whole answer, or the last piece of a streamed one.
-    FINAL = 0
-    #: A piece of a streamed answer; status and headers count in the first only.
-    CHUNK = 1
-    ERROR = 2
 
 
 class Answer(NamedTuple):
@@ -240,3 +234,17 @@ def _error(job_id: bytes, code: str, message: str | None, packed: bytes) -> Answ
         raise ProtocolError("an answer has a wrong error")
     error = from_wire(code, message, details)
     return Answer(job_id, AnswerKind.ERROR, 0, "", None, [], b"", error)
+
+
+def unpack_parts(body: bytes) -> list[tuple[str, bytes]]:
+    """(node, body of its answer) in the body of AnswerKind.PARTS.  Raises ProtocolError."""
+    fields = codec.unpack(body)
+    if type(fields) is not list or len(fields) % 2:
+        raise ProtocolError("not an answer in parts")
+    named: list[tuple[str, bytes]] = []
+    for name, frame in zip(fields[::2], fields[1::2], strict=True):
+        if type(name) is not str or type(frame) is not bytes:
+            raise ProtocolError("not an answer in parts")
+        (answer,) = unpack_answers(frame)
+        named.append((name, answer.body))
+    return named

@@ -14,7 +14,13 @@ from stoker.errors import ProtocolError
 from stoker.wire import codec
 from stoker.wire.arena import ArenaReader
 from stoker.wire.frames import FRONTEND_ID_BYTES
-from stoker.wire.payloads import FIRST_PARAMETER, read_descriptor, split_header_block
+from stoker.wire.node_calls import PartKind
+from stoker.wire.payloads import (
+    FIRST_PARAMETER,
+    read_descriptor,
+    split_header_block,
+    unpack_answers,
+)
 
 
 class Headers(dict[str, Any]):
@@ -57,6 +63,44 @@ class Headers(dict[str, Any]):
         return Headers, (list(self.items()),)
 
 
+def _node_request(fields: Any) -> tuple[bytes, list[Any]]:
+    """A node's call of a workflow as (whose arena it speaks of, fields of a request payload).
+
+    Raises:
+        ProtocolError: It is not a node's call either.
+    """
+    if type(fields) is not list or list(map(type, fields[:3])) != [bytes, str, bytes]:
+        raise ProtocolError("not a request payload")
+    frontend_id, request_id, block, *flat = fields
+    if len(flat) % 3:
+        raise ProtocolError("a node's payload is cut off")
+    made: list[Any] = [request_id, block]
+    for name, kind, source in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
+        if kind == PartKind.INPUT:
+            given = codec.unpack(source)
+            if type(given) is not list or len(given) % 3:
+                raise ProtocolError("a node's payload has a wrong input")
+            if name:
+                given[::3] = [f"{name}{own}" for own in given[::3]]
+            made += given
+        elif kind == PartKind.TEXT:
+            made += (name, "", source.encode())
+        else:
+            content_type, body = _answer_in(source)
+            made += (name, content_type if kind == PartKind.TYPED_ANSWER else "", body)
+    return frontend_id, made
+
+
+def _answer_in(source: Any) -> tuple[str, bytes]:
+    """Content type and body of another node's answer, which may have come in pieces."""
+    frames = source if type(source) is list else [source]
+    answers = [answer for frame in frames for answer in unpack_answers(frame)]
+    if not answers:
+        raise ProtocolError("a node's payload has an empty source")
+    body = answers[0].body if len(answers) == 1 else b"".join([each.body for each in answers])
+    return answers[0].content_type or "", body
+
+
 class Request:
     """What one client sent: an id, headers, and named parameters."""
 
@@ -79,7 +123,7 @@ class Request:
             or type(fields[0]) is not str
             or type(fields[1]) is not bytes
         ):
-            raise ProtocolError("not a request payload")
+            job_id, fields = _node_request(fields)
         for i in range(FIRST_PARAMETER + 2, len(fields), 3):
             if type(fields[i]) is list:
                 if arena is None:

@@ -82,7 +82,7 @@ class Settings:
 
     # Models and their archives (3, 6)
     model_store: Path | None = peer(None, "Folder of archives that may be registered by name.")
-    workflow_store: Path | None = later(None, "Folder of workflow archives; default model_store.")
+    workflow_store: Path | None = peer(None, "Folder of workflow archives; default model_store.")
     load_models: tuple[str, ...] = peer(
         (), "Models to register at start: `all`, or [name=]location items."
     )

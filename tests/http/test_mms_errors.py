@@ -93,6 +93,16 @@ ROWS: dict[str, tuple[int, str, str]] = {
     "engine_missing": (400, INVALID, WORDS),
     "engine_unknown": (400, INVALID, WORDS),
     "runtime_invalid": (400, BAD, "Invalid RuntimeType value: cobol"),
+    "workflow_not_found": (404, "WorkflowNotFoundException", "Workflow not found: w"),
+    "workflow_exists": (409, "ConflictStatusException", "Workflow w is already registered."),
+    "workflow_invalid": (400, "InvalidWorkflowException", WORDS),
+    "graph_invalid": (400, "InvalidDAGException", WORDS),
+    "workflow_not_loaded": (
+        500,
+        "WorkflowException",
+        "Workflow w has failed to register. Failures: [f]",
+    ),
+    "workflow_node_failed": (500, INTERNAL, "Error executing n"),
     "endpoint_method_missing": (503, UNAVAILABLE, "Invalid HTTP method received"),
     "endpoint_broken": (500, INTERNAL, "I/O error while running the custom endpoint"),
     "endpoint_failed": (500, INTERNAL, "Unknown exception"),
@@ -102,14 +112,16 @@ ROWS: dict[str, tuple[int, str, str]] = {
         "Internal server error; the log has more under the request id.",
     ),
 }
+WORKFLOW = {"workflow": "w", "failures": "f"}
 #: Modules with errors of their own, which are known from here on.
 SOURCES = (endpoints, keyring, problems)
-DETAILS = {"model": "m", "url": "u.mar", "runtime": "cobol"}
+DETAILS = {"model": "m", "url": "u.mar", "runtime": "cobol", **WORKFLOW}
 
 
 def told(code, words=WORDS, **details):
     dialect = Mms(Settings())
-    problem = dialect.problem(from_wire(code, words, {**DETAILS, **details}))
+    known = {**DETAILS, **({"node": "n"} if code == "workflow_node_failed" else {})}
+    problem = dialect.problem(from_wire(code, words, {**known, **details}))
     return problem.status, dialect.error_document(problem)
 
 
@@ -121,6 +133,8 @@ def test_each_error_is_told_as_the_peer_tells_it(code):
     status, kind, message = ROWS[code]
 
     document = {"code": status, "type": kind, "message": message} if kind else {"status": message}
+    if code == "workflow_node_failed":
+        document["failure"] = {"message": WORDS, "node": "n"}
     assert told(code) == (status, document)
 
 

@@ -44,6 +44,7 @@ def test_description_lists_what_is_served(frontend):
         ("/v2/models/{model_name}/explain", "post"): "v2_explain",
         ("/invocations", "post"): "invocations",
         ("/models/{model_name}/invoke", "post"): "invoke",
+        ("/wfpredict/{workflow_name}", "post"): "wfpredict",
     }
     assert found["management"] == {
         **common_of_two,
@@ -56,6 +57,10 @@ def test_description_lists_what_is_served(frontend):
         (version, "put"): "version_setAutoScale",
         (version, "delete"): "version_unregisterModel",
         (f"{version}/set-default", "put"): "setDefault",
+        ("/workflows", "get"): "listWorkflows",
+        ("/workflows", "post"): "registerWorkflow",
+        ("/workflows/{workflow_name}", "get"): "describeWorkflow",
+        ("/workflows/{workflow_name}", "delete"): "unregisterWorkflow",
         ("/v1/models/{model_name}", "get"): "v1_ready",
     }
     assert found["metrics"] == {("/metrics", "get"): "metrics"}
@@ -74,6 +79,10 @@ def test_described_operations_are_answered(frontend, supervisor):
         "scale",
         "unregister",
         "set_default",
+        "list_workflows",
+        "register_workflow",
+        "describe_workflow",
+        "unregister_workflow",
     ):
         supervisor.verbs[verb] = lambda arguments: (_ for _ in ()).throw(ModelNotFound(model="m"))
     supervisor.verbs["statistics"] = lambda arguments: {}
@@ -82,6 +91,7 @@ def test_described_operations_are_answered(frontend, supervisor):
         for path, methods in frontend.request(role, "OPTIONS", "/").json["paths"].items():
             for method in methods:
                 target = path.replace("{model_name}", "m").replace("{model_version}", "1")
+                target = target.replace("{workflow_name}", "w")
 
                 answer = frontend.request(role, method.upper(), target)
 

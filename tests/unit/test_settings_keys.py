@@ -40,7 +40,7 @@ KEYS: Final[dict[str, tuple[str, Any, Effect]]] = {
     "private_key_file": ("key.pem", Path("key.pem"), WORKS),
     "certificate_file": ("cert.pem", Path("cert.pem"), WORKS),
     "model_store": ("store", Path("store"), WORKS),
-    "workflow_store": ("wf", Path("wf"), LATER),
+    "workflow_store": ("wf", Path("wf"), WORKS),
     "load_models": ("a.mar, b=c.mar", ("a.mar", "b=c.mar"), WORKS),
     "models": (MODELS, MODELS, WORKS),
     "default_workers_per_model": ("2", 2, WORKS),

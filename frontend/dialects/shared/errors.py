@@ -20,6 +20,7 @@ INTERNAL: Final = "InternalServerException"
 INVALID_MODEL: Final = "InvalidModelException"
 MODEL_NOT_FOUND: Final = "ModelNotFoundException"
 TIMED_OUT: Final = "RequestTimeoutException"
+WORKFLOW_NOT_FOUND: Final = "WorkflowNotFoundException"
 UNAVAILABLE: Final = "ServiceUnavailableException"
 _INVALID_KEY: Final = "InvalidKeyException"
 
@@ -115,6 +116,17 @@ def common_problems(queue_full_status: int) -> dict[str, Row]:
         "engine_missing": Row(400, INVALID_MODEL),
         "engine_unknown": Row(400, INVALID_MODEL),
         "runtime_invalid": Row(400, BAD_REQUEST, "Invalid RuntimeType value: {runtime}"),
+        # workflows
+        "workflow_not_found": Row(404, WORKFLOW_NOT_FOUND, "Workflow not found: {workflow}"),
+        "workflow_exists": Row(409, CONFLICT, "Workflow {workflow} is already registered."),
+        "workflow_invalid": Row(400, "InvalidWorkflowException"),
+        "graph_invalid": Row(400, "InvalidDAGException"),
+        "workflow_not_loaded": Row(
+            500,
+            "WorkflowException",
+            "Workflow {workflow} has failed to register. Failures: [{failures}]",
+        ),
+        "workflow_node_failed": Row(500, INTERNAL, "Error executing {node}"),
         # endpoints of the operator's own
         "endpoint_method_missing": Row(503, UNAVAILABLE, "Invalid HTTP method received"),
         "endpoint_broken": Row(500, INTERNAL, "I/O error while running the custom endpoint"),

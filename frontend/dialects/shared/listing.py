@@ -14,17 +14,17 @@ from stoker.frontend.routes import Operation, Outcome, Parameter, Reply, Values
 
 _MAX_PAGE: Final = 100
 _PAGE: Final = Outcome(200, "A page of models, by name.", MODELS)
-_PARAMETERS: Final = (
+PAGE_PARAMETERS: Final = (
     Parameter("limit", "integer", "Most entries, up to 100.", default=_MAX_PAGE),
     Parameter("next_page_token", "integer", "Where the previous page ended.", default=0),
 )
 
 
 def list_operation() -> Operation:
-    return Operation("list", _read, _write, QUICK_S, (_PAGE,), _PARAMETERS)
+    return Operation("list", read_page, _write, QUICK_S, (_PAGE,), PAGE_PARAMETERS)
 
 
-def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
+def read_page(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     limit = values["limit"]
     return {
         "limit": limit if 0 <= limit <= _MAX_PAGE else _MAX_PAGE,
@@ -32,12 +32,15 @@ def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
-    document: dict[str, Any] = {}
+def next_page(total: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The beginning of a page's document."""
     after = arguments["offset"] + arguments["limit"]
-    # Also when the page ends exactly at the last model: the peer's rule (3.8).
-    if after <= outcome["total"]:
-        document["nextPageToken"] = str(after)
+    # Also when the page ends exactly at the last one: the peer's rule (3.8).
+    return {"nextPageToken": str(after)} if after <= total else {}
+
+
+def _write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+    document = next_page(outcome["total"], arguments)
     document["models"] = [
         {"modelName": model["model"], "modelUrl": model["url"]} for model in outcome["models"]
     ]

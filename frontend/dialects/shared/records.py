@@ -30,6 +30,9 @@ def describe_failure(failure: Mapping[str, Any]) -> dict[str, Any]:
         "likely": failure.get("likely"),
         "attempts": failure.get("attempts"),
         "deaths": failure.get("deaths"),
+        "node": failure.get("node"),
+        "requestId": failure.get("request_id"),
+        "cause": failure.get("cause"),
     }
     return {name: value for name, value in shown.items() if value}
 

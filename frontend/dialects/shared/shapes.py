@@ -42,6 +42,12 @@ _FAILURE_FIELDS: Final[Mapping[str, Schema]] = {
 }
 #: Ours, and only what there is to say.
 FAILURE: Final = exactly(_FAILURE_FIELDS, _FAILURE_FIELDS)
+#: Also of a run of a workflow.
+_ANY_FAILURE_FIELDS: Final[Mapping[str, Schema]] = {
+    **_FAILURE_FIELDS,
+    **dict.fromkeys(("node", "requestId", "cause"), TEXT),
+}
+_ANY_FAILURE: Final = exactly(_ANY_FAILURE_FIELDS, _ANY_FAILURE_FIELDS)
 _DEATHS: Final = exactly(
     {
         "count": COUNT,
@@ -75,6 +81,6 @@ def error_schema(status: int | None, kinds: Iterable[str]) -> Schema:
     code = NUMBER if status is None else {"type": "integer", "enum": [status]}
     kind = {"type": "string", "enum": sorted(set(kinds))}
     return exactly(
-        {"code": code, "type": kind, "message": TEXT, "failure": FAILURE},
+        {"code": code, "type": kind, "message": TEXT, "failure": _ANY_FAILURE},
         ("message", "failure"),
     )

@@ -12,6 +12,7 @@ from stoker.frontend.dialects.shared.sagemaker import sagemaker_health, sagemake
 from stoker.frontend.dialects.shared.shapes import STATUS
 from stoker.frontend.dialects.shared.standing import description_routes
 from stoker.frontend.dialects.torchserve.kserve import kserve_routes, open_inference_routes
+from stoker.frontend.dialects.torchserve.workflows import workflow_inference_routes
 from stoker.frontend.health import health_routes
 from stoker.frontend.routes import (
     ALL_METHODS,
@@ -48,6 +49,7 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
         *health_routes(),
         *(open_inference_routes() if settings.ts_open_inference_protocol else ()),
         *predictions,
+        *workflow_inference_routes(),
         *(
             Route(("OPTIONS",), route.path, _OF_MODEL)
             for route in predictions

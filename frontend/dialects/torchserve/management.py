@@ -18,6 +18,7 @@ from stoker.frontend.dialects.torchserve.versions import (
     set_default_operation,
     unregister_operation,
 )
+from stoker.frontend.dialects.torchserve.workflows import workflow_management_routes
 from stoker.frontend.health import health_routes
 from stoker.frontend.routes import Description, Operation, Route
 from stoker.settings import Settings
@@ -59,6 +60,7 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
         ),
         Route(("OPTIONS",), _MODEL, of_model),
         Route(("OPTIONS",), _VERSION, of_model),
+        *workflow_management_routes(settings),
         readiness_route(),
         *health_routes(),
         *token_routes(settings),

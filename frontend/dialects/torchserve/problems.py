@@ -13,6 +13,7 @@ from stoker.frontend.dialects.shared.errors import (
     INTERNAL,
     RETRY_SOON_S,
     UNAVAILABLE,
+    WORKFLOW_NOT_FOUND,
     common_problems,
 )
 from stoker.frontend.problems import ProblemRow as Row
@@ -86,4 +87,18 @@ def torchserve_problems(queue_full_status: int) -> dict[str, Row]:
         "describe/no_worker": Row(503, UNAVAILABLE, _no_describer),
         "describe/queue_full": Row(queue_full_status, UNAVAILABLE, _no_describer, RETRY_SOON_S),
         "describe/worker_died": Row(500, INTERNAL, _silent_describer),
+        # workflows
+        "register_workflow/archive_url_empty": Row(404, WORKFLOW_NOT_FOUND, "empty url"),
+        "register_workflow/archive_url_relative": Row(
+            404, WORKFLOW_NOT_FOUND, "Relative path is not allowed in url: {url}"
+        ),
+        "register_workflow/archive_url_not_allowed": Row(
+            404, WORKFLOW_NOT_FOUND, "Given URL {url} does not match any allowed URL(s)"
+        ),
+        "register_workflow/archive_not_found": Row(
+            404, WORKFLOW_NOT_FOUND, "Workflow not found in workflow store: {url}"
+        ),
+        "register_workflow/model_store_missing": Row(
+            404, WORKFLOW_NOT_FOUND, "Workflow store has not been configured."
+        ),
     }

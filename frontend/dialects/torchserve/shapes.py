@@ -73,3 +73,18 @@ _VERSION: Final = exactly(
 
 VERSIONS: Final = list_of(_VERSION)
 READINESS: Final = exactly({"name": TEXT, "ready": TRUTH})
+
+_WORKFLOW: Final = exactly(
+    {
+        **dict.fromkeys(("workflowName", "workflowUrl", "workflowDag"), TEXT),
+        **dict.fromkeys(("minWorkers", "maxWorkers", "batchSize", "maxBatchDelay"), COUNT),
+    }
+)
+WORKFLOWS: Final = list_of(_WORKFLOW)
+WORKFLOW_LIST: Final = exactly(
+    {
+        "nextPageToken": TEXT,
+        "workflows": list_of(exactly({"workflowName": TEXT, "workflowUrl": TEXT})),
+    },
+    ("nextPageToken",),
+)

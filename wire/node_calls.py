@@ -1,0 +1,128 @@
+"""Workflows on the wire: what the supervisor sees of a run's request and of nodes' answers.
+
+    workflow payload (frontend -> supervisor, of a job with JobFlag.WORKFLOW)
+        request_id | header block | input
+    where the input is packed [name | content_type | body]*, and the supervisor takes
+    apart no more than these three
+
+    node payload (supervisor -> worker): one node's call in a run of a workflow
+        frontend_id | request_id | header block | [name | PartKind | source]*
+    where a source is the input (its parameters keep their names, behind `name`), the
+    answer frame of another node, a list of such frames (an answer that came in pieces),
+    or a text of the workflow's own; `frontend_id` says whose arena the input's bodies lie in
+
+A node's answer travels on as it is.  All the supervisor reads of such a frame is its
+head, at fixed places: 0x97 0xC4 0x10, the job id, and one byte that is the AnswerKind.
+
+An answer frame (`payloads.py`) that is not an error is never taken apart on the way: not
+by the supervisor, which may look only where this file looks, and which imports nothing
+that opens a file.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from stoker.errors import ProtocolError, StokerError, from_wire
+from stoker.wire import codec
+from stoker.wire.frames import JOB_ID_BYTES, AnswerKind
+
+_KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
+
+
+def pack_workflow_request(
+    request_id: str, block: bytes, parameters: Sequence[Sequence[Any]]
+) -> bytes:
+    """As `pack_request`, in the form of which the supervisor can give nodes their parts."""
+    fields: list[Any] = []
+    for parameter in parameters:
+        fields += parameter
+    return codec.pack([request_id, block, codec.pack(fields)])
+
+
+class WorkflowRequest(NamedTuple):
+    """What a run is about; `block` and `parameters` are opaque to the supervisor."""
+
+    request_id: str
+    block: bytes
+    parameters: bytes
+
+
+def unpack_workflow_request(payload: bytes) -> WorkflowRequest:
+    """Raises ProtocolError if the bytes are not a workflow payload."""
+    fields = codec.unpack(payload)
+    if type(fields) is not list or list(map(type, fields)) != [str, bytes, bytes]:
+        raise ProtocolError("not a workflow payload")
+    return WorkflowRequest(*fields)
+
+
+class PartKind(enum.IntEnum):
+    """What one input of a node's call is."""
+
+    ANSWER = 0
+    #: With its content type.
+    TYPED_ANSWER = 1
+    INPUT = 2
+    TEXT = 3
+
+
+class NodePart(NamedTuple):
+    """One input of a node's call; see the picture of a node payload."""
+
+    name: str
+    kind: int
+    source: bytes | list[bytes] | str
+
+
+def pack_node_request(
+    frontend_id: bytes, request: WorkflowRequest, parts: Sequence[NodePart]
+) -> bytes:
+    """What a worker gets for one node's call; `worker/request.py` reads it."""
+    fields: list[Any] = [frontend_id, request.request_id, request.block]
+    for part in parts:
+        fields += part
+    return codec.pack(fields)
+
+
+#: How a frame begins that is one row: seven fields, the first of them a job id.
+_ROW_HEAD: Final = b"\x97\xc4" + bytes([JOB_ID_BYTES])
+_KIND_AT: Final = len(_ROW_HEAD) + JOB_ID_BYTES
+
+
+def answer_kind(frame: bytes, job_id: bytes) -> AnswerKind:
+    """What sort of answer a frame of one row is, without taking it apart.
+
+    Raises:
+        ProtocolError: It is not one row, or not for this job.
+    """
+    kind = _KINDS.get(frame[_KIND_AT]) if len(frame) > _KIND_AT else None
+    if kind is None or not frame.startswith(_ROW_HEAD + job_id):
+        raise ProtocolError("not an answer of this job")
+    return kind
+
+
+def readdress(frame: bytes, job_id: bytes) -> bytes:
+    """The same row for another job; `answer_kind` has looked at it."""
+    return b"".join((_ROW_HEAD, job_id, memoryview(frame)[_KIND_AT:]))
+
+
+def pack_parts(job_id: bytes, named: Sequence[tuple[str, bytes]]) -> bytes:
+    """An answer frame of several nodes' answer frames."""
+    fields = [field for pair in named for field in pair]
+    return codec.pack([job_id, AnswerKind.PARTS.value, 200, "", None, [], codec.pack(fields)])
+
+
+def read_error(frame: bytes) -> StokerError:
+    """The error in an answer that is one.  Raises ProtocolError if it cannot be read."""
+    fields = codec.unpack(frame)
+    if type(fields) is not list or len(fields) != 7:
+        raise ProtocolError("not an answer frame")
+    code, message, packed = fields[3], fields[4], fields[6]
+    details = codec.unpack(packed) if type(packed) is bytes else None
+    if type(code) is not str or type(message) is not str or type(details) is not dict:
+        raise ProtocolError("an answer has a wrong error")
+    if not all(type(key) is str for key in details):
+        raise ProtocolError("an answer has a wrong error")
+    return from_wire(code, message, details)
