@@ -87,7 +87,7 @@ soak: $(VENV)/test
 	@$(SCRIPT) tests/soak/run.py $(SOAK_ARGS)
 # CI has 300,000 events of each; this takes about ten minutes.
 simulation: $(VENV)/test
-	@STOKER_SIMULATION_EVENTS=10000000 STOKER_SIMULATION_EVENTS_PER_SEED=100000 \
+	@STOKER_SCALING_SEEDS=10 STOKER_SIMULATION_EVENTS=10000000 STOKER_SIMULATION_EVENTS_PER_SEED=100000 \
 	  $(PY) -m pytest --import-mode=importlib tests/simulation
 
 # import-linter and mypy read the package as it is installed, because in the

@@ -87,6 +87,9 @@ class ModelConfig:
     max_worker_age_s: int | None = None
     max_worker_memory_mb: int | None = None
     worker_memory_limit_mb: int | None = None
+    queue_wait_target_s: float | None = None
+    required_memory_mb: int | None = None
+    reserved_memory_mb: int | None = None
     sandbox: str | None = None
     sandbox_memory_mb: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
@@ -183,6 +186,10 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         max_worker_age_s=keys.number("max_worker_age_s", lowest=0),
         max_worker_memory_mb=keys.number("max_worker_memory_mb", lowest=0),
         worker_memory_limit_mb=keys.number("worker_memory_limit_mb", lowest=0),
+        max_idle_s=keys.duration("max_idle_s", may_be_none=True),
+        queue_wait_target_s=keys.duration("queue_wait_target_s"),
+        required_memory_mb=keys.number("required_memory_mb", lowest=0),
+        reserved_memory_mb=keys.number("reserved_memory_mb", lowest=0),
         sandbox=_sandbox(keys),
         sandbox_memory_mb=keys.number("sandbox_memory_mb", lowest=0),
         raw=document,
@@ -269,6 +276,17 @@ class _Keys:
         """Milliseconds in the file; 0 means none."""
         value = self.number(key, lowest=0)
         return value / 1000 if value else None
+
+    def duration(self, key: str, *, may_be_none: bool = False) -> float | None:
+        """Seconds in the file, whole or not; 0 only if that means something."""
+        value = self._entries.get(key)
+        if value is None:
+            return None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < 1e9 or (value == 0 and not may_be_none):
+            self._ignore(key, "is not a time in seconds")
+            return None
+        return float(value)
 
     def truth(self, key: str) -> bool:
         value = self._entries.get(key)

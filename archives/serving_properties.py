@@ -144,6 +144,8 @@ class _Reader:
             batch_size=self._first_number("batch_size", "max_dynamic_batch_size", least=1),
             max_batch_delay_s=None if delay_ms is None else delay_ms / 1000,
             max_idle_s=None if idle_s is None else float(idle_s),
+            required_memory_mb=self._number(self._values, "required_memory_mb"),
+            reserved_memory_mb=self._number(self._values, "reserved_memory_mb"),
             job_queue_size=self._number(self._values, "job_queue_size", least=1),
             response_timeout_s=self._number(self._options, "predict_timeout", least=1),
             startup_timeout_s=self._number(self._options, "model_loading_timeout", least=1),

@@ -593,7 +593,9 @@ class Control:
         model = arguments.optional("model", str)
         if model is not None:
             served = engine.registry.find(model, arguments.optional("version", str))
-            return {"is_ready": bool(served.pool.workers) and not engine.is_stopping}
+            # One that sleeps is woken by the first request, which nobody would send it else.
+            takes = bool(served.pool.workers) or served.crew.is_asleep
+            return {"is_ready": takes and not engine.is_stopping}
         is_loading = any(
             served.spec.is_loaded_at_startup and served.crew.is_loading
             for served in engine.registry

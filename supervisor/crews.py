@@ -8,6 +8,7 @@ whoever carries out the actions.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -77,6 +78,10 @@ class Crew:
         self.death_count = 0
         self.last_death: Death | None = None
         self.recycled_count = 0
+        #: How long a worker takes from its start until it is ready; None before the first was.
+        self.start_s: float | None = None
+        #: The largest of its workers, as far as they were measured.
+        self.worker_bytes = 0
         #: Workers of a predecessor that died on their way to us.
         self.lost_orphans = 0
         self._recycle_at = 0.0
@@ -110,6 +115,15 @@ class Crew:
             if not slot.is_retiring and not slot.is_given_up:
                 return True
         return self._pool.serves_on
+
+    @property
+    def is_asleep(self) -> bool:
+        """It has no worker because none was needed; a request may have one."""
+        return (
+            self.max_workers > 0
+            and self.failure is None
+            and all(slot.is_retiring for slot in self.slots)
+        )
 
     @property
     def is_loading(self) -> bool:
@@ -171,6 +185,42 @@ class Crew:
             inherited = self._inherit(now)
             self.slots.append(inherited or Slot(self._numbers.next_slot(), now, restart_at=now))
         self._start_due(now)
+
+    def resize(self, wanted: int, now: float) -> None:
+        """Have `wanted` slots because of the load, which forgives and hurries nobody."""
+        staying = self.staying
+        for slot in self._least_needed(staying)[: max(0, len(staying) - wanted)]:
+            self._retire(slot, None, now)
+        for _ in range(wanted - len(staying)):
+            self.slots.append(Slot(self._numbers.next_slot(), now, restart_at=now))
+        if not wanted:
+            # What failed has been left behind; the next request is a new try.
+            self.failure = None
+        self._start_due(now)
+
+    def _least_needed(self, slots: list[Slot]) -> list[Slot]:
+        """In the order to let them go: without a worker, idle for longest, at work.
+
+        Of idle ones first those on the device that has the most.
+        """
+        on_device = Counter(slot.worker.device for slot in slots if slot.worker is not None)
+
+        def need(slot: Slot) -> tuple[int, int, float]:
+            worker = slot.worker
+            if worker is None:
+                return 0, 0, -slot.number
+            at_work = 1 if worker.is_idle else 2 if worker.in_hand else 0
+            return at_work, -on_device[worker.device], worker.quiet_since
+
+        return sorted(slots, key=need)
+
+    def inherit_more(self, most: int, now: float) -> None:
+        """Keep a predecessor's workers beyond those that are wanted at once, up to `most`."""
+        while len(self.staying) < most:
+            inherited = self._inherit(now)
+            if inherited is None:
+                return
+            self.slots.append(inherited)
 
     def _inherit(self, now: float) -> Slot | None:
         """A slot with a worker in it that has loaded already."""
@@ -241,7 +291,11 @@ class Crew:
         self.failure = Failure(FLAWED, flaw) if flaw else None
         if flaw:
             self._note("error", "initialize failed", worker, last_line=flaw)
-        self._note("info", "worker ready", worker, load_s=round(now - worker.started_at, 3))
+        took_s = now - worker.started_at
+        # Smoothed: one start that met a cold disk is not how all of them are.
+        known_s = self.start_s
+        self.start_s = took_s if known_s is None else known_s + (took_s - known_s) / 4
+        self._note("info", "worker ready", worker, load_s=round(took_s, 3))
         self._pool.join(worker)
         slot = self._slot_of(worker)
         if slot.replaces is not None:
@@ -377,6 +431,8 @@ class Crew:
     def measured(self, worker: Worker, memory_bytes: int, now: float) -> None:
         """How much memory it holds just now."""
         worker.memory_bytes = memory_bytes
+        if worker.loaded_at is not None:
+            self.worker_bytes = max(self.worker_bytes, memory_bytes)
         kill_bytes = self.spec.limits.kill_bytes
         if 0 < kill_bytes <= memory_bytes and worker.state is not WorkerState.DYING:
             mib = memory_bytes >> 20

@@ -106,6 +106,7 @@ class Describer:
             "deaths": crew.death_count,
             "last_death": _death(crew.last_death, wall),
             "recycled": crew.recycled_count,
+            "scaling": _scaling(served, wall),
             "quarantine": [
                 {
                     "content": conviction.content.digest.hex(),
@@ -164,6 +165,30 @@ def _of_sequences(served: Served, worker_id: int) -> dict[str, Any]:
     if served.spec.sequences is None:
         return {}
     return {"sequences": served.pool.sequence_count(worker_id)}
+
+
+def _scaling(served: Served, wall: float) -> dict[str, Any] | None:
+    """Why there are as many workers as there are; None where their number is fixed."""
+    autoscaler, spec = served.autoscaler, served.spec
+    if autoscaler is None:
+        return None
+    change = autoscaler.change
+    return {
+        "wanted": autoscaler.wanted,
+        "why": autoscaler.reason,
+        "queue_wait_target_s": spec.queue_wait_target_s,
+        "max_idle_s": spec.max_idle_s,
+        "measured": autoscaler.facts,
+        "last_change": None
+        if change is None
+        else {
+            "at": wall + change.at,
+            "from": change.workers,
+            "to": change.wanted,
+            "why": change.reason,
+            "measured": change.facts,
+        },
+    }
 
 
 def _death(death: Death | None, wall: float) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered, WorkerDied
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Refuse
+from stoker.supervisor.autoscaler import Room
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
@@ -27,6 +28,7 @@ from stoker.supervisor.jobs import (
     Job,
     JobPool,
 )
+from stoker.supervisor.memory_room import MemoryRoom
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
@@ -77,6 +79,9 @@ class Engine:
         self.workflows = Workflows(self, self._actions, self._heard, self._budget)
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
+        #: Versions whose number of workers is not fixed.
+        self._autoscaled: dict[Served, None] = {}
+        self._memory = MemoryRoom()
         self._orphans = Orphans()
         self._inheritance = Inheritance()
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
@@ -219,6 +224,10 @@ class Engine:
             failures = served.crew.failure_count
             served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))
         served.scale(min_workers, max_workers, drain_s, now)
+        if served.autoscaler is None:
+            self._autoscaled.pop(served, None)
+        else:
+            self._autoscaled[served] = None
         self._adopt_new_workers(served)
         self._settle(served, now)
 
@@ -251,6 +260,7 @@ class Engine:
         self, served: Served, now: float, removal: Waiter | None, *, ends_queue: bool = True
     ) -> None:
         self.registry.discard(served.spec.key)
+        self._autoscaled.pop(served, None)
         self._leaving.append(served)
         served.leave(self._gone(served), removal, now, ends_queue=ends_queue)
         if ends_queue and not self.is_stopping:
@@ -284,7 +294,9 @@ class Engine:
             pool = served.pool
             asked = pool.tally.default if version is None else pool.tally.named
             asked.requests += 1
-            if not served.crew.has_hope or (pool.uses_job_tickets and pool.lacks_ticket):
+            if not served.crew.has_hope and not self._wake(served, now):
+                raise served.no_worker()
+            if pool.uses_job_tickets and pool.lacks_ticket:
                 raise served.no_worker()
             if pool.convictions:
                 pool.recovery.check_content(job_id, payload, now)
@@ -529,12 +541,13 @@ class Engine:
         if entry is not None:
             entry[0].crew.measured(entry[1], memory_bytes, now)
 
-    def limited_workers(self) -> list[Worker]:
+    def measured_workers(self) -> list[Worker]:
         """Those that want to be measured."""
         return [
             worker
             for served, worker in self._workers.values()
-            if worker.pid > 0 and served.spec.limits.are_of_memory
+            if worker.pid > 0
+            and (served.spec.limits.are_of_memory or served.autoscaler is not None)
         ]
 
     def worker_exited(self, worker_id: int, how: Exit, now: float) -> None:
@@ -591,6 +604,8 @@ class Engine:
             if served.pool.convictions:
                 served.pool.recovery.release(now)
             served.crew.sweep(now)
+            if served.autoscaler is not None and not self.is_stopping:
+                served.autoscale(self._room_for(served), now)
             self._adopt_new_workers(served)
             served.sweep_waiters(now)
             self._settle(served, now)
@@ -599,6 +614,30 @@ class Engine:
         self.workflows.sweep(now)
         if self.is_stopping:
             self._continue_stop(now)
+
+    # -- how many workers -----------------------------------------------------
+
+    @property
+    def is_autoscaling(self) -> bool:
+        """Whether it matters how much memory is left."""
+        return bool(self._autoscaled)
+
+    def memory_available(self, available_bytes: int) -> None:
+        """What more workers may take just now."""
+        self._memory.available_bytes = available_bytes
+
+    def _wake(self, served: Served, now: float) -> bool:
+        if not served.wake(self._room_for(served), now):
+            return False
+        self._adopt_new_workers(served)
+        return True
+
+    def _room_for(self, served: Served) -> Room:
+        def room(asked: int) -> int:
+            everybody = [each.tenant for each in self._autoscaled]
+            return self._memory.workers(asked, served.tenant, everybody)
+
+        return room
 
     # -- stopping -------------------------------------------------------------
 
@@ -634,4 +673,5 @@ class Engine:
 
 
 def _has_room(served: Served) -> bool:
-    return served.crew.has_hope and served.pool.queue.room > 0
+    crew = served.crew
+    return (crew.has_hope or crew.is_asleep) and served.pool.queue.room > 0

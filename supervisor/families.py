@@ -87,6 +87,13 @@ OURS: Final = {
         Family("stoker_queue_depth", "gauge", "", "Requests that wait and are not begun.", _OURS),
         Family("stoker_queue_capacity", "gauge", "", "Requests that may wait.", _OURS),
         Family("stoker_requests_in_hand", "gauge", "", "Requests that workers hold.", _OURS),
+        Family(
+            "stoker_workers_wanted",
+            "gauge",
+            "",
+            "Workers that there should be, as the load is or as they were asked for.",
+            _OURS,
+        ),
         Family("stoker_workers", "gauge", "", "Worker processes by state.", (*_OURS, "state")),
         Family(
             "stoker_sequences",

@@ -1,10 +1,11 @@
-"""Measures the workers whose versions limit their memory."""
+"""Measures the workers whose memory matters, and what is left of the host's."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.host_memory import available_bytes
 from stoker.supervisor.residency import children_of_all, tree_bytes
 
 #: A look is a few microseconds per worker.
@@ -26,7 +27,9 @@ class MemoryWatch:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_S
-        workers = self._engine.limited_workers()
+        if self._engine.is_autoscaling:
+            self._engine.memory_available(available_bytes())
+        workers = self._engine.measured_workers()
         if not workers:
             return
         if now >= self._walk_at:

@@ -12,9 +12,11 @@ from typing import Final
 
 from stoker.errors import StokerError
 from stoker.supervisor.actions import Action, Note, Release
+from stoker.supervisor.autoscaler import Autoscaler, Change, Room
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.crews import Crew
 from stoker.supervisor.deaths import RETIRED
+from stoker.supervisor.memory_room import Tenant
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.scaling import wanted_workers
 from stoker.supervisor.versions import Failure, VersionEvent, VersionSpec, VersionState, move
@@ -26,7 +28,16 @@ RUNNING: Final = frozenset({VersionState.SCALING, VersionState.STEADY})
 class Served:
     """Everything about one registered version."""
 
-    __slots__ = ("_actions", "_serves_on", "crew", "pool", "spec", "state", "waiters")
+    __slots__ = (
+        "_actions",
+        "_serves_on",
+        "autoscaler",
+        "crew",
+        "pool",
+        "spec",
+        "state",
+        "waiters",
+    )
 
     def __init__(self, spec: VersionSpec, pool: Pool, crew: Crew, actions: list[Action]) -> None:
         self.spec = spec
@@ -34,6 +45,8 @@ class Served:
         self.crew = crew
         self.state = VersionState.REGISTERED
         self.waiters = Waiters(spec, actions)
+        #: None while the number of workers is fixed.
+        self.autoscaler: Autoscaler | None = None
         #: It leaves, but only when its queue is empty.
         self._serves_on = False
         self._actions = actions
@@ -51,6 +64,49 @@ class Served:
         wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
         self.note("info", "model scales", workers=wanted)
         crew.set_size(wanted, drain_s, now)
+        self.autoscaler = None
+        if max_workers > min_workers:
+            crew.inherit_more(max_workers, now)
+            self.autoscaler = Autoscaler(self.pool, crew, now)
+
+    def autoscale(self, room: Room, now: float) -> None:
+        """Look how many workers are needed, and have them."""
+        if self.autoscaler is None or self.state not in RUNNING:
+            return
+        change = self.autoscaler.look(room, now)
+        if change is not None:
+            self._change(change, now)
+
+    def wake(self, room: Room, now: float) -> bool:
+        """A request came, and nobody is there: may it wait for a worker?
+
+        Where there is no room for one, it waits for that as well.
+        """
+        if self.autoscaler is None or self.state not in RUNNING or not self.crew.is_asleep:
+            return False
+        if room(1):
+            self._change(self.autoscaler.wake(now), now)
+        return True
+
+    @property
+    def wanted_workers(self) -> int:
+        """As many as there should be just now."""
+        scaler = self.autoscaler
+        return len(self.crew.staying) if scaler is None else scaler.wanted
+
+    @property
+    def tenant(self) -> Tenant:
+        """What its workers take of the host's memory."""
+        crew, spec = self.crew, self.spec
+        starting = sum(slot.worker is not None and not slot.has_loaded for slot in crew.staying)
+        worker_bytes = max(crew.worker_bytes, spec.required_memory_bytes)
+        return Tenant(worker_bytes, starting, spec.reserved_memory_bytes)
+
+    def _change(self, change: Change, now: float) -> None:
+        facts = {"workers": change.workers, "wanted": change.wanted, "why": change.reason}
+        self.note("info", "model autoscales", **facts, **change.facts)
+        if change.wanted != change.workers:
+            self.crew.resize(change.wanted, now)
 
     def tune(self, batch: BatchPolicy, max_idle_s: float) -> None:
         """Form batches, and let workers idle, like this from now on."""
@@ -117,7 +173,7 @@ class Served:
         crew = self.crew
         if self.waiters.fail(crew.failure, crew.failure_count):
             return True
-        if not crew.has_hope:
+        if not crew.has_hope and not crew.is_asleep:
             if crew.failure is not None and self.state in RUNNING:
                 self._move(VersionEvent.FAIL)
                 self.note("warning", "model cannot run", reason=crew.failure.message)

@@ -38,3 +38,8 @@ class Slot:
     def is_ready(self) -> bool:
         worker = self.worker
         return worker is not None and worker.state in (WorkerState.READY, WorkerState.BUSY)
+
+    @property
+    def has_loaded(self) -> bool:
+        """It takes requests, or has."""
+        return self.worker is not None and self.worker.loaded_at is not None

@@ -114,6 +114,21 @@ def build_spec(
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
+        queue_wait_target_s=_first(
+            arguments.seconds("queue_wait_target_s") or None,
+            config.queue_wait_target_s,
+            settings.queue_wait_target_s,
+        ),
+        required_memory_bytes=_first(
+            arguments.optional("required_memory_mb", int), config.required_memory_mb, 0
+        )
+        << 20,
+        reserved_memory_bytes=_first(
+            arguments.optional("reserved_memory_mb", int),
+            config.reserved_memory_mb,
+            settings.reserved_memory_mb,
+        )
+        << 20,
         loading={
             "handler": archive.handler,
             "model_dir": None if archive.model_dir is None else str(archive.model_dir),
@@ -227,6 +242,11 @@ def _limits(config: ModelConfig, settings: Settings) -> Limits:
         memory_bytes=_stated(config.max_worker_memory_mb, settings.max_worker_memory_mb) << 20,
         kill_bytes=_stated(config.worker_memory_limit_mb, settings.worker_memory_limit_mb) << 20,
     )
+
+
+def _first(asked: N | None, own: N | None, default: N) -> N:
+    """What the request says, else the archive, else the server; a 0 is said."""
+    return asked if asked is not None else _stated(own, default)
 
 
 def _stated(own: N | None, default: N) -> N:

@@ -57,6 +57,7 @@ def rows(served: Iterable[Served]) -> list[dict[str, Any]]:
             "in_hand": _in_hand(each),
             "restarts": sum(slot.restarts for slot in each.crew.slots),
             "workers": _states(each),
+            "wanted": each.wanted_workers,
         }
         for each in served
     ]
@@ -93,6 +94,7 @@ def _add_version(samples: dict[str, Samples], served: Served) -> None:
         if state is not WorkerState.GONE:
             samples["stoker_workers"].append([[*key, state.value], states.get(state.value, 0)])
     for metric, number in (
+        ("stoker_workers_wanted", served.wanted_workers),
         ("stoker_queue_depth", queue.pending),
         ("stoker_queue_capacity", queue.capacity),
         ("stoker_requests_in_hand", _in_hand(served)),

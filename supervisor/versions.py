@@ -100,7 +100,11 @@ class VersionSpec:
         fence_bytes: Address space of its fenced workers, 0 for any; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
-        max_idle_s: How long a worker beyond the least may have nothing to do.
+        max_idle_s: How long a worker beyond the least must not have been needed before it goes.
+        queue_wait_target_s: Where the number of workers is not fixed, what 99 of 100 requests
+            shall wait for a worker at most.
+        required_memory_bytes: Of one worker, as somebody said; 0: nobody did.
+        reserved_memory_bytes: What must stay free when one is started.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
             fields other than gpu_id), opaque here.
         shown: What describe shows beyond what is used here (url, runtime, ...).
@@ -131,6 +135,9 @@ class VersionSpec:
     has_time_limits: bool = True
     is_loaded_at_startup: bool = False
     max_idle_s: float = 60
+    queue_wait_target_s: float = 0.25
+    required_memory_bytes: int = 0
+    reserved_memory_bytes: int = 0
     loading: dict[str, Any] = field(default_factory=dict)
     shown: dict[str, Any] = field(default_factory=dict)
 

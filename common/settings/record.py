@@ -190,7 +190,7 @@ class Settings:
     # Workers (3.4, 8)
     max_idle_s: float = setting(
         60.0,
-        "How long a worker beyond a model's minimum may have nothing to do.",
+        "How long a worker beyond a model's minimum must not have been needed before it goes.",
         unit="s",
         minimum=0,
     )
@@ -243,6 +243,20 @@ class Settings:
     )
     worker_memory_limit_mb: int = setting(
         0, "MiB of memory at which a worker is killed at once; 0 = never.", minimum=0
+    )
+    queue_wait_target_s: float = setting(
+        0.25,
+        "Between min_worker and max_worker so many workers are kept that 99 of 100 requests "
+        "wait no longer for one.",
+        unit="s",
+        minimum=0.001,
+    )
+    reserved_memory_mb: int = setting(
+        500,
+        "MiB that must stay free: no worker beyond min_worker is started into them, and no "
+        "model registered that says what it needs.",
+        unit="MiB",
+        minimum=0,
     )
     worker_template: bool = setting(
         True, "Fork workers from a process that has imported everything (and torch if need be)."

@@ -17,7 +17,7 @@ from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.quarantine import Content
 from stoker.supervisor.served import Served
-from stoker.supervisor.versions import VersionKey
+from stoker.supervisor.versions import VersionKey, VersionState
 from stoker.supervisor.workers import WorkerState
 from stoker.wire.frames import JobFlag, Reply, SubmittedJob
 
@@ -284,7 +284,9 @@ class Judge:
             self._expected = error.code
         else:
             key = served.spec.key
-            if not any(not s.is_given_up for s in served.crew.slots if not s.is_retiring):
+            if not served.crew.is_asleep and not any(
+                not s.is_given_up for s in served.crew.slots if not s.is_retiring
+            ):
                 self._expected = "no_worker"
             elif self._is_convicted(served, job.payload):
                 self._expected = "quarantined"
@@ -369,6 +371,7 @@ class Judge:
         if world.events % 16 == 0:
             for served in self._all():
                 self._look_at_queue(served)
+                self._look_at_bounds(served)
                 successors = sum(slot.replaces is not None for slot in served.crew.slots)
                 check(successors <= 1, "one worker at a time is recycled", successors)
             self._look_at_deadlines()
@@ -376,6 +379,19 @@ class Judge:
             counted = sum(served.pool.payload_bytes for served in self._all())
             taken = engine._budget.taken_bytes
             check(held == counted == taken, "payloads are counted", held, counted)
+
+    def _look_at_bounds(self, served: Served) -> None:
+        """Load moves the number of workers, but not beyond what the operator said."""
+        crew = served.crew
+        if served.is_leaving or served.state is VersionState.REGISTERED:
+            return
+        low, high, count = crew.min_workers, crew.max_workers, len(crew.staying)
+        check(low <= count <= high, "as many workers as may be", low, count, high)
+        if served.autoscaler is None:
+            check(low == high, "a range of workers is scaled", low, high)
+        else:
+            wanted = served.autoscaler.wanted
+            check(low <= wanted <= high, "as many are wanted as may be", low, wanted, high)
 
     def _look_at_deadlines(self) -> None:
         """Nobody waits longer than a sweep or two beyond a deadline."""

@@ -132,4 +132,8 @@ def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
         quarantine_s=rng.choice((0.0, 1.0, 20.0, 20.0)),
         limits=rng.choice((NO_LIMITS, NO_LIMITS, random_limits(rng))),
         device_type=rng.choice(("cpu", "gpu")),
+        max_idle_s=rng.choice((0.0, 1.0, 10.0)),
+        queue_wait_target_s=rng.choice((0.001, 0.05, 0.5)),
+        required_memory_bytes=rng.choice((0, 0, GIB)),
+        reserved_memory_bytes=rng.choice((0, GIB)),
     )

@@ -16,6 +16,7 @@ from typing import Any
 from sim_checks import Judge, check
 from sim_faults import (
     CALM,
+    GIB,
     POISONED,
     POISONS,
     WILD,
@@ -336,6 +337,9 @@ class World:
             self._unregister_some()
         else:
             self._lose_frontend()
+        if rng.random() < 0.2:
+            free_bytes = rng.choice((0, GIB, 3 * GIB, 64 * GIB))
+            self.tell("memory", self.engine.memory_available, free_bytes)
         self.turn()
         self.after(rng.expovariate(1.0), self._manage)
 
@@ -361,9 +365,10 @@ class World:
         if not self._ask(self.engine.register, spec):
             del self.handlers[spec]
             return
-        workers = rng.randint(0, 3)
-        if workers:
-            self.scale(spec.key, workers, workers, None, rng.random() < 0.5, is_registration=True)
+        low = rng.randint(0, 3)
+        high = low + rng.choice((0, 0, 1, 4))
+        if high:
+            self.scale(spec.key, low, high, None, rng.random() < 0.5, is_registration=True)
 
     def scale(
         self,

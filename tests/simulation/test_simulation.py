@@ -41,6 +41,7 @@ REACHED = (
     "given back",
     "tried again",
     "Retry",
+    "model autoscales",
     "handler is silent and told to stop",
     "model cannot run",
     "request is kept out",

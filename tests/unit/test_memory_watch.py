@@ -13,7 +13,9 @@ class Engine:
         self.workers = list(workers)
         self.measured = []
 
-    def limited_workers(self):
+    is_autoscaling = False
+
+    def measured_workers(self):
         return self.workers
 
     def worker_measured(self, worker_id, memory_bytes, now):

@@ -54,9 +54,51 @@ def describe_deaths(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def describe_scaling(scaling: dict[str, Any]) -> dict[str, Any]:
+    """Why there are as many workers as there are, where that is not fixed."""
+    change = scaling["last_change"]
+    shown = {
+        "wantedWorkers": scaling["wanted"],
+        "why": scaling["why"],
+        "queueWaitTargetSeconds": scaling["queue_wait_target_s"],
+        "maxIdleSeconds": scaling["max_idle_s"],
+        "measured": _measured(scaling["measured"]),
+    }
+    if change is not None:
+        shown["lastChange"] = {
+            "at": instant(change["at"]),
+            "from": change["from"],
+            "to": change["to"],
+            "why": change["why"],
+            "measured": _measured(change["measured"]),
+        }
+    return shown
+
+
+#: The autoscaler's numbers, in the words of this dialect.
+_MEASURED: Final = {
+    "requests_per_s": "requestsPerSecond",
+    "busy_workers": "busyWorkers",
+    "queued": "queuedRequests",
+    "wait_p99_s": "queueWaitP99Seconds",
+    "batch_s": "batchSeconds",
+    "batch_fill": "batchFill",
+    "start_s": "workerStartSeconds",
+}
+
+
+def _measured(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """What is not known yet is left out."""
+    return {
+        word: numbers[name] for name, word in _MEASURED.items() if numbers.get(name) is not None
+    }
+
+
 def what_went_wrong(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ours that no peer has: there only when there is something to say."""
     found: dict[str, Any] = {}
+    if scaling := record.get("scaling"):
+        found["scaling"] = describe_scaling(scaling)
     if failure := record.get("failure"):
         found["failure"] = describe_failure(failure)
     if record.get("deaths"):

@@ -67,8 +67,39 @@ _DEATHS: Final = exactly(
 _CONVICTION: Final = exactly(
     {"content": TEXT, "likely": TEXT, "deaths": COUNT, "refused": COUNT, "until": INSTANT}
 )
+_AMOUNT: Final[Schema] = {"type": "number", "minimum": 0}
+_MEASURED_FIELDS: Final[Mapping[str, Schema]] = {
+    **dict.fromkeys(
+        (
+            "requestsPerSecond",
+            "busyWorkers",
+            "queueWaitP99Seconds",
+            "batchSeconds",
+            "batchFill",
+            "workerStartSeconds",
+        ),
+        _AMOUNT,
+    ),
+    "queuedRequests": COUNT,
+}
+_MEASURED: Final = exactly(_MEASURED_FIELDS, _MEASURED_FIELDS)
+#: Ours, where the number of workers follows the load.
+_SCALING: Final = exactly(
+    {
+        "wantedWorkers": COUNT,
+        "why": TEXT,
+        "queueWaitTargetSeconds": _AMOUNT,
+        "maxIdleSeconds": _AMOUNT,
+        "measured": _MEASURED,
+        "lastChange": exactly(
+            {"at": INSTANT, "from": COUNT, "to": COUNT, "why": TEXT, "measured": _MEASURED}
+        ),
+    },
+    ("lastChange",),
+)
 #: Of `records.what_went_wrong`; each may be left out.
 WHAT_WENT_WRONG: Final[Mapping[str, Schema]] = {
+    "scaling": _SCALING,
     "failure": FAILURE,
     "deaths": _DEATHS,
     "recycledWorkers": COUNT,
