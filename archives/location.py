@@ -29,6 +29,8 @@ from stoker.errors import (
 )
 from stoker.java_regex import compile_java
 
+#: The name of the model store itself, for a store that is one model.
+THE_STORE: Final = "."
 MAX_URL_LENGTH: Final = 8192
 
 _REMOTE: Final = re.compile(r"(https?|file?)://", re.IGNORECASE)
@@ -76,13 +78,25 @@ def locate(url: str, model_store: Path | None, allowed_urls: tuple[str, ...]) ->
     if is_relative(url):
         raise ArchiveUrlRelative(f"Relative path is not allowed in url: {url}", url=url)
     if _REMOTE.match(url):
-        return _locate_remote(url, allowed_urls)
+        return _file_of_store(url, model_store) or _locate_remote(url, allowed_urls)
     if model_store is None:
         raise ModelStoreMissing("Model store has not been configured.", url=url)
     found = _locate_in_store(url, model_store)
     if found is None:
         raise _not_found(url)
     return found
+
+
+def locate_store(model_store: Path | None) -> Location:
+    """The model store itself, as one model; for who configures the server alone.
+
+    Raises:
+        ModelStoreMissing.
+    """
+    store = None if model_store is None else _real(model_store)
+    if store is None:
+        raise ModelStoreMissing("Model store has not been configured.", url=THE_STORE)
+    return LocalDirectory(store)
 
 
 def is_relative(text: str) -> bool:
@@ -208,11 +222,23 @@ def _locate_remote(url: str, allowed_urls: tuple[str, ...]) -> Location:
     if not normal.startswith("file:"):
         return Remote(normal)
     path = _real(Path(unquote(normal.removeprefix("file://"))))
-    if path is None or not path.is_file():
+    if path is None or not (path.is_file() or path.is_dir()):
         raise _not_found(url)
     # A link inside an allowed folder must not lead out of what is allowed.
     check_allowed(path.as_uri(), allowed_urls, given=url)
-    return LocalFile(path)
+    return LocalFile(path) if path.is_file() else LocalDirectory(path)
+
+
+def _file_of_store(url: str, model_store: Path | None) -> Location | None:
+    """What a file address means that leads into the model store, where all may be named."""
+    normal = normalise(url)
+    store = None if model_store is None else _real(model_store)
+    if store is None or normal is None or not normal.startswith("file:"):
+        return None
+    path = _inside(Path(unquote(normal.removeprefix("file://"))), store)
+    if path is None:
+        return None
+    return LocalFile(path) if path.is_file() else LocalDirectory(path)
 
 
 def admits_everything(allowed_urls: tuple[str, ...]) -> bool:

@@ -19,12 +19,14 @@ from stoker.archives.cache import ArchiveCache, CachedArchive, directory_model
 from stoker.archives.engines import check_engine, detect_engine
 from stoker.archives.fetch import FetchLimits, FetchRequest, Progress, failed, fetched
 from stoker.archives.location import (
+    THE_STORE,
     LocalDirectory,
     LocalFile,
     Location,
     Remote,
     admits_everything,
     locate,
+    locate_store,
 )
 from stoker.archives.manifest import (
     DEFAULT_RUNTIME,
@@ -72,6 +74,7 @@ class ArchiveRequest:
             at start-up only, from the file's name (6.2).
         default_handler: `default_service_handler` of the settings.
         engine: What DJL Serving's clients call the runtime.
+        takes_store: The configuration asks, which may mean the whole model store (`.`).
         known_hash: The content's hash from an earlier registration.  If that
             copy is still whole it is used as it is, without asking the origin:
             a restart needs no network and sees the very same files.
@@ -86,6 +89,7 @@ class ArchiveRequest:
     default_model: str | None = None
     default_handler: str = ""
     engine: str | None = None
+    takes_store: bool = False
     known_hash: str | None = None
 
 
@@ -275,6 +279,8 @@ def _without_archive(request: ArchiveRequest, runtime: str | None) -> ResolvedAr
 
 def _locate(request: ArchiveRequest, url: str, places: ArchivePlaces) -> Location | ArchiveNotFound:
     """Where the archive is; one that left the store but may be in the cache is no error yet."""
+    if request.takes_store and url == THE_STORE:
+        return locate_store(places.model_store)
     try:
         return locate(url, places.model_store, places.allowed_urls)
     except ArchiveNotFound as error:

@@ -8,12 +8,35 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from stoker.cli import config, logs, serve, snapshot, start, status, stop, torchserve, version
+from stoker.cli import (
+    config,
+    djl_serving,
+    logs,
+    serve,
+    snapshot,
+    start,
+    status,
+    stop,
+    torchserve,
+    version,
+)
 from stoker.cli.doctor import command as doctor
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 
-_COMMANDS: Final = (serve, start, stop, status, logs, config, snapshot, torchserve, doctor, version)
+_COMMANDS: Final = (
+    serve,
+    start,
+    stop,
+    status,
+    logs,
+    config,
+    snapshot,
+    torchserve,
+    djl_serving,
+    doctor,
+    version,
+)
 _DESCRIPTION: Final = "A model server for people who run their own machines."
 _EPILOG: Final = """\
 Every command takes every setting as a flag: --inference-address http://127.0.0.1:8080,
@@ -45,9 +68,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the `stoker` script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == [torchserve.NAME]:
-        # The peer's grammar, messages and exit codes, none of ours.
-        return torchserve.main(words[1:])
+    for peer in (torchserve, djl_serving):
+        if words[:1] == [peer.NAME]:
+            # The peer's grammar, messages and exit codes, none of ours.
+            return int(peer.main(words[1:]))
     parser = build_parser()
     try:
         options, settings_argv = parser.parse_known_args(words)

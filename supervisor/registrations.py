@@ -371,6 +371,7 @@ class Registrations:
             s3_sse_kms=asked.flag("s3_sse_kms"),
             default_handler=self._settings.default_service_handler,
             engine=asked.optional("engine", str),
+            takes_store=desired.item is not None,
             known_hash=desired.content_hash,
         )
 

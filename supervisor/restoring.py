@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from stoker.archives.resolve import ArchiveElsewhere, ArchiveRequest, ResolvedArchive
+from stoker.archives.resolve import DJL, ArchiveElsewhere, ArchiveRequest, ResolvedArchive
 from stoker.archives.snapshot import read_snapshot
 from stoker.archives.startup import StartupModel
 from stoker.errors import (
@@ -36,6 +36,7 @@ from stoker.supervisor.desired import (
     DesiredVersion,
     DropVersion,
     Edit,
+    Plain,
     PutDefault,
     PutItem,
     PutVersion,
@@ -268,8 +269,11 @@ class Restoring:
         request = ArchiveRequest(
             url=item.url,
             model=item.model,
+            version=item.version or None,
             default_model=item.default_model,
             default_handler=self._settings.default_service_handler,
+            engine=item.engine or None,
+            takes_store=True,
         )
         try:
             archive = await self._archives.obtain(request)
@@ -298,7 +302,14 @@ class Restoring:
         key = VersionKey(archive.model, archive.version)
         counts = startup_workers(archive, self._settings, self._places)
         said = self._said(key)
-        desired = desired_version(archive, {"url": item.url}, counts, item.key, said)
+        asked: dict[str, Plain] = {"url": item.url}
+        if item.devices:
+            asked["devices"] = item.devices
+        if archive.contract == DJL:
+            # Such archives name no version, so only the list can.
+            asked |= {"engine": item.engine} if item.engine else {}
+            asked |= {} if item.version else {"is_unversioned": True}
+        desired = desired_version(archive, asked, counts, item.key, said)
         known = state.versions.get(key)
         if known is None:
             return desired, state.registering(desired)

@@ -29,8 +29,6 @@ from stoker.wire.sequence_labels import MAX_KNOWN, SequenceHeaders
 
 N = TypeVar("N", int, float)
 
-DEFAULT_BATCH_SIZE: Final = 1
-DEFAULT_BATCH_DELAY_S: Final = 0.1
 #: What describe calls the engine of an archive.
 ENGINES: Final = {TORCHSERVE: "Torch", MMS: "Torch", DJL: "Python"}
 MAX_BATCH_SIZE: Final = 4096
@@ -66,12 +64,14 @@ def build_spec(
         arguments.optional("batch_size", int)
         or config.batch_size
         or override.batch_size
-        or DEFAULT_BATCH_SIZE
+        or settings.default_batch_size
     )
     check_batch_size(batch_size)
     delay_s = arguments.seconds("max_batch_delay_s")
     if delay_s is None:
-        delay_s = config.max_batch_delay_s or override.max_batch_delay_s or DEFAULT_BATCH_DELAY_S
+        delay_s = config.max_batch_delay_s
+    if delay_s is None:
+        delay_s = override.max_batch_delay_s or settings.default_batch_delay_s
     has_gpus = bool(places.devices)
     device_type = "gpu" if has_gpus and config.device_type != "cpu" else "cpu"
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
@@ -338,7 +338,9 @@ def startup_workers(
     """
     if bounds := _archives_bounds(archive):
         return bounds
-    default = settings.default_workers_per_model or len(places.devices) or usable_processors()
+    default = settings.default_workers_per_model or len(places.devices)
+    if not default:
+        default = 1 if archive.contract == DJL else usable_processors()
     override = read_models(settings.models).of(archive.model, archive.version)
     low = min(override.min_workers or default, MAX_WORKERS)
     high = min(override.max_workers or default, MAX_WORKERS)

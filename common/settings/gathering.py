@@ -202,7 +202,12 @@ class Gathering:
         return tuple(notes)
 
     def find_file(self, flags: Flags) -> Path | None:
-        """The configuration file that counts; one that was named must be there."""
+        """The configuration file that counts; one that was named must be there.
+
+        `--config=` names none: whoever starts us has read another server's.
+        """
+        if flags.config == "":
+            return None
         named = [
             (CONFIG, flags.config),
             ("STOKER_CONFIG", self._environ.get("STOKER_CONFIG")),

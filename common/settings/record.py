@@ -187,6 +187,13 @@ class Settings:
     decode_input_request: bool = peer(True, "Decode text and JSON bodies before the handler.")
     limit_max_image_pixels: bool = peer(True, "Keep the image library's limit on pixels.")
 
+    default_batch_size: int = setting(
+        1, "Most requests in one batch, where neither archive nor request says.", minimum=1
+    )
+    default_batch_delay_s: float = setting(
+        0.1, "How long a batch may wait to be filled, likewise.", unit="s", minimum=0
+    )
+
     # Workers (3.4, 8)
     max_idle_s: float = setting(
         60.0,

@@ -72,3 +72,30 @@ def test_all_needs_a_store(tmp_path: Path) -> None:
 def test_a_name_comes_from_the_file(url: str, name: str) -> None:
     """Contract 6.2; the result is always a name that we accept."""
     assert name == check_model_name(name_from_url(url))
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("m=x.zip", ("x.zip", "m", "", "", "")),
+        ("[mlp:v1:Python:*]=x.zip", ("x.zip", "mlp", "v1", "Python", "*")),
+        ("[mlp:v1]=x.zip", ("x.zip", "mlp", "v1", "", "")),
+        ("resnet::Python=file:///x.zip", ("file:///x.zip", "resnet", "", "Python", "")),
+        ("[a:::gpu0;gpu1]=x", ("x", "a", "", "", "gpu0;gpu1")),
+        ("https://h/x.zip?a=b:c", ("https://h/x.zip?a=b:c", None, "", "", "")),
+    ],
+)
+def test_an_item_may_name_version_engine_and_devices(
+    store: Path, item: str, expected: tuple[str | None, ...]
+) -> None:
+    """contracts/djl-serving.md 9.1: brackets and trailing parts are optional."""
+    (found,) = startup_names(store, [item])
+
+    assert (found.url, found.model, found.version, found.engine, found.devices) == expected
+
+
+def test_items_of_one_model_are_told_apart_by_version(store: Path) -> None:
+    """What a start acted on is remembered by key."""
+    keys = {model.key for model in startup_names(store, ["[m:1]=x", "[m:2]=x", "m=x"])}
+
+    assert keys == {"m:1=x", "m:2=x", "m=x"}
