@@ -23,11 +23,6 @@ _SANDBOXES: Final = frozenset({"off", "rlimits"})
 _DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
 #: Processes of one worker.
 MAX_RANKS: Final = 64
-#: Keys whose handlers would answer wrongly without what they ask for.
-_NOT_BUILT: Final = {
-    "continuousBatching": "continuous_batching",
-    "asyncCommunication": "async_communication",
-}
 #: Of `torchrun`, what only several hosts need.
 _HOST_KEYS: Final = ("rdzv-backend", "rdzv-endpoint", "rdzv-conf", "monitor-interval", "node-rank")
 
@@ -81,6 +76,7 @@ class ModelConfig:
     max_sequence_job_queue_size: int = 1
     max_num_sequence: int = 1
     async_communication: bool = False
+    max_requests_in_hand: int | None = None
     use_venv: bool = False
     max_idle_s: float | None = None
     max_worker_jobs: int | None = None
@@ -110,9 +106,17 @@ class ModelConfig:
 
 def not_built(config: ModelConfig) -> list[str]:
     """What the file asks for that this release does not have; its archive is refused."""
-    missing = [key for key, name in _NOT_BUILT.items() if getattr(config, name)]
+    missing: list[str] = []
     if config.continuous_batching and config.sequence_batching:
         missing.append("continuousBatching together with sequenceBatching")
+    if config.async_communication and config.sequence_batching:
+        missing.append("asyncCommunication together with sequenceBatching")
+    if (
+        config.async_communication
+        and config.parallel_level > 1
+        and config.parallel_type != "custom"
+    ):
+        missing.append("asyncCommunication in a worker of several processes")
     if config.torchrun is not None and config.torchrun.nnodes > 1:
         missing.append("torchrun.nnodes above 1")
     if config.parallel_level > MAX_RANKS:
@@ -181,6 +185,7 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         max_num_sequence=keys.number_or("maxNumSequence", 1, lowest=1),
         async_communication=keys.truth("asyncCommunication"),
         use_venv=keys.truth("useVenv"),
+        max_requests_in_hand=keys.number("max_requests_in_hand", lowest=1),
         # Ours; called like the settings whose place they take.
         max_worker_jobs=keys.number("max_worker_jobs", lowest=0),
         max_worker_age_s=keys.number("max_worker_age_s", lowest=0),

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from stoker.errors import BadHandlerResult
@@ -40,6 +41,12 @@ class BaseEnvelope(ABC):
             return self._entry_point(data, context)
         rows = self.parse_input(data)
         results = self._entry_point(rows, context) if rows else []
+        if inspect.iscoroutine(results):
+            return self._format_later(results)
+        return self.format_output(results) if isinstance(results, list) else results
+
+    async def _format_later(self, handling: Coroutine[Any, Any, Any]) -> Any:
+        results = await handling
         return self.format_output(results) if isinstance(results, list) else results
 
     @abstractmethod

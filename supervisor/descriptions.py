@@ -21,6 +21,7 @@ from stoker.supervisor.served import Served
 from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import VersionState
 from stoker.supervisor.worker_output import log_name
+from stoker.wire.loading import CONTINUOUS
 
 
 class Describer:
@@ -80,6 +81,7 @@ class Describer:
             "client_timeout_s": spec.client_timeout_s,
             "parallel_type": spec.parallel_type,
             "parallel_level": spec.parallel_level,
+            "is_continuous": spec.loading.get("mode") == CONTINUOUS,
             "uses_job_tickets": spec.uses_job_tickets,
             "sequences": _sequences(served),
             "uses_venv": bool(spec.python),

@@ -16,6 +16,7 @@ from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregister
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.autoscaler import Room
+from stoker.supervisor.concurrent_pools import ConcurrentPool
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
@@ -178,7 +179,9 @@ class Engine:
         self._remove(self.registry.find(*key), now, None)
 
     def _serve(self, spec: VersionSpec) -> Served:
-        kind = Pool if spec.sequences is None else SequencePool
+        kind: type[Pool] = Pool if spec.sequences is None else SequencePool
+        if spec.jobs_at_once:
+            kind = ConcurrentPool
         pool = kind(
             spec,
             self._jobs,

@@ -128,7 +128,7 @@ class Pool:
                 if not is_begun:
                     batch.ended += 1
                     self.queue.ahead -= 1
-                elif not job.ends_in_hand or worker.has_sent_pieces:
+                elif not job.ends_in_hand or batch.has_sent_pieces:
                     # A stream that has begun is wanted to its end.
                     continue
                 late.append(job)
@@ -284,24 +284,24 @@ class Pool:
             if frontend_id[0] != CALL_MARK:
                 self._actions.append(Forward(frontend_id, frame))
             else:
-                self._hear(worker, frontend_id, frame)
+                self._hear(worker.in_hand[0], frontend_id, frame)
         if reply.is_last:
             self._finish_batch(worker, now)
         elif reply.groups:
-            worker.has_sent_pieces = True
+            worker.in_hand[0].has_sent_pieces = True
 
-    def _hear(self, worker: Worker, frontend_id: bytes, frame: bytes) -> None:
+    def _hear(self, batch: Batch, frontend_id: bytes, frame: bytes) -> None:
         """A node's answer, of a job that this worker was given."""
-        for job in worker.in_hand[0].jobs:
+        for job in batch.jobs:
             if job.job_id.startswith(frontend_id):
                 self._heard.append((job.job_id, frame))
 
     def _finish_batch(self, worker: Worker, now: float) -> None:
         batch = worker.in_hand.popleft()
-        worker.has_sent_pieces = False
         worker.jobs_done += len(batch.jobs)
         if worker.stalled_at is not None:
-            self.recovery.come_back(worker, batch, now)
+            self.recovery.resume(worker)
+            self.recovery.take_back(batch, now)
         for job in batch.jobs:
             if job.state is JobState.SENT:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))

@@ -8,6 +8,7 @@ kept out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, NamedTuple
 
 from stoker.errors import Quarantined, StokerError
@@ -59,6 +60,7 @@ class Recovery:
         contents: Contents | None,
     ) -> None:
         self.suspects = 0
+        self._works_at_once = spec.jobs_at_once > 0
         self.quarantine = Quarantine(spec.quarantine_s, contents)
         self._model = spec.model
         self._version = spec.version
@@ -80,26 +82,36 @@ class Recovery:
         Returns:
             The number of jobs that failed.
         """
-        batch = worker.in_hand[0]
+        begun = self._begun(worker)
         worker.stalled_at = now
         if worker.can(WorkerEvent.STALL):
             worker.move(WorkerEvent.STALL)
-        self._actions.append(SendDrop(worker.worker_id, [job.job_id for job in batch.jobs]))
+        told_ids = [job.job_id for batch in begun for job in batch.jobs]
+        self._actions.append(SendDrop(worker.worker_id, told_ids))
+        was_alone = len(told_ids) == 1
         failed = 0
-        for job in batch.jobs:
-            if not job.has_ended:
-                job.attempts += 1
-                if self._judge(worker, batch, job, Loss.SILENT) is not Verdict.AGAIN:
-                    failed += 1
-                    self._fail(job, told(job.attempts))
+        for batch in begun:
+            for job in batch.jobs:
+                if not job.has_ended:
+                    job.attempts += 1
+                    verdict = self._judge(batch, job, Loss.SILENT, was_alone=was_alone)
+                    if verdict is not Verdict.AGAIN:
+                        failed += 1
+                        self._fail(job, told(job.attempts))
         return failed
 
-    def come_back(self, worker: Worker, batch: Batch, now: float) -> None:
+    def resume(self, worker: Worker) -> None:
         """A handler has given up as it was told; its worker is as good as before."""
         worker.stalled_at = None
         if worker.can(WorkerEvent.RESUME):
             worker.move(WorkerEvent.RESUME)
+
+    def take_back(self, batch: Batch, now: float) -> None:
+        """What it had not answered when it was told to give up is tried again."""
         self._give_back([job for job in batch.jobs if not job.has_ended], [], now)
+
+    def _begun(self, worker: Worker) -> list[Batch]:
+        return list(worker.in_hand) if self._works_at_once else [worker.in_hand[0]]
 
     # -- workers that die ---------------------------------------------------------
 
@@ -111,29 +123,31 @@ class Recovery:
         """
         if not worker.in_hand:
             return NOTHING_LOST
-        batch = worker.in_hand.popleft()
+        begun = self._begun(worker)
+        was_alone = sum(len(batch.jobs) for batch in begun) == 1
         again: list[Job] = []
         convicted: list[Job] = []
         failed = 0
-        for job in batch.jobs:
-            was_told = worker.stalled_at is not None and job.state is JobState.FAILED
-            if job.has_ended and not was_told:
-                continue
-            job.deaths += 1
-            if worker.stalled_at is None:
-                job.attempts += 1
-            verdict = self._judge(worker, batch, job, loss)
-            if verdict is Verdict.CONVICTED:
-                convicted.append(job)
-            if was_told:
-                continue
-            if verdict is Verdict.AGAIN:
-                again.append(job)
-            else:
-                failed += 1
-                self._fail(job, told(job.attempts))
+        for batch in begun:
+            for job in batch.jobs:
+                was_told = worker.stalled_at is not None and job.state is JobState.FAILED
+                if job.has_ended and not was_told:
+                    continue
+                job.deaths += 1
+                if worker.stalled_at is None:
+                    job.attempts += 1
+                verdict = self._judge(batch, job, loss, was_alone=was_alone)
+                if verdict is Verdict.CONVICTED:
+                    convicted.append(job)
+                if was_told:
+                    continue
+                if verdict is Verdict.AGAIN:
+                    again.append(job)
+                else:
+                    failed += 1
+                    self._fail(job, told(job.attempts))
         waiting: list[Job] = []
-        for ahead in worker.in_hand:
+        for ahead in islice(worker.in_hand, len(begun), None):
             self._queue.ahead -= ahead.waiting
             waiting += [job for job in ahead.jobs if not job.has_ended]
         worker.in_hand.clear()
@@ -144,20 +158,21 @@ class Recovery:
             self._convict(job, cause, now)
         return Lost(len(again), failed, bool(convicted))
 
-    def _judge(self, worker: Worker, batch: Batch, job: Job, loss: Loss) -> Verdict:
+    def _judge(self, batch: Batch, job: Job, loss: Loss, *, was_alone: bool) -> Verdict:
         return judge(
             job,
             loss,
             self._max_attempts,
-            was_alone=len(batch.jobs) == 1,
-            has_sent_pieces=worker.has_sent_pieces,
+            was_alone=was_alone,
+            has_sent_pieces=batch.has_sent_pieces,
         )
 
     def _give_back(self, again: list[Job], waiting: list[Job], now: float) -> None:
         """Return jobs to their places in the queue; those of `again` travel alone from now on."""
         self._suspect(again)
         for job in again:
-            job.is_loner = True
+            # Where jobs join others, suspicion alone keeps them apart for a while.
+            job.is_loner = job.is_loner or not self._works_at_once
             self.retried += 1
             if job.job_id[0] != CALL_MARK:
                 self._actions.append(Retry(job.job_id, job.attempts))

@@ -25,6 +25,7 @@ from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.recycling import Limits
 from stoker.supervisor.sequences import SequencePolicy
 from stoker.supervisor.versions import VersionSpec
+from stoker.wire.loading import ASYNC, BATCHES, CONTINUOUS
 from stoker.wire.sequence_labels import MAX_KNOWN, SequenceHeaders
 
 N = TypeVar("N", int, float)
@@ -32,6 +33,9 @@ N = TypeVar("N", int, float)
 #: What describe calls the engine of an archive.
 ENGINES: Final = {TORCHSERVE: "Torch", MMS: "Torch", DJL: "Python"}
 MAX_BATCH_SIZE: Final = 4096
+#: Of one asynchronous worker.
+DEFAULT_REQUESTS_IN_HAND: Final = 256
+MAX_REQUESTS_IN_HAND: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
 #: Where every rank handles every batch; with `pp` the first feeds the others itself (6.3).
@@ -72,6 +76,7 @@ def build_spec(
         delay_s = config.max_batch_delay_s
     if delay_s is None:
         delay_s = override.max_batch_delay_s or settings.default_batch_delay_s
+    mode, jobs_at_once = _mode(config, batch_size)
     has_gpus = bool(places.devices)
     device_type = "gpu" if has_gpus and config.device_type != "cpu" else "cpu"
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
@@ -86,6 +91,7 @@ def build_spec(
         most_workers=most_workers,
         python=archive.python,
         packages_dir=None if archive.packages_dir is None else str(archive.packages_dir),
+        jobs_at_once=jobs_at_once,
         uses_job_tickets=config.use_job_ticket,
         has_time_limits=not settings.debug,
         omp_threads=config.torchrun.omp_threads if config.torchrun else 1,
@@ -139,6 +145,8 @@ def build_spec(
             "decode_request": settings.decode_input_request,
             "limit_max_image_pixels": settings.limit_max_image_pixels,
             "max_response_bytes": settings.max_response_size,
+            "mode": mode,
+            "jobs_at_once": jobs_at_once,
             "is_broadcast": config.parallel_type in BROADCAST_TYPES,
             **_sequence_loading(sequences),
         },
@@ -224,6 +232,14 @@ def _sequence_loading(sequences: SequencePolicy | None) -> dict[str, object]:
         "sequence_max_idle_s": sequences.max_idle_s,
         "sequence_timeout_s": sequences.timeout_s,
     }
+
+
+def _mode(config: ModelConfig, batch_size: int) -> tuple[str, int]:
+    """How the handler is called, and how many requests one worker works on at once (8.7, 8.8)."""
+    if config.async_communication:
+        most = config.max_requests_in_hand or DEFAULT_REQUESTS_IN_HAND
+        return ASYNC, min(most, MAX_REQUESTS_IN_HAND)
+    return (CONTINUOUS, batch_size) if config.continuous_batching else (BATCHES, 0)
 
 
 def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:

@@ -57,9 +57,13 @@ class Tally:
     def is_empty(self) -> bool:
         return not (self.default.requests or self.named.requests)
 
-    def note_batch(self, jobs: Sequence[Job], begun_at: float, now: float) -> None:
-        """A worker began these then, and is done with all of them now."""
-        size = len(jobs)
+    def note_batch(self, jobs: Sequence[Job], begun_at: float, now: float, size: int = 0) -> None:
+        """A worker began these then, and is done with all of them now.
+
+        Args:
+            size: Jobs that were worked on together, if not just these.
+        """
+        size = size or len(jobs)
         sizes, handling = self.sizes, self.handling
         sizes.counts[bisect_left(SIZE_BOUNDS, size)] += 1
         sizes.total += size

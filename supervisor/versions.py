@@ -94,6 +94,8 @@ class VersionSpec:
         omp_threads: OMP_NUM_THREADS of each of those processes.
         python: The interpreter of its workers; "" for the server's own.
         packages_dir: Found by its workers before what the server has installed.
+        jobs_at_once: Jobs that one worker works on at once, where they join and leave
+            one by one; 0: it works on one batch after the other.
         uses_job_tickets: A job is only taken while a worker waits for one.
         sequences: Its requests are rows that live in one worker each; such a
             version tries nothing twice.
@@ -130,6 +132,7 @@ class VersionSpec:
     most_workers: int | None = None
     python: str = ""
     packages_dir: str | None = None
+    jobs_at_once: int = 0
     uses_job_tickets: bool = False
     sequences: SequencePolicy | None = None
     has_time_limits: bool = True

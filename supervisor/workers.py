@@ -103,17 +103,19 @@ WORKER_MOVES: Final[dict[WorkerState, dict[WorkerEvent, WorkerState]]] = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """Jobs sent to a worker together.
 
     Attributes:
         ended: How many of them ended before the batch was begun.
+        has_sent_pieces: It has been answered in part.
     """
 
     batch_id: int
     jobs: list[Job]
     ended: int = 0
+    has_sent_pieces: bool = False
 
     @property
     def waiting(self) -> int:
@@ -127,11 +129,11 @@ class Worker:
         worker_id: Unique for every process ever started; the slot's number
             stays when a process is replaced.
         in_hand: Batches sent and not finished, oldest first.  Only the first
-            has been started: a worker works in order.
+            has been started, as a worker works in order; but see
+            `concurrent_pools`.
         quiet_since: When the worker last gave a sign of life that counts for
             its current deadline (spawned, took up a batch, sent a piece).
         batch_since: When the first batch in hand was started.
-        has_sent_pieces: The first batch in hand has answered in part.
         stalled_at: When its handler was told to give up the first batch.
         is_awaited: A predecessor's, and it has not said a word to us.
         alone_since: When somebody first missed it, of one that is awaited.
@@ -145,7 +147,6 @@ class Worker:
         "batch_since",
         "device",
         "drain_until",
-        "has_sent_pieces",
         "in_hand",
         "is_awaited",
         "is_told_to_leave",
@@ -176,7 +177,6 @@ class Worker:
         self.batch_since = now
         self.loaded_at: float | None = None
         self.in_hand: deque[Batch] = deque()
-        self.has_sent_pieces = False
         self.stalled_at: float | None = None
         self.jobs_done = 0
         self.memory_bytes = 0

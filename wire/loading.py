@@ -10,6 +10,10 @@ from stoker.errors import ProtocolError
 #: How the processes of one worker tell themselves apart, in torchrun's words.
 RANK_VARIABLES: Final = ("RANK", "LOCAL_RANK", "ROLE_RANK")
 
+BATCHES: Final = "batches"
+CONTINUOUS: Final = "continuous"
+ASYNC: Final = "async"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadSpec:
@@ -26,6 +30,10 @@ class LoadSpec:
         gpu_id: Index among the devices the worker can see; None on CPU.
         decode_request: False hands every value out as bytearray.
         max_response_bytes: An answer above that fails its request alone.
+        mode: How the handler is called: with one batch after the other (`BATCHES`), at
+            every step with whatever requests are there (`CONTINUOUS`), or with every
+            request by itself while others are in progress (`ASYNC`).
+        jobs_at_once: How many requests are there at once, in the latter two.
         ranks: Processes of this worker; the one that gets this starts the others.
         is_broadcast: Every rank gets every batch, not the first alone.
         response_timeout_s: How long the worker may be silent over one batch.
@@ -55,6 +63,8 @@ class LoadSpec:
     decode_request: bool = True
     limit_max_image_pixels: bool = True
     max_response_bytes: int = 6_553_500
+    mode: str = BATCHES
+    jobs_at_once: int = 0
     ranks: int = 1
     is_broadcast: bool = False
     response_timeout_s: float = 120.0

@@ -23,7 +23,7 @@ from stoker.death_signal import outlive_parent
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader, arena_folder
-from stoker.wire.loading import LoadSpec
+from stoker.wire.loading import BATCHES, CONTINUOUS, LoadSpec
 from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
@@ -115,12 +115,11 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
 
 def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) -> ExitCode:
     context = make_context(spec)
-    in_hand = BatchInHand(channel, spec.response_timeout_s)
     # Our socket lies in the server's runtime directory.
     arena = ArenaReader(arena_folder(Path(socket_path(address)).parent))
     started_at = time.monotonic()
     try:
-        contract, flaw = _open(spec, context, channel, in_hand, arena, ranks)
+        work, flaw = _open(spec, context, channel, arena, ranks)
     except BaseException as error:
         channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
@@ -141,39 +140,51 @@ def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) 
             **({"flaw": flaw} if flaw else {}),
         }
     )
-    return serve(channel, contract, in_hand)
+    return work()
 
 
 def _open(
     spec: LoadSpec,
     context: Context,
     channel: Channel,
-    in_hand: BatchInHand,
     arena: ArenaReader,
     ranks: Ranks | None,
-) -> tuple[Contract, str]:
-    """The handler, loaded, as its archive wants to be called; and what its start complained of.
+) -> tuple[Callable[[], ExitCode], str]:
+    """Load the handler.
+
+    Returns:
+        What serves it, as its archive wants to be called; and what its start complained of.
 
     Raises:
         BaseException: Whatever the user's code raised.
     """
+    broadcast = ranks.broadcast if ranks is not None and spec.is_broadcast else None
+    # What is imported only here costs memory, and there may be hundreds of workers.
+    if spec.mode != BATCHES:
+        from stoker.worker.modes import work_asynchronously, work_continuously
+
+        kind = work_continuously if spec.mode == CONTINUOUS else work_asynchronously
+        entry, flaw = load(spec, context)
+        return kind(channel, spec, entry, context, arena, broadcast), flaw
+    in_hand = BatchInHand(channel, spec.response_timeout_s)
+    contract: Contract
     if spec.contract == DJL:
-        # Only here: what it needs costs memory, and there may be hundreds of workers.
         from stoker.worker.load_djl import open_djl
 
-        return open_djl(spec, in_hand, arena), ""
-    entry, flaw = load(spec, context)
-    contract = _contract_of(spec, channel)(
-        entry,
-        context,
-        in_hand,
-        decode_request=spec.decode_request,
-        max_response_bytes=spec.max_response_bytes,
-        may_try_twice=spec.is_idempotent,
-        arena=arena,
-        broadcast=ranks.broadcast if ranks is not None and spec.is_broadcast else None,
-    )
-    return contract, flaw
+        contract, flaw = open_djl(spec, in_hand, arena), ""
+    else:
+        entry, flaw = load(spec, context)
+        contract = _contract_of(spec, channel)(
+            entry,
+            context,
+            in_hand,
+            decode_request=spec.decode_request,
+            max_response_bytes=spec.max_response_bytes,
+            may_try_twice=spec.is_idempotent,
+            arena=arena,
+            broadcast=broadcast,
+        )
+    return partial(serve, channel, contract, in_hand), flaw
 
 
 def _contract_of(spec: LoadSpec, channel: Channel) -> Callable[..., TorchServeContract]:

@@ -21,7 +21,7 @@ import resource
 import select
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -43,6 +43,7 @@ from stoker.wire.frames import (
     WorkBatch,
     WorkerBack,
     WorkerHello,
+    WorkJob,
 )
 from stoker.wire.stream import PeerGone, Stream
 from stoker.worker.kept_replies import KeptReplies
@@ -189,7 +190,7 @@ class Channel:
         the supervisor takes what a worker held at its end for begun.
         """
         if self._is_orphan:
-            self._come_back()
+            self.come_back()
         if self._waiting:
             # One look per millisecond is enough to notice Drop and Leave in
             # time, and costs a fast handler nothing.
@@ -203,20 +204,93 @@ class Channel:
             self._dropped.clear()
             while not self._waiting and not self._is_leaving:
                 self._wait(None if self.errand is None else self._time_for_errand(monotonic()))
-            if self._is_leaving:
-                # Whoever sent a signal may not have told the supervisor, so
-                # work can be on its way; but only what is here now counts, or
-                # there would be no end.
-                if not self._has_looked_last:
-                    self._has_looked_last = True
-                    self.look()
-                if not self._waiting:
-                    if self.errand is not None and self.errand.due_in(0.0) is not None:
-                        self.errand.run(monotonic())
-                    return None
+            # Whoever sent a signal may not have told the supervisor, so work can
+            # be on its way; but only what is here now counts, or there would be
+            # no end.
+            if self._is_leaving and not self.has_work_at_last():
+                self.run_errand(is_last=True)
+                return None
             self._started_at = self._looked_at = monotonic()
         batch = self._running = self._waiting.popleft()
         return batch
+
+    # Several batches in hand at once: `running`, `asynchronous`.
+
+    def hold(self, jobs: list[WorkJob]) -> None:
+        """These are in hand from now on, whatever batches they came in, and no others."""
+        self._running = WorkBatch(0, jobs)
+        if self._dropped:
+            self._dropped &= self._held_ids()
+
+    def begin_step(self) -> None:
+        """The handler is called with what is in hand."""
+        self._started_at = monotonic()
+
+    def end_step(self) -> None:
+        """Note how long it took."""
+        self.took_s = monotonic() - self._started_at
+
+    def take_arrived(self, most: int) -> list[WorkBatch]:
+        """What has come meanwhile and may join what is in hand; does not wait.
+
+        Also does what is due between two batches.
+        """
+        self.look()
+        if self._is_orphan:
+            return []  # it came from nobody who waits for it
+        self._time_for_errand(monotonic())
+        waiting = self._waiting
+        return [waiting.popleft() for _ in range(min(most, len(waiting)))]
+
+    def fileno(self) -> int:
+        """Readable when the supervisor has said something, or is gone."""
+        return self._stream.fileno()
+
+    def stop_fileno(self) -> int:
+        """Readable after a signal; see `clear_stop`."""
+        return self._stop_read
+
+    def clear_stop(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._stop_read, 512)
+
+    @property
+    def is_leaving(self) -> bool:
+        return self._is_leaving
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._waiting)
+
+    def has_work_at_last(self) -> bool:
+        """Of one that is about to leave: whether something came that it was not told of; once."""
+        if not self._has_looked_last:
+            self._has_looked_last = True
+            self.look()
+        return bool(self._waiting)
+
+    @property
+    def has_errand(self) -> bool:
+        return self.errand is not None and self.errand.due_in(0.0) is not None
+
+    def run_errand(self, *, is_last: bool) -> None:
+        """What is due; or, at the end, whatever there is.  Raises SupervisorGone."""
+        if not is_last:
+            self._time_for_errand(monotonic())
+        elif self.errand is not None and self.has_errand:
+            self.errand.run(monotonic())
+
+    @property
+    def is_orphan(self) -> bool:
+        """The supervisor is gone: what is in hand has to be given up before we look for another."""
+        return self._is_orphan
+
+    def give_up(self, batches: Iterable[WorkBatch]) -> None:
+        """They were begun, and their answers will not come."""
+        self._kept.add(
+            [Reply(each[0], True, [job.job_id for job in each[1]], []) for each in batches]
+        )
+        self._running = None
 
     def _time_for_errand(self, now: float) -> float | None:
         """Run what is due; how long until something else may be.  Raises SupervisorGone."""
@@ -231,7 +305,7 @@ class Channel:
     def _wait(self, timeout_s: float | None) -> None:
         """Wait for messages, a signal, or the timeout.  Raises SupervisorGone."""
         if self._is_orphan:
-            self._come_back()
+            self.come_back()
             return
         for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1):
             if fd == self._stop_read:
@@ -259,7 +333,7 @@ class Channel:
         except PeerGone:
             self._is_orphan = True
 
-    def _come_back(self) -> None:
+    def come_back(self) -> None:
         """Find the successor of a supervisor that is gone, and say who we are.
 
         Raises:
@@ -307,16 +381,20 @@ class Channel:
         if type(message) is Work:
             self._waiting += message.batches
         elif type(message) is Drop:
-            in_hand = {job.job_id for batch in self._waiting for job in batch.jobs}
-            if self._running is not None:
-                in_hand.update(job.job_id for job in self._running.jobs)
-            self._dropped.update(in_hand.intersection(message.job_ids))
+            self._dropped.update(self._held_ids().intersection(message.job_ids))
         elif type(message) is Leave:
             self._is_leaving = True
         elif type(message) is Load and self._load is None:
             self._load = message
         else:
             raise ProtocolError(f"{type(message).__name__} has no business here now")
+
+    def _held_ids(self) -> set[bytes]:
+        """Jobs that wait here or are in hand."""
+        held = {job.job_id for batch in self._waiting for job in batch.jobs}
+        if self._running is not None:
+            held.update(job.job_id for job in self._running.jobs)
+        return held
 
     @property
     def started_at(self) -> float:
@@ -380,6 +458,16 @@ class Channel:
         self._has_sent_part = True
         self._kept.tear(reply.batch_id)
         self._held.append(reply)
+        self.flush()
+
+    def reply_now(self, replies: list[Reply]) -> None:
+        """Progress of batches that are in hand together."""
+        for reply in replies:
+            if reply.is_last:
+                self._dropped.difference_update(reply.ended)
+            elif reply.groups:
+                self._kept.tear(reply.batch_id)
+        self._held += replies
         self.flush()
 
     def flush(self) -> None:

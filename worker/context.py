@@ -9,6 +9,7 @@ Source: contracts/torchserve.md 7.2 and 7.3.
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -109,6 +110,17 @@ class Context:
         self._requests = requests
         self._request_ids = None
         self._request_processor = None
+
+    def for_request(self) -> Context:
+        """One for a request that is handled while others are.
+
+        What is set on it stays with it; what handlers have put on ours is there, and shared.
+        """
+        twin = copy.copy(self)
+        if hasattr(self._metrics, "request_ids_of"):
+            twin.metrics = copy.copy(self._metrics)
+            twin.metrics.request_ids_of(twin)
+        return twin
 
     def attach(self, in_hand: BatchInHand) -> None:
         """Let handlers notice that their clients have left."""

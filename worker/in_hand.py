@@ -84,5 +84,8 @@ class BatchInHand:
         with self._lock:
             if not self._jobs:
                 raise RuntimeError("no batch is being handled: its handler has returned already")
-            self._channel.reply_part(Reply(self._batch_id, False, [], group_rows(rows)))
+            self._reply(rows)
             self._sent_at = monotonic()
+
+    def _reply(self, rows: list[AnswerRow]) -> None:
+        self._channel.reply_part(Reply(self._batch_id, False, [], group_rows(rows)))

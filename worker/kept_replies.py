@@ -25,15 +25,15 @@ class KeptReplies:
     def __init__(self) -> None:
         self._replies: deque[tuple[int, Reply]] = deque()
         self._bytes = 0
-        #: The batch in hand has answered in part: its last reply is not the whole answer.
-        self._torn_batch: int | None = None
+        #: Batches in hand that have answered in part: their last reply is not the whole answer.
+        self._torn: set[int] = set()
 
     def __iter__(self) -> Iterator[Reply]:
         return iter([reply for _, reply in self._replies])
 
     def tear(self, batch_id: int) -> None:
         """Pieces of this batch's answers are on their way, and cannot be kept."""
-        self._torn_batch = batch_id
+        self._torn.add(batch_id)
 
     def add(self, replies: list[Reply]) -> None:
         kept = self._replies
@@ -43,7 +43,10 @@ class KeptReplies:
             size = 0
             for group in reply[3]:
                 size += len(group[1])
-            if reply[0] == self._torn_batch or size > MAX_BYTES:
+            is_torn = reply[0] in self._torn
+            if is_torn:
+                self._torn.remove(reply[0])
+            if is_torn or size > MAX_BYTES:
                 kept.append((0, Reply(reply[0], True, reply[2], [])))
             else:
                 kept.append((size, reply))

@@ -11,13 +11,14 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import stoker.compat
 from stoker.wire.frames import LoadFailed
-from stoker.wire.loading import LoadSpec
+from stoker.wire.loading import ASYNC, LoadSpec
 from stoker.worker.context import Context
 from stoker.worker.contracts import faults
 from stoker.worker.contracts.torchserve import Entry
@@ -101,11 +102,34 @@ def load(spec: LoadSpec, context: Context) -> Loaded:
         entry, flaw = mms.find_entry(module, function, context, spec)
     else:
         entry = find_entry(module, function, context)
-    if inspect.iscoroutinefunction(entry):
-        raise TypeError(f"handler {spec.handler} is async, which is not supported yet")
+    if spec.mode == ASYNC:
+        if not is_async(entry):
+            raise TypeError(f"asyncCommunication needs an `async def` handler: {spec.handler}")
+        return Loaded(wrap_each(spec.envelope, entry) if spec.envelope else entry, flaw)
+    if is_async(entry):
+        from stoker.worker.coroutines import waited_for
+
+        entry = waited_for(entry)
     if spec.envelope:
         entry = wrap(spec.envelope, entry)
     return Loaded(entry, flaw)
+
+
+def is_async(entry: Entry) -> bool:
+    """Whether a call of it has to be awaited or iterated over."""
+    for called in (entry, type(entry).__call__):
+        if inspect.iscoroutinefunction(called) or inspect.isasyncgenfunction(called):
+            return True
+    return False
+
+
+def _finished(outcome: Any) -> Any:
+    """What a coroutine that initialises a handler returns; anything else as it is."""
+    if inspect.iscoroutine(outcome):
+        from stoker.worker.coroutines import run
+
+        return run(outcome)
+    return outcome
 
 
 def load_failure(spec: LoadSpec, error: BaseException) -> LoadFailed:
@@ -218,12 +242,19 @@ def classes_defined_in(module: ModuleType) -> list[type]:
 
 def _initialise_function(function: Entry, context: Context) -> None:
     """Call it once without data, which is how a function handler loads its model."""
-    outcome = function(None, context)
-    if inspect.isgenerator(outcome):
+    outcome = _finished(function(None, context))
+    if inspect.isasyncgen(outcome):
+        _finished(_first_step(outcome))
+    elif inspect.isgenerator(outcome):
         # A streaming handler's body has not run yet: let it get to its first
         # yield or its return.
         next(outcome, None)
         outcome.close()
+
+
+async def _first_step(steps: AsyncGenerator[Any, Any]) -> None:
+    await anext(steps, None)
+    await steps.aclose()
 
 
 def _start_class(kind: type, context: Context) -> Entry:
@@ -235,14 +266,28 @@ def _start_class(kind: type, context: Context) -> Entry:
         raise ValueError(f"Expect handle method in class {kind!r}")
     initialize: Any = getattr(service, "initialize", None)
     if initialize is not None:
-        initialize(context)
+        _finished(initialize(context))
     return entry  # type: ignore[no-any-return]
 
 
 def wrap(envelope: str, entry: Entry) -> Entry:
     """Put the first class of an envelope module around the entry point."""
+    return _envelope_class(envelope)(entry).handle  # type: ignore[no-any-return]
+
+
+def wrap_each(envelope: str, entry: Entry) -> Entry:
+    """As `wrap`, for requests that are in progress together: an envelope is for one of them."""
+    kind = _envelope_class(envelope)
+
+    def handle(data: Any, context: Context) -> Any:
+        return kind(entry).handle(data, context)
+
+    return handle
+
+
+def _envelope_class(envelope: str) -> Any:
     module = importlib.import_module(f"{ENVELOPES}.{envelope}")
     classes = classes_defined_in(module)
     if not classes:
         raise ValueError(f"no envelope class in {module.__name__}")
-    return classes[0](entry).handle  # type: ignore[no-any-return]
+    return classes[0]

@@ -89,6 +89,11 @@ def _handle(
             # What streams in rank 0 has to run here as well.
             for _ in item:
                 pass
+    criteria = context.stopping_criteria
+    if criteria is not None and isinstance(outcome, list):
+        # Only rank 0 is interested in what they say; but they may clear up.
+        for is_last, item in zip(criteria, outcome, strict=False):
+            is_last(item)
 
 
 class Nobody:

@@ -133,6 +133,22 @@ class Request:
         self._fields: list[Any] = fields
         self._headers: Headers | None = None
 
+    def rename(self, request_id: str) -> None:
+        """Let the handler know it by another id."""
+        self._fields[0] = self.request_id = request_id
+
+    @property
+    def has_parameters(self) -> bool:
+        return len(self._fields) > FIRST_PARAMETER
+
+    def continued(self) -> Request:
+        """The same request as it comes at every step but its first: without parameters (8.7)."""
+        request = object.__new__(Request)
+        request.request_id = self.request_id
+        request._fields = self._fields[:FIRST_PARAMETER]
+        request._headers = None
+        return request
+
     def pack(self) -> bytes:
         """A payload of the same request, with every body in it."""
         return codec.pack(self._fields)

@@ -50,7 +50,7 @@ def answer_batch(
     wanted = jobs
     latest = None
     if channel.dropped or deadlines is not None:
-        wanted, rows, latest = _sort_out(batch, channel.dropped)
+        wanted, rows, latest = sort_out(batch, channel.dropped)
     if wanted:
         in_hand.begin(batch_id, wanted, latest)
         try:
@@ -66,7 +66,7 @@ def answer_batch(
     channel.reply(Reply(batch_id, True, [job[0] for job in jobs], group_rows(parts[-1])))
 
 
-def _sort_out(
+def sort_out(
     batch: WorkBatch, dropped: set[bytes]
 ) -> tuple[list[WorkJob], list[AnswerRow], float | None]:
     """What somebody still wants; the answers of the rest; and by when the last one wants it.

@@ -133,7 +133,12 @@ def _of_class(path: str, name: str, facts: Facts) -> Finding:
 
 
 def _async(path: str, name: str) -> Finding:
-    return Finding(Severity.FAILS, path, f"{name} is async, which this release does not have")
+    return Finding(
+        Severity.WORKS,
+        path,
+        f"{name} is async",
+        "requests are handled together where model-config.yaml has asyncCommunication: true",
+    )
 
 
 # -- imports ------------------------------------------------------------------

@@ -186,11 +186,20 @@ def test_any_text_is_a_config_or_our_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (b"continuousBatching: true", ["continuousBatching"]),
+        (b"continuousBatching: true\nasyncCommunication: true", []),
         (
             b"sequenceBatching: true\nasyncCommunication: true",
-            ["asyncCommunication"],
+            ["asyncCommunication together with sequenceBatching"],
         ),
+        (
+            b"sequenceBatching: true\ncontinuousBatching: true",
+            ["continuousBatching together with sequenceBatching"],
+        ),
+        (
+            b"asyncCommunication: true\nparallelType: tp\nparallelLevel: 2",
+            ["asyncCommunication in a worker of several processes"],
+        ),
+        (b"asyncCommunication: true\nparallelType: custom\nparallelLevel: 2", []),
         (b"torchrun: {nnodes: 2}", ["torchrun.nnodes above 1"]),
         (b"parallelType: tp\nparallelLevel: 65", ["parallelLevel above 64"]),
         (b"sequenceMaxIdleMSec: 10\nparallelLevel: 65", []),

@@ -38,6 +38,12 @@ def texts(report: ArchiveReport, severity: Severity) -> list[str]:
             "handler.py: function predict",
         ),
         ("handler:B", "class A: ...\nclass B(A): ...\n", "handler.py: class B"),
+        ("handler.py", "async def handle(data, context): ...\n", "handler.py: handle is async"),
+        (
+            "handler.py",
+            "class A:\n    async def handle(self, d, c): ...\n",
+            "handler.py: A.handle is async",
+        ),
         (
             "handler.py",
             "service = object()\nhandle = service\n",
@@ -62,8 +68,6 @@ def test_an_entry_point_is_found_as_the_worker_finds_it(diagnose, build, handler
         ("class A: ...\nclass B: ...\n", "has no function handle and not exactly one class"),
         ("x = 1\n", "has no function handle and not exactly one class, but none"),
         ("class A:\n    def run(self): ...\n", "class A has no method handle and no base class"),
-        ("async def handle(data, context): ...\n", "handle is async"),
-        ("class A:\n    async def handle(self, d, c): ...\n", "A.handle is async"),
         ("print 'hello'\n", "is not Python 3."),
         ("import no_such_package_at_all\ndef handle(d, c): ...\n", "no_such_package_at_all: not"),
         (
@@ -152,13 +156,13 @@ def test_what_the_configuration_file_asks_in_vain_is_said(diagnose, build):
     """
     files = {
         "handler.py": build.handler,
-        "model-config.yaml": "continuousBatching: true\nbatchSize: many\n",
+        "model-config.yaml": "torchrun: {nnodes: 2}\nbatchSize: many\n",
     }
 
     report = diagnose(build.mar(files, configFile="model-config.yaml"))
 
     assert texts(report, Severity.FAILS) == [
-        "model-config.yaml: asks for continuousBatching, which this release does not have"
+        "model-config.yaml: asks for torchrun.nnodes above 1, which this release does not have"
     ]
     assert any("batchSize is not an integer" in text for text in texts(report, Severity.DIFFERS))
 

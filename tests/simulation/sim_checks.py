@@ -405,7 +405,7 @@ class Judge:
             assert worker is not None
             begun = [job.job_id for job in worker.in_hand[0].jobs]
             check(job_id in begun, "nobody waits in a hand past a deadline", job_id)
-            is_wanted = not mine.ends_in_hand or worker.has_sent_pieces
+            is_wanted = not mine.ends_in_hand or worker.in_hand[0].has_sent_pieces
             check(is_wanted, "a client's own deadline holds in a hand", job_id)
 
     def look_at_dispatch(self) -> None:

@@ -158,7 +158,7 @@ def test_what_was_held_back_is_told_to_a_successor_as_answered(stage: Stage) -> 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(1)
-        stage.channel._come_back()
+        stage.channel.come_back()
         stage.supervisor = StreamEnd(listener.accept()[0])
     stage.channel.flush()
 

@@ -169,8 +169,10 @@ def test_too_few_gpus_for_one_worker_are_refused() -> None:
     [
         (ModelConfig(torchrun=TorchRun(nnodes=2)), "torchrun.nnodes above 1"),
         (ModelConfig(parallel_type="tp", parallel_level=65), "parallelLevel above 64"),
-        (ModelConfig(continuous_batching=True), "continuousBatching"),
-        (ModelConfig(async_communication=True), "asyncCommunication"),
+        (
+            ModelConfig(async_communication=True, parallel_type="tp", parallel_level=2),
+            "asyncCommunication in a worker of several processes",
+        ),
     ],
 )
 def test_what_is_not_built_refuses_the_archive_that_needs_it(
@@ -223,6 +225,23 @@ def test_sequences_that_cannot_be_are_refused(config: ModelConfig) -> None:
     """
     with pytest.raises(ManifestInvalid):
         spec_of(config)
+
+
+def test_how_many_requests_a_worker_works_on_at_once() -> None:
+    """
+    A running batch is as large as a batch; asynchronous workers have a limit of their own.
+    """
+    plain = spec_of(batch_size=8)
+    continuous = spec_of(ModelConfig(continuous_batching=True, batch_size=8))
+    eager = spec_of(ModelConfig(async_communication=True, batch_size=1))
+    modest = spec_of(ModelConfig(async_communication=True, max_requests_in_hand=3))
+    greedy = spec_of(ModelConfig(async_communication=True, max_requests_in_hand=10**6))
+
+    assert (plain.jobs_at_once, plain.loading["mode"]) == (0, "batches")
+    assert (continuous.jobs_at_once, continuous.loading["mode"]) == (8, "continuous")
+    assert (eager.jobs_at_once, eager.loading["mode"]) == (256, "async")
+    assert (modest.jobs_at_once, greedy.jobs_at_once) == (3, 4096)
+    assert continuous.loading["jobs_at_once"] == continuous.jobs_at_once
 
 
 def test_devices_count_only_where_there_are_some() -> None:

@@ -32,6 +32,7 @@ from stoker.worker.request import Request
 STREAM_NEXT: Final = "ts_stream_next"
 
 Entry = Callable[[Any, Context], Any]
+Broadcast = Callable[[Sequence[Request]], None]
 
 
 class TorchServeContract:
@@ -52,7 +53,7 @@ class TorchServeContract:
         max_response_bytes: int,
         may_try_twice: bool = True,
         arena: ArenaReader | None = None,
-        broadcast: Callable[[Sequence[Request]], None] | None = None,
+        broadcast: Broadcast | None = None,
     ) -> None:
         self._entry = entry
         self._broadcast = broadcast

@@ -80,7 +80,7 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
     if record["device_ids"]:
         document["deviceIds"] = record["device_ids"]
     document |= {
-        "continuousBatching": False,
+        "continuousBatching": record.get("is_continuous", False),
         "useJobTicket": record.get("uses_job_tickets", False),
         "useVenv": record.get("uses_venv", False),
         **_describe_sequences(record.get("sequences")),

@@ -184,7 +184,6 @@ def test_a_missing_import_in_the_handler_is_what_is_reported(fail_to_load):
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("raise PermissionError('no')", "PermissionError: no"),
         ("def handle(data, context):\n    raise ValueError('at init')", "ValueError: at init"),
-        ("async def handle(data, context): pass", "TypeError: handler handler is async"),
         ("class A: pass", "ValueError: Expect handle method in class"),
         ("class A: pass\nclass B: pass", "ValueError: Expected only one class in custom service"),
         ("x = 1", "ValueError: Expected only one class in custom service code or a function"),
