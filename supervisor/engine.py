@@ -231,6 +231,8 @@ class Engine:
             self._autoscaled.pop(served, None)
         else:
             self._autoscaled[served] = None
+        if len(served.pool.queue):
+            self._touched[served.pool] = None  # there may be room for more
         self._adopt_new_workers(served)
         self._settle(served, now)
 

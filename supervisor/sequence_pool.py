@@ -215,9 +215,13 @@ class SequencePool(Pool):
         self.due_at = None
         if not len(self.queue) or self._expected:
             return
-        self._find_homes(now)
-        for worker in list(self._idle.values()):
-            self._serve(worker, now)
+        while True:
+            self._find_homes(now)
+            self.due_at = None
+            for worker in list(self._idle.values()):
+                self._serve(worker, now)
+            if not self.sequences.homeless or self._emptiest() is None:
+                return  # else what should have started one came too late
 
     def _find_homes(self, now: float) -> None:
         """Pin what is new to the workers that have the fewest."""
@@ -296,7 +300,7 @@ class SequencePool(Pool):
                 late = sequence.waiting[0]
                 self.queue.remove(late.job_id)
                 self._expire(late)
-            if not sequence.waiting:
+            if sequence.name not in home.due:
                 continue
             is_loner = sequence.waiting[0].is_loner
             if is_loner and jobs:

@@ -196,8 +196,6 @@ class Sequences:
         sequence = self._open.get(label.name)
         if sequence is None:
             sequence = self._open[label.name] = OpenSequence(label.name, job.arrived_at)
-        if label.is_start:
-            self._lost.pop(label.name, None)
         waiting = sequence.waiting
         at = len(waiting)
         if job.is_sent_again:
@@ -236,6 +234,8 @@ class Sequences:
         """Its next job, for its worker's hand."""
         job = sequence.waiting.popleft()
         sequence.in_hand = job
+        if self._places[job.job_id].is_start:
+            self._lost.pop(sequence.name, None)
         assert sequence.worker_id is not None
         del self.homes[sequence.worker_id].due[sequence.name]
         return job
@@ -248,12 +248,14 @@ class Sequences:
         sequence = place.sequence
         del self._places[job.job_id]
         sequence.waiting.remove(job)
-        if not sequence.waiting:
-            self.homeless.pop(sequence.name, None)
-            if sequence.worker_id is not None:
-                self.homes[sequence.worker_id].due.pop(sequence.name, None)
-            elif self._open.get(sequence.name) is sequence:
-                del self._open[sequence.name]  # nobody has done anything for it
+        if not sequence.has_state and sequence.in_hand is None:
+            # Nobody has done anything for it.  If this was to start it, what is behind may not.
+            self._remove(sequence)
+            if sequence.waiting:
+                sequence.worker_id = None
+                self._open[sequence.name] = self.homeless[sequence.name] = sequence
+        elif not sequence.waiting and sequence.worker_id is not None:
+            self.homes[sequence.worker_id].due.pop(sequence.name, None)
 
     def finish(self, job: Job, now: float) -> list[Job]:
         """The batch of a job is done, whatever became of the job.  Returns who is turned away."""
@@ -349,10 +351,12 @@ class Sequences:
         turned_away: list[Job] = []
         for sequence in () if home is None else home.sequences.values():
             del self._open[sequence.name]
-            is_last = sequence.is_ending
-            if sequence.in_hand is not None:
-                is_last = self._places.pop(sequence.in_hand.job_id).is_end or is_last
-            if sequence.has_state and not is_last:
+            is_last, has_state, job = sequence.is_ending, sequence.has_state, sequence.in_hand
+            if job is not None:
+                is_last = self._places.pop(job.job_id).is_end or is_last
+                # Its answer may still come.
+                has_state = has_state or not job.has_ended
+            if has_state and not is_last:
                 self.lost_count += 1
                 self._lost[sequence.name] = _FOREVER
             for job in sequence.waiting:

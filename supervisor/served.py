@@ -112,6 +112,7 @@ class Served:
         """Form batches, and let workers idle, like this from now on."""
         self.spec.batch = self.pool.policy = batch
         self.spec.max_idle_s = max_idle_s
+        self.pool.resize(self.crew.min_workers, self.crew.max_workers)
 
     def fail(self, failure: Failure, min_workers: int, max_workers: int) -> None:
         """It cannot even be tried: its archive is not there."""

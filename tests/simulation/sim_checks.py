@@ -7,7 +7,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sim_faults import POISONS
-from sim_records import SimCall, SimJob
+from sim_records import SimCall, SimJob, check
+from sim_sequences import REFUSALS as SEQUENCE_REFUSALS
+from sim_sequences import SequenceJudge
 
 from stoker.errors import StokerError
 from stoker.supervisor import actions as a
@@ -37,6 +39,7 @@ REFUSALS = {
     "version_not_found",
     "worker_died",
     "worker_out_of_memory",
+    *SEQUENCE_REFUSALS,
 }
 
 
@@ -46,15 +49,6 @@ LATE_S = 2 * SWEEP_S + 0.01
 
 def content_of(payload: bytes) -> Content:
     return Content(len(payload), payload)
-
-
-class Broken(Exception):
-    """A promise is broken; not an AssertionError, which the engine uses itself."""
-
-
-def check(holds: object, promise: str, *facts: object) -> None:
-    if not holds:
-        raise Broken(f"{promise}: {facts}")
 
 
 class Judge:
@@ -77,6 +71,9 @@ class Judge:
         self._signalled: dict[int, float] = {}
         self._expected: str | None = None
         self._burst: list[Job] = []
+        self._sequences = SequenceJudge(world)
+        #: What was said of the latest job that was refused.
+        self._refused_with = ""
 
     # -- every action -------------------------------------------------------------
 
@@ -108,6 +105,8 @@ class Judge:
                 self._judge_word(action)
         for key, order in last_sent.items():
             served = self._find(key)
+            if served is not None and served.spec.sequences is not None:
+                continue  # first in, first out for each sequence
             oldest = served.pool.queue.oldest() if served is not None else None
             if oldest is not None:
                 left = self._world.jobs[oldest.job_id].order
@@ -127,6 +126,11 @@ class Judge:
         check(len(jobs) <= pool.policy.max_size, "a batch keeps to its size", action)
         check(len(jobs) == 1 or not any(j.is_loner for j in jobs), "describe alone", action)
         held = self._held[worker_id]
+        spec = world.engine.spec_of(worker_id)
+        assert spec is not None
+        if spec.sequences is not None:
+            check(not held, "of sequences nothing is sent ahead", action)
+            self._sequences.judge_batch(spec, action)
         if held:
             allowed = credit(worker.service_time_s, len(pool.workers))
             check(len(held) < allowed, "never more than the credit", len(held), allowed)
@@ -144,7 +148,8 @@ class Judge:
             conviction = pool.convictions.get(content_of(job.payload))
             is_kept_out = conviction is not None and conviction.until > world.now
             check(not is_kept_out, "who kills workers reaches none", job.job_id)
-            check(mine.order > last_sent.get(key, -1), "first in, first out", job.job_id)
+            is_next = spec.sequences is not None or mine.order > last_sent.get(key, -1)
+            check(is_next, "first in, first out", job.job_id)
             mine.holder = worker_id
             last_sent[key] = mine.order
         held.append((batch_id, [job.job_id for job in jobs]))
@@ -174,6 +179,7 @@ class Judge:
     def _judge_refusal(self, action: a.Refuse) -> None:
         job_id, error = action
         check(error.code in REFUSALS, "a refusal has a known code", error)
+        self._refused_with = error.code
         ended = self._world.jobs.pop(job_id, None)
         check(ended is not None, "a job ends once", error.code, job_id)
         assert ended is not None
@@ -276,6 +282,7 @@ class Judge:
         """Work out what must become of a submitted job, before the engine is told."""
         world = self._world
         engine = world.engine
+        self._refused_with = ""
         self._expected, key, deadline = None, VersionKey(job.model, ""), job.deadline
         ends_in_hand = bool(job.flags & JobFlag.ENDS_IN_HAND)
         try:
@@ -290,7 +297,7 @@ class Judge:
                 self._expected = "no_worker"
             elif self._is_convicted(served, job.payload):
                 self._expected = "quarantined"
-            elif served.pool.queue.pending >= served.spec.queue_capacity:
+            elif served.pool.queue.pending >= served.pool.queue.capacity:
                 self._expected = "queue_full"
             client_timeout_s = served.spec.client_timeout_s
             if client_timeout_s and world.now + client_timeout_s < deadline:
@@ -307,7 +314,23 @@ class Judge:
 
     def check_submit(self, job: SubmittedJob) -> None:
         was_refused = job.job_id not in self._world.jobs
+        if self._refused_with in SEQUENCE_REFUSALS or self._is_of_leaving(job):
+            return
         check(was_refused == bool(self._expected), "refused at once or kept", self._expected, job)
+
+    def _is_of_leaving(self, job: SubmittedJob) -> bool:
+        """Workers that leave still serve the sequences that live in them, and no others."""
+        try:
+            served = self._world.engine.registry.find(job.model, job.version)
+        except StokerError:
+            return False
+        return served.spec.sequences is not None and self._expected == "no_worker"
+
+    def note_ended(self, worker_id: int, names: list[str]) -> None:
+        """A handler ends these sequences."""
+        spec = self._world.engine.spec_of(worker_id)
+        if spec is not None:
+            self._sequences.note_ended(spec, worker_id, names)
 
     def note_loaded(self, worker_id: int) -> None:
         if worker_id in self._told_to_load:
@@ -322,12 +345,16 @@ class Judge:
             if not held or held[0][0] != reply.batch_id:
                 return
             if reply.is_last:
-                held.popleft()
+                spec = self._world.engine.spec_of(worker_id)
+                _, job_ids = held.popleft()
+                if spec is not None and spec.sequences is not None:
+                    self._sequences.note_done(spec, job_ids)
 
     def note_exit(self, worker_id: int) -> list[bytes]:
         """Returns the jobs that the worker had started."""
         check(worker_id not in self._exited, "a worker exits once", worker_id)
         self._exited.add(worker_id)
+        self._sequences.note_exit(worker_id)
         held = self._held.pop(worker_id)
         started = held.popleft()[1] if held else []
         self._note_deaths(worker_id, started)
@@ -372,6 +399,8 @@ class Judge:
             for served in self._all():
                 self._look_at_queue(served)
                 self._look_at_bounds(served)
+                if served.spec.sequences is not None:
+                    self._sequences.look(served)
                 successors = sum(slot.replaces is not None for slot in served.crew.slots)
                 check(successors <= 1, "one worker at a time is recycled", successors)
             self._look_at_deadlines()
@@ -414,6 +443,9 @@ class Judge:
         next_due = world.engine.next_due()
         for served in world.engine.registry:
             pool = served.pool
+            if served.spec.sequences is not None:
+                self._sequences.look_at_dispatch(served)
+                continue
             due_at = ready_at(pool.queue, pool.policy)
             if due_at is None:
                 continue
@@ -433,7 +465,9 @@ class Judge:
         check(queue.ahead == ahead, "ahead is what was sent ahead", queue.ahead, ahead)
         again = sum(job.attempts > 0 for job in queue)
         bound = queue.capacity + again  # what a dead worker had started was admitted once
-        check(queue.pending <= bound, "the queue keeps its bound", queue.pending, bound)
+        # That of a version with sequences changes with its workers; see `sim_sequences`.
+        is_kept = queue.pending <= bound or served.spec.sequences is not None
+        check(is_kept, "the queue keeps its bound", queue.pending, bound)
         held = [j for w in served.pool.workers.values() for b in w.in_hand for j in b.jobs]
         suspects = sum(j.is_suspect and not j.has_ended for j in (*queue, *held))
         check(served.pool.recovery.suspects == suspects, "suspects are counted", suspects)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from sim_sequences import random_policy
+
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.recycling import NO_LIMITS, Limits
 from stoker.supervisor.versions import VersionSpec
@@ -117,7 +119,9 @@ def random_limits(rng: random.Random) -> Limits:
 
 def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
     """Limits short enough for everything to happen within a minute."""
+    sequences = random_policy(rng) if rng.random() < 0.2 else None
     return VersionSpec(
+        sequences=sequences,
         model=model,
         version=version,
         batch=BatchPolicy(
@@ -128,7 +132,7 @@ def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
         startup_timeout_s=rng.choice((1.0, 3.0)),
         max_retry_s=rng.choice((0.0, 3.0, 15.0)),
         client_timeout_s=rng.choice((0.0, 0.0, 0.0, 0.05, 0.5)),
-        max_attempts=rng.choice((1, 2, 2, 3)),
+        max_attempts=rng.choice((1, 2, 2, 3)) if sequences is None else 1,
         quarantine_s=rng.choice((0.0, 1.0, 20.0, 20.0)),
         limits=rng.choice((NO_LIMITS, NO_LIMITS, random_limits(rng))),
         device_type=rng.choice(("cpu", "gpu")),

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from stoker.supervisor.versions import VersionKey
 
 
+class Broken(Exception):
+    """A promise is broken; not an AssertionError, which the engine uses itself."""
+
+
+def check(holds: object, promise: str, *facts: object) -> None:
+    if not holds:
+        raise Broken(f"{promise}: {facts}")
+
+
 @dataclass(slots=True)
 class SimJob:
     """A job that has not ended, as its client sees it."""

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from sim_faults import GIB, POISONS, Handler
+from sim_sequences import label_of
 
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.wire.frames import FRONTEND_ID_BYTES, Group, Reply
@@ -153,6 +154,9 @@ class SimWorker:
             self._world.measured(self)
         if self._happens("leaves_some_unanswered"):
             job_ids = job_ids[1:]
+        if self.spec.sequences is not None and self._rng.random() < 0.1:
+            labels = [label_of(job_id, self._world.payloads[job_id]) for job_id in job_ids]
+            self._world.end_sequences(self, [label.name for label in labels if label.name])
         # A dropped job is not computed, but its id is still said to have ended.
         answered = [job_id for job_id in job_ids if job_id not in self._dropped]
         self._dropped.difference_update(self._begun)

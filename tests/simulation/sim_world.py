@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
-from sim_checks import Judge, check
+from sim_checks import Judge
 from sim_faults import (
     CALM,
     GIB,
@@ -25,7 +25,8 @@ from sim_faults import (
     random_handler,
     random_spec,
 )
-from sim_records import SimCall, SimJob
+from sim_records import SimCall, SimJob, check
+from sim_sequences import headers_in, random_label
 from sim_workers import SimWorker
 
 from stoker.errors import ProtocolError, StokerError
@@ -64,6 +65,9 @@ class Contents:
     def read(self, job_id: bytes, payload: bytes) -> Content:
         return Content(len(payload), payload)
 
+    def headers(self, payload: bytes) -> list[str]:
+        return headers_in(payload)
+
 
 class World:
     """One run.
@@ -101,7 +105,7 @@ class World:
         self._turn_ends_at: float | None = None
         self._tick_at = float("inf")
         self._job_order = 0
-        self._frontends = [rng.randbytes(8) for _ in range(3)]
+        self._frontends = [b"F" + rng.randbytes(7) for _ in range(3)]
         self._job_counter = 0
         self._arm()
         for _ in range(rng.randint(2, 5)):
@@ -246,6 +250,10 @@ class World:
         self.judge.note_replies(worker.worker_id, replies)
         self._from_worker(worker, "replied", self.engine.worker_replied, replies)
 
+    def end_sequences(self, worker: SimWorker, names: list[str]) -> None:
+        self.judge.note_ended(worker.worker_id, names)
+        self._from_worker(worker, "ended", self.engine.worker_ended_sequences, names)
+
     def exited(self, worker: SimWorker, words: str) -> None:
         del self.workers[worker.worker_id]
         self.counts[words] += 1
@@ -284,7 +292,9 @@ class World:
         flags = int(JobFlag.ALONE) if rng.random() < 0.02 else 0
         if rng.random() < 0.1:
             flags |= int(JobFlag.ENDS_IN_HAND)
-        payload = rng.choice(POISONS) if rng.random() < POISONED else b"of " + job_id
+        payload = (
+            rng.choice(POISONS) if rng.random() < POISONED else b"of " + job_id + random_label(rng)
+        )
         self.payloads[job_id] = payload
         job = SubmittedJob(job_id, model, version, self.now + wait_s, flags, payload)
         self._job_order += 1
@@ -313,7 +323,7 @@ class World:
 
     def _lose_frontend(self) -> None:
         gone = self._frontends.pop(0)
-        self._frontends.append(self.rng.randbytes(8))
+        self._frontends.append(b"F" + self.rng.randbytes(7))
         for job_id in [x for x in self.jobs if x.startswith(gone)]:
             del self.jobs[job_id]
             self.judge.cancelled.add(job_id)

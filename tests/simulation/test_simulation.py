@@ -17,6 +17,7 @@ from stoker.supervisor import (
     quarantine,
     queues,
     recovery,
+    sequences,
     served,
 )
 from stoker.supervisor.jobs import JobEvent
@@ -53,6 +54,13 @@ REACHED = (
     "worker is too large and is killed",
     "worker recycles",
     "refused: quarantined",
+    "refused: sequence_closed",
+    "refused: sequence_lost",
+    "refused: sequence_queue_full",
+    "refused: too_many_sequences",
+    "sequences: ended by a handler",
+    "sequences: moved, alive",
+    "sequences: moved, not alive",
     "lies seen through",
     "refused: bad_handler_result",
     "refused: deadline_exceeded",
@@ -211,6 +219,33 @@ def plant_answers_that_end_nothing(monkeypatch):
             real(self, job, event)
 
     monkeypatch.setattr(pools.Pool, "_end", end)
+
+
+def plant_losses_that_are_forgotten(monkeypatch):
+    monkeypatch.setattr(sequences.Sequences, "is_lost", lambda self, label, now: False)
+
+
+def plant_sequences_in_two_hands(monkeypatch):
+    real = sequences.Sequences.take
+
+    def take(self, sequence):
+        job = real(self, sequence)
+        sequence.in_hand = None
+        self._note_due(sequence)
+        return job
+
+    monkeypatch.setattr(sequences.Sequences, "take", take)
+
+
+def plant_the_newest_first(monkeypatch):
+    real = sequences.Sequences.put
+
+    def put(self, job, label):
+        sequence = real(self, job, label)
+        sequence.waiting.rotate(1)
+        return sequence
+
+    monkeypatch.setattr(sequences.Sequences, "put", put)
 
 
 @pytest.mark.parametrize(

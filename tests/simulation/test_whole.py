@@ -10,8 +10,10 @@ from whole_run import SimulationFailed, run
 
 from stoker.supervisor.crews import Crew
 from stoker.supervisor.inheritance import Inheritance
+from stoker.supervisor.sequences import Sequences
 from stoker.wire.frames import Answers
 from stoker.wire.link import Link
+from stoker.worker.sequences import LivingSequences
 
 #: `make simulation` runs the long form: 10 million events from 100 seeds.
 EVENTS = int(os.environ.get("STOKER_SIMULATION_EVENTS", "300000"))
@@ -32,9 +34,14 @@ REACHED = (
     "meant for the predecessor",
     "orphan found nobody",
     "request kills workers",
+    "sequence goes on",
+    "sequence goes on after a death",
+    "sequence moved",
     "supervisor killed",
     "told: deadline_exceeded",
     "told: queue_full",
+    "told: sequence_closed",
+    "told: sequence_lost",
     "told: worker_died",
     "worker: signal 9",
     "worker: signal 11",
@@ -109,6 +116,14 @@ def plant_answers_to_anybody(monkeypatch):
             self._answer(identity, Answers([frame])) for identity in self._greeted
         ],
     )
+
+
+def plant_sequences_that_workers_keep_to_themselves(monkeypatch):
+    monkeypatch.setattr(LivingSequences, "rows", lambda self, now: [])
+
+
+def plant_sequences_that_died_unseen(monkeypatch):
+    monkeypatch.setattr(Sequences, "doubt", lambda self: None)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import zmq
+from sim_sequences import random_label
 from whole_judge import POISON
 from whole_net import Pipe
 from whole_time import AgendaClock, ProcessLoop
@@ -123,7 +124,7 @@ class WholeFrontend:
         dice = rng.random()
         wait_s = 0.05 * rng.random() if dice < 0.05 else 1.0 if dice < 0.2 else 30.0
         is_poison = rng.random() < world.poisoned
-        payload = POISON if is_poison else b"%d" % world.submitted
+        payload = POISON if is_poison else b"%d" % world.submitted + random_label(rng)
         flags = int(JobFlag.ALONE) if rng.random() < 0.02 else 0
         deadline = self._agenda.now + wait_s
         told: list[Answer | StokerError] = []

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sim_records import check
+from whole_sequences import SequenceJudge
+
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire.frames import FRONTEND_ID_BYTES, WorkJob
 from stoker.wire.link import KEEP_S, SWEEP_S
@@ -18,15 +21,6 @@ if TYPE_CHECKING:
 #: handler's own time: cancel, abort, kill, another process, loading.
 ATTEMPT_S = 15.0
 POISON = b"kills whoever begins it"
-
-
-class Broken(Exception):
-    """A promise is broken; not an AssertionError, which the engine uses itself."""
-
-
-def check(holds: object, promise: str, *facts: object) -> None:
-    if not holds:
-        raise Broken(f"{promise}: {facts}")
 
 
 @dataclass(slots=True)
@@ -54,6 +48,7 @@ class Judge:
         self.asked: dict[bytes, Asked] = {}
         #: Those that ended lately may still be begun once: they were on their way.
         self._ended: dict[bytes, Asked] = {}
+        self.sequences = SequenceJudge(world)
 
     def ask(self, job_id: bytes, spec: VersionSpec, deadline: float, *, is_poison: bool) -> None:
         check(job_id not in self.asked, "an id is new", job_id)
@@ -94,6 +89,7 @@ class Judge:
         allowed = 1 if allowed == 1 else (allowed + 1) * (1 + asked.lives)
         check(asked.begun <= allowed, "no job is begun too often", job.job_id, asked)
         check(asked.spec.key == worker.spec.key, "a job goes to its version", job.job_id)
+        self.sequences.begin(worker, job)
         if asked.begun > 1:
             self._world.counts["begun again"] += 1
         return job.payload == POISON

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sim_sequences import headers_in
 from whole_net import Pipe
 
 from stoker.errors import ProtocolError, StokerError
@@ -14,6 +15,8 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.quarantine import Content
+from stoker.supervisor.returning import read_sequences
+from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.worker_ledger import LATELY_S
 from stoker.wire import codec
@@ -37,6 +40,9 @@ class Contents:
 
     def read(self, job_id: bytes, payload: bytes) -> Content:
         return Content(len(payload), payload)
+
+    def headers(self, payload: bytes) -> list[str]:
+        return headers_in(payload)
 
 
 class WholeSupervisor:
@@ -65,6 +71,7 @@ class WholeSupervisor:
         since = self._agenda.now - LATELY_S
         dead = [model for model, at in world.lately.items() if at > since]
         self._kept: dict[int, list[f.Reply]] = {}
+        self._sequences: dict[int, tuple[KnownSequence, ...]] = {}
         self._adopted: set[int] = set()
         self._tick_at = float("inf")
         living = [(w.spec.model, self._orphan(w)) for w in self._returning.values()]
@@ -232,6 +239,9 @@ class WholeSupervisor:
             elif isinstance(message, f.WorkerBack):
                 if worker_id not in self._returning:
                     self._tell(worker_id, f.Leave())
+                self._sequences[worker_id] = read_sequences(message.info.get("sequences"))
+            elif isinstance(message, f.SequencesEnded):
+                engine.worker_ended_sequences(worker_id, message.names, now)
             elif isinstance(message, f.Kept):
                 if worker_id in self._returning:
                     self._kept[worker_id] = message.replies
@@ -251,7 +261,9 @@ class WholeSupervisor:
         self._world.note_loaded(worker_id)
         self._tell(worker_id, f.Drop([]))
         self._world.counts["came back"] += 1
-        self.engine.worker_came_back(worker_id, self._kept.pop(worker_id), self._agenda.now)
+        known = self._sequences.pop(worker_id)
+        kept = self._kept.pop(worker_id)
+        self.engine.worker_came_back(worker_id, kept, self._agenda.now, known)
         self._end_turn()
 
     def worker_gone(self, worker_id: int, words: str) -> None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from sim_sequences import label_of
 from whole_judge import check
 from whole_net import Pipe
 
@@ -13,8 +14,10 @@ from stoker.supervisor.dispatch import MAX_CREDIT
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire import frames as f
 from stoker.wire.payloads import Answer, AnswerKind, pack_answers
+from stoker.wire.sequence_labels import SequenceLabel
 from stoker.worker.channel import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from stoker.worker.kept_replies import KeptReplies
+from stoker.worker.sequences import LivingSequences
 
 if TYPE_CHECKING:
     from whole_world import World
@@ -42,6 +45,12 @@ class WholeWorker:
         self._dropped: set[bytes] = set()
         self._held: list[f.Reply] = []
         self._kept = KeptReplies()
+        self._living: LivingSequences | None = None
+        if spec.sequences is not None:
+            limits = spec.sequences
+            self._living = LivingSequences(limits.headers, limits.max_idle_s, limits.timeout_s)
+        #: How often it came back to a supervisor.
+        self.adoptions = 0
         self._is_told_to_load = False
         self._has_loaded = False
         self._is_leaving = False
@@ -146,7 +155,11 @@ class WholeWorker:
             self.die("exit 5")
         elif self._connect():
             self._is_searching = False
-            self._send(f.WorkerBack(f.PROTOCOL, self.worker_id, b"", self.worker_id, {}))
+            self.adoptions += 1
+            info: dict[str, Any] = {}
+            if self._living is not None:
+                info = {"sequences": self._living.rows(self._agenda.now)}
+            self._send(f.WorkerBack(f.PROTOCOL, self.worker_id, b"", self.worker_id, info))
             self._send(f.Kept(list(self._kept)))
         else:
             self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
@@ -174,6 +187,8 @@ class WholeWorker:
         batch = self._running = self._waiting.popleft()
         begun = [job for job in batch.jobs if job.job_id not in self._dropped]
         kills = [self._world.judge.begin(self, job) for job in begun]
+        if self._living is not None:
+            self._living.begin(labels_of(begun), self._agenda.now)
         service_s = self._world.service_s[self.spec.model] * self._rng.lognormvariate(0, 0.5)
         if any(kills):
             self._later(service_s * self._rng.random(), self.die, "signal 11")
@@ -200,12 +215,23 @@ class WholeWorker:
         batch, self._running = self._running, None
         assert batch is not None
         ended = [job.job_id for job in batch.jobs]
+        if self._living is not None:
+            self._end_sequences(self._living, batch.jobs)
         groups = group(batch.jobs, AnswerKind.FINAL, self._dropped)
         self._dropped.difference_update(ended)
         self._held.append(f.Reply(batch.batch_id, True, ended, groups))
         if not self._waiting or self.spec.max_attempts == 1 or self._rng.random() < 0.7:
             self._flush()
         self._next()
+
+    def _end_sequences(self, living: LivingSequences, jobs: list[f.WorkJob]) -> None:
+        """Now and then a handler has had enough."""
+        labels = labels_of(jobs)
+        ended = [x.name for x in labels if x.name is not None and self._rng.random() < 0.03]
+        told = living.finish(labels, ended, self._agenda.now)
+        self._world.judge.sequences.finish(self, jobs, told)
+        if told:
+            self._send(f.SequencesEnded(told))
 
     def _flush(self) -> None:
         if self._held:
@@ -226,6 +252,10 @@ class WholeWorker:
 
     def kill(self) -> None:
         self._later(self._rng.random() * 0.02, self.die, "signal 9")
+
+
+def labels_of(jobs: list[f.WorkJob]) -> list[SequenceLabel]:
+    return [label_of(job.job_id, job.payload) for job in jobs]
 
 
 def group(jobs: list[f.WorkJob], kind: AnswerKind, dropped: set[bytes]) -> list[f.Group]:

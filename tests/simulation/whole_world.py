@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from sim_sequences import random_policy
 from whole_frontend import WholeFrontend
 from whole_judge import Judge
 from whole_net import Pipe
@@ -52,6 +53,7 @@ class World:
                 startup_timeout_s=3.0,
                 max_attempts=attempts,
                 quarantine_s=rng.choice((0.0, 20.0)),
+                sequences=random_policy(rng) if attempts == 1 and rng.random() < 0.6 else None,
             )
             for model, attempts in zip(MODELS, (1, 2, rng.choice((1, 2, 3))), strict=True)
         ]
@@ -92,6 +94,7 @@ class World:
     def worker_died(self, worker: WholeWorker, words: str, life: int, to: Pipe | None) -> None:
         """Whoever watches over it reads what it said to the end, and then hears."""
         del self.workers[worker.worker_id]
+        self.judge.sequences.note_death(worker)
         self.counts[f"worker: {words}"] += 1
         supervisor = self.supervisor
         if supervisor is not None:

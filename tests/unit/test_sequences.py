@@ -398,6 +398,25 @@ def test_a_lost_sequence_may_be_started_anew(stage, serve, ask):
     assert home_of(stage, ask("x")) == home_of(stage, again)
 
 
+def test_a_start_that_was_never_handled_starts_nothing(stage, serve, ask):
+    """
+    Its client left, or gave up; what comes behind it still needs what is lost.
+    """
+    serve(workers=1)
+    home = home_of(stage, ask("x"))
+    stage.answer(home)
+    stage.exit(home)
+    start, behind = ask("x", start=True), ask("x")
+
+    stage.cancel(start)
+    (fresh,) = stage.alive()
+    stage.load(fresh)
+
+    assert stage.refused == {behind: "sequence_lost"}
+    late = ask("x")
+    assert stage.refused[late] == "sequence_lost"
+
+
 def test_a_loss_is_forgotten_when_the_sequence_would_have_ended_anyhow(stage, serve, ask):
     """
     Names are not kept for ever.
@@ -424,6 +443,22 @@ def test_a_sequence_that_had_no_state_yet_is_not_lost(stage, serve, ask):
     ask("x")
 
     assert stage.refused == {first: "worker_died"}
+
+
+def test_what_is_in_the_hand_of_a_worker_that_must_go_may_still_be_answered(stage, serve, ask):
+    """
+    Then there was a state, and it is gone.
+    """
+    key = serve(workers=1)
+    first = ask("x")
+    home = home_of(stage, first)
+
+    stage.scale(key, 1, drain_s=0.0)
+    stage.engine.worker_lied(home, stage.now, "it is killed")
+    stage.answer(home)
+    late = ask("x")
+
+    assert stage.refused == {late: "sequence_lost"}
 
 
 # -- workers that leave -----------------------------------------------------------------
