@@ -29,6 +29,7 @@ from typing import BinaryIO, Final
 from stoker.archives.hash_index import HashIndex, HashingStopped, fingerprint
 from stoker.archives.locks import LockTimeout, lock, take_lock_nowait
 from stoker.archives.members import Contents, UnpackLimits, unreadable
+from stoker.archives.readers import let_group_read
 from stoker.archives.unpack import unpack
 from stoker.logs import get_logger
 
@@ -57,7 +58,11 @@ class CacheStatistics:
 
 
 class ArchiveCache:
-    """Owner of the cache folder's `archives/`.  Safe to call from several threads."""
+    """Owner of the cache folder's `archives/`.  Safe to call from several threads.
+
+    Args:
+        readers: A group that may read copies in use, if it knows their names.
+    """
 
     def __init__(
         self,
@@ -66,7 +71,9 @@ class ArchiveCache:
         *,
         settle_s: float = 1.0,
         lock_timeout_s: float = _LOCK_TIMEOUT_S,
+        readers: int | None = None,
     ) -> None:
+        self._readers = readers
         self._root = cache_dir / "archives"
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._limits = limits or UnpackLimits()
@@ -229,6 +236,8 @@ class ArchiveCache:
             except OSError:
                 os.close(handle)
                 raise
+            if self._readers is not None:
+                let_group_read(self._entry(sha256), self._readers)
             self._uses[sha256] = [1, handle]
             return CachedArchive(sha256, self._path(sha256))
 

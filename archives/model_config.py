@@ -19,7 +19,7 @@ from stoker.errors import ManifestInvalid
 
 _MAX_INT: Final = 2**31 - 1  # the peer's int
 _PARALLEL_TYPES: Final = frozenset({"pp", "tp", "pptp", "custom"})
-_SANDBOXES: Final = frozenset({"off", "rlimits"})
+_SANDBOXES: Final = frozenset({"off", "rlimits", "bubblewrap"})
 _DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
 #: Processes of one worker.
 MAX_RANKS: Final = 64
@@ -87,6 +87,7 @@ class ModelConfig:
     required_memory_mb: int | None = None
     reserved_memory_mb: int | None = None
     sandbox: str | None = None
+    sandbox_network: bool | None = None
     sandbox_memory_mb: int | None = None
     raw: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -196,6 +197,7 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         required_memory_mb=keys.number("required_memory_mb", lowest=0),
         reserved_memory_mb=keys.number("reserved_memory_mb", lowest=0),
         sandbox=_sandbox(keys),
+        sandbox_network=_sandbox_network(keys),
         sandbox_memory_mb=keys.number("sandbox_memory_mb", lowest=0),
         raw=document,
         warnings=tuple(keys.warnings),
@@ -210,6 +212,15 @@ def _sandbox(keys: _Keys) -> str | None:
     if len(keys.warnings) > before:
         raise BadYaml(f"asks for a sandbox that is none of {', '.join(sorted(_SANDBOXES))}")
     return word
+
+
+def _sandbox_network(keys: _Keys) -> bool | None:
+    """Misspelt, it is refused as well."""
+    before = len(keys.warnings)
+    is_true = keys.truth("sandbox_network")
+    if len(keys.warnings) > before:
+        raise BadYaml("has a sandbox_network that is not true or false")
+    return False if keys.is_false("sandbox_network") else is_true or None
 
 
 def _torchrun(keys: _Keys) -> TorchRun | None:

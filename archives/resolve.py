@@ -147,11 +147,15 @@ class ResolvedArchive:
     warnings: tuple[str, ...] = ()
 
 
-def open_cache(places: ArchivePlaces) -> ArchiveCache:
-    """The cache of these places, with what a killed predecessor left cleaned away."""
+def open_cache(places: ArchivePlaces, readers: int | None = None) -> ArchiveCache:
+    """The cache of these places, with what a killed predecessor left cleaned away.
+
+    Args:
+        readers: As in `ArchiveCache`.
+    """
     if admits_everything(places.allowed_urls):
         log.warning("allowed_urls admits every address: whoever may register may run code")
-    cache = ArchiveCache(places.cache_dir, places.unpack_limits)
+    cache = ArchiveCache(places.cache_dir, places.unpack_limits, readers=readers)
     cache.clean()
     clean_partials(places.downloads_dir)
     return cache

@@ -73,7 +73,7 @@ def make_folders(settings: Settings) -> None:
     from stoker.wire.runtime_dir import prepare_folder
 
     try:
-        prepare_folder(settings.runtime_dir)
+        prepare_folder(settings.runtime_dir, may_be_passed=bool(settings.worker_user))
     except OSError as error:
         raise SettingsError(
             f"runtime_dir {settings.runtime_dir} cannot be used: {error.strerror}",

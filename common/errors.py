@@ -371,6 +371,12 @@ class ArchiveUnreadable(ArchiveError):
     code = "archive_unreadable"
 
 
+class SandboxMissing(ArchiveError):
+    """The sandbox that it asks for cannot be had here, nor what may stand for it."""
+
+    code = "sandbox_missing"
+
+
 class ManifestInvalid(ArchiveError):
     """MANIFEST.json or model-config.yaml says something impossible."""
 

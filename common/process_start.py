@@ -51,6 +51,23 @@ def is_stopped(pid: int) -> bool:
     return life is not None and life.state == _STOPPED
 
 
+def is_called(pid: int, number: int) -> bool:
+    """Is `number` what the process that we know as `pid` finds its own pid to be?
+
+    In a pid namespace of its own that is another one.
+    """
+    if pid == number:
+        return True
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return False
+    for line in status.splitlines():
+        if line.startswith("NSpid:"):
+            return int(line.split()[-1]) == number
+    return False
+
+
 def boot_id() -> str:
     """Differs for every boot of this host; "" where the kernel does not say."""
     try:

@@ -257,7 +257,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     setproctitle(TITLE)
     configure(settings, process="frontend")
     try:
-        prepare_folder(settings.runtime_dir)
+        prepare_folder(settings.runtime_dir, may_be_passed=bool(settings.worker_user))
         listeners = plan_listeners(settings)
         is_tls = any(listener.address.is_tls for listener in listeners)
         tls = read_material(settings) if is_tls else None

@@ -70,6 +70,7 @@ _ARCHIVE: Final = (
     "archive_unreadable",
     "model_store_missing",
     "download_failed",
+    "sandbox_missing",
     "manifest_invalid",
     "runtime_invalid",
     "engine_missing",

@@ -29,6 +29,7 @@ from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.environments import Environments
 from stoker.supervisor.worker_environment import compile_blacklist, inherited
+from stoker.supervisor.worker_user import WorkerUser
 
 log = get_logger("archives")
 
@@ -38,11 +39,16 @@ CACHE_BYTES: Final = 8 << 30
 
 
 class ArchiveSource:
-    """Obtains and releases archives."""
+    """Obtains and releases archives.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        user: Who must be able to read them, if workers are not the server's own user.
+    """
+
+    def __init__(self, settings: Settings, user: WorkerUser | None = None) -> None:
         self._settings = settings
         self._workflow_store = settings.workflow_store
+        gid = None if user is None else user.gid
         self._places = ArchivePlaces(
             model_store=settings.model_store,
             cache_dir=settings.cache_dir,
@@ -54,7 +60,7 @@ class ArchiveSource:
                 max_member_bytes=settings.max_unpacked_bytes,
             ),
         )
-        self._cache = open_cache(self._places)
+        self._cache = open_cache(self._places, readers=gid)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="archive")
         self._is_stopping = threading.Event()
         self._environments = Environments(
@@ -63,6 +69,7 @@ class ArchiveSource:
             environ=inherited(os.environ, compile_blacklist(settings.blacklist_env_vars)),
             timeout_s=settings.download_timeout_s,
             should_stop=self._is_stopping.is_set,
+            readers=gid,
         )
 
     async def obtain(self, request: ArchiveRequest, *, may_fetch: bool = True) -> ResolvedArchive:

@@ -61,6 +61,7 @@ from stoker.supervisor.descriptions import Describer, is_pending, status_of
 from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
@@ -104,6 +105,7 @@ class Control:
         metrics: Metrics,
         answer: Callable[[Caller, Value | StokerError], None],
         end_turn: Callable[[], None],
+        fencing: HostFencing,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -112,9 +114,9 @@ class Control:
         self._journal = journal
         self._answer = answer
         self._end_turn = end_turn
-        self._archives = ArchiveSource(settings)
+        self._archives = ArchiveSource(settings, fencing.user)
         self._registrations = Registrations(
-            settings, engine, places, clock, self._archives, journal
+            settings, engine, places, clock, self._archives, journal, fencing.means
         )
         self._workflows = WorkflowRegistrations(
             settings, engine, clock, self._archives, self._registrations, journal, end_turn

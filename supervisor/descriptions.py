@@ -15,6 +15,7 @@ from stoker.supervisor.deaths import Death
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import usage_text
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.host_fencing import describe_fence
 from stoker.supervisor.residency import Residency
 from stoker.supervisor.sequence_pool import SequencePool
 from stoker.supervisor.served import Served
@@ -109,6 +110,7 @@ class Describer:
             "last_death": _death(crew.last_death, wall),
             "recycled": crew.recycled_count,
             "scaling": _scaling(served, wall),
+            "fence": None if spec.fence is None else describe_fence(spec.fence),
             "quarantine": [
                 {
                     "content": conviction.content.digest.hex(),

@@ -33,7 +33,9 @@ from pathlib import Path
 from typing import Final
 
 from stoker.archives.locks import LockTimeout, lock, take_lock_nowait
+from stoker.archives.readers import let_group_read
 from stoker.archives.resolve import ArchiveElsewhere, ResolvedArchive
+from stoker.capabilities import keep_from_programs
 from stoker.errors import EnvironmentFailed
 from stoker.logs import get_logger
 
@@ -52,6 +54,7 @@ class Environments:
     Args:
         installs: `install_py_dep_per_model`.
         environ: What pip runs with: a worker's environment.
+        readers: A group that may read them.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class Environments:
         environ: Mapping[str, str],
         timeout_s: float,
         should_stop: Callable[[], bool],
+        readers: int | None = None,
     ) -> None:
+        self._readers = readers
         self._root = cache_dir / "environments"
         self._installs = installs
         self._environ = environ
@@ -98,6 +103,8 @@ class Environments:
                             "What it requires is not here; it must be installed.", url=archive.url
                         )
                     self._build(folder, archive, requirements, has_venv=has_venv)
+                if self._readers is not None:
+                    let_group_read(folder, self._readers)
                 self._count(key)
         except (OSError, LockTimeout) as error:
             raise _failed(archive, has_venv=has_venv, reason=str(error)) from None
@@ -163,6 +170,8 @@ class Environments:
         output = folder / "pip.log"
         environ = {**self._environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         deadline = time.monotonic() + self._timeout_s
+        # What it installs may run code of its own; this thread is the archives'.
+        keep_from_programs()
         with output.open("wb") as file:
             process = subprocess.Popen(
                 command,

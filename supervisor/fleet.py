@@ -10,6 +10,7 @@ Source: design sections 3, 4 and 7.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import math
 import os
@@ -23,7 +24,7 @@ from typing import Any, Final
 from stoker.clock import Clock
 from stoker.errors import ProtocolError, ShuttingDown, SpawnFailed
 from stoker.logs import get_logger
-from stoker.process_start import start_ticks
+from stoker.process_start import is_called, start_ticks
 from stoker.settings import Settings
 from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
@@ -32,7 +33,9 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.escaped import kill_escaped
 from stoker.supervisor.exits import ExitStatus
+from stoker.supervisor.fences import BUBBLEWRAP
 from stoker.supervisor.guarding import guarded
+from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.oom_kills import OomKills
@@ -54,9 +57,10 @@ from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
 from stoker.wire import codec
 from stoker.wire import frames as f
+from stoker.wire.arena import arena_folder, hold_arenas, let_go_of_arenas
 from stoker.wire.connections import Connection
 from stoker.wire.loading import LoadSpec
-from stoker.wire.runtime_dir import worker_address
+from stoker.wire.runtime_dir import prepare_folder, worker_address, worker_folder
 
 log = get_logger("supervisor")
 
@@ -105,8 +109,14 @@ class Fleet:
         ledger: WorkerLedger,
         metrics: Metrics,
         end_turn: Callable[[], None],
+        fencing: HostFencing,
     ) -> None:
         self._settings = settings
+        self._fencing = fencing
+        self._arenas = arena_folder(settings.runtime_dir)
+        sockets = worker_folder(settings.runtime_dir)
+        if fencing.user is None:
+            prepare_folder(sockets)
         self._engine = engine
         self._places = places
         self._clock = clock
@@ -144,6 +154,8 @@ class Fleet:
                 settings.ts_header_key_sequence_start,
                 settings.ts_header_key_sequence_end,
             ),
+            user=fencing.user,
+            bubblewrap=fencing.bubblewrap,
         )
         self._nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
         if settings.worker_template:
@@ -158,6 +170,7 @@ class Fleet:
             end_turn,
             self._lose,
             self._accuse,
+            fencing.peer,
         )
         #: What of the engine's actions is ours to carry out.
         self.performers: Final[dict[type, Callable[[Any], object]]] = {
@@ -181,7 +194,7 @@ class Fleet:
             return
         self._sweep_at = now + SWEEP_S
         # Orphans of dead workers: as subreaper we inherit them.
-        reap_strays({process.pid for process in self._launcher.list()})
+        reap_strays(self._launcher.pids())
         self._kill_escaped()
         self._port.sweep(now)
         since = self._stopped_since
@@ -219,6 +232,9 @@ class Fleet:
         self._nursery.close()
         self._output.close_all()
         self._port.close()
+        let_go_of_arenas(self._arenas)
+        with contextlib.suppress(OSError):
+            worker_folder(self._settings.runtime_dir).rmdir()
         self._ledger.close()
 
     # -- starting -------------------------------------------------------------
@@ -230,7 +246,7 @@ class Fleet:
         and what all workers share is not there once for each of them.
         """
         self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES), action.slot)
-        if not self._waiting and not self._wait_for_template():
+        if _is_executed(action.spec) or (not self._waiting and not self._wait_for_template()):
             self._spawn_now(action)
         else:
             self._waiting[action.worker_id] = action
@@ -298,8 +314,11 @@ class Fleet:
             ranks=self._rank_plan(spec, slot),
             python=spec.python,
             packages_dir=spec.packages_dir,
-            fence_bytes=spec.fence_bytes,
+            fence=spec.fence,
         )
+        if _is_executed(spec):
+            # What a sandbox shows must be there, and stay the same folder.
+            hold_arenas(self._arenas, self._fencing.user.gid if self._fencing.user else None)
         self._output.open(worker_id, spec.model, spec.version, slot)
         command = worker_command(place, self._policy, os.environ)
         started = self._launcher.start(
@@ -411,7 +430,7 @@ class Fleet:
         if (
             process is None
             or process.connection is not None
-            or process.pid != hello.pid
+            or not is_called(process.pid, hello.pid)
             or connection.peer_pid not in (None, process.pid)
             or hello.protocol != f.PROTOCOL
             or not hmac.compare_digest(process.token, hello.token)
@@ -419,6 +438,7 @@ class Fleet:
             self._port.ban(connection, "a worker that we did not start")
             return
         self._port.admit(connection)
+        self._launcher.settle(hello.worker_id)
         process.connection = connection
         self._worker_of[connection] = hello.worker_id
         self._engine.worker_said_hello(hello.worker_id, now)
@@ -506,6 +526,7 @@ class Fleet:
             response_timeout_s=spec.response_timeout_s if spec.has_time_limits else math.inf,
             is_idempotent=spec.max_attempts > 1,
             orphan_grace_s=self._settings.orphan_grace_s,
+            arena=str(self._arenas),
             **self._metrics.for_workers,
             **spec.loading,
         )
@@ -559,3 +580,8 @@ class Fleet:
         self._ledger.ended(worker_id)
         self._engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()
+
+
+def _is_executed(spec: VersionSpec) -> bool:
+    """No template can fork it: its namespaces are made around a new process."""
+    return spec.fence is not None and spec.fence.kind == BUBBLEWRAP

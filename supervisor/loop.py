@@ -38,6 +38,7 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.fleet import Fleet
 from stoker.supervisor.frontend_port import FrontendPort
 from stoker.supervisor.guarding import guarded
+from stoker.supervisor.host_fencing import check_fencing, find_fencing
 from stoker.supervisor.journal_place import JournalPlace
 from stoker.supervisor.launches import launch_id
 from stoker.supervisor.memory_watch import MemoryWatch
@@ -118,9 +119,11 @@ class Supervisor:
     async def run(self) -> ExitCode:
         """Raises SettingsError when the runtime directory is not ours alone."""
         settings = self._settings
-        prepare_folder(settings.runtime_dir)
+        fencing = find_fencing(settings)
+        prepare_folder(settings.runtime_dir, may_be_passed=fencing.user is not None)
         lock = FolderLock(settings.runtime_dir)
         lock.acquire()
+        check_fencing(fencing, settings)
         loop = asyncio.get_running_loop()
         self._loop = loop
         become_subreaper()
@@ -136,6 +139,7 @@ class Supervisor:
             ledger,
             self._metrics,
             self._end_turn,
+            fencing,
         )
         self._frontend_port = FrontendPort(
             loop,
@@ -157,6 +161,7 @@ class Supervisor:
             self._metrics,
             self._answer_call,
             self._end_turn,
+            fencing,
         )
         self._performers = self._who_performs()
         for number in (signal.SIGTERM, signal.SIGINT):

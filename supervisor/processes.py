@@ -7,6 +7,11 @@ score through `prlimit` and `/proc`, which need no code between fork and exec.
 A worker asks for its own death signal (PR_SET_PDEATHSIG) and compares
 `STOKER_PARENT_PID`, see `worker_environment.py`.
 
+A worker in a sandbox is started by bwrap, which forks it into its namespaces and
+tells us its pid; bwrap itself stays as its parent and would only tell us less
+about its end than the kernel does.  So when the worker has said hello bwrap is
+ended, and the worker becomes our child, as we are its subreaper (`settle`).
+
 Each worker leads a session, so that its process group is it and what it
 forked.  The group is killed while the dead worker is still a zombie: until it
 is reaped, nobody else can own its number.
@@ -18,8 +23,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import resource
+import select
 import signal
 import stat
 import subprocess
@@ -40,6 +47,11 @@ log = get_logger("processes")
 READ_BYTES: Final = 1 << 16
 #: What is still taken from the pipes of a dead worker; twice a pipe's usual capacity.
 DRAIN_READS: Final = 2
+#: How long bwrap may take until there is a process; the loop waits for it.
+SANDBOX_DEADLINE_S: Final = 5.0
+_MAX_INFO_BYTES: Final = 4096
+#: How a shell, and bwrap, tell of a signal.
+_SIGNALLED: Final = 128
 #: How often ends are looked for on a kernel without pidfd.
 POLL_S: Final = 0.05
 #: Added to our own OOM score: when memory runs out, a worker goes before we do.
@@ -66,6 +78,8 @@ class WorkerCommand:
     preload: tuple[str, ...] = ()
     #: False: only an interpreter of its own will do.
     may_fork: bool = True
+    #: Stands before argv: bwrap and what it shows.
+    wrapper: tuple[str, ...] = ()
 
     @property
     def worker_argv(self) -> tuple[str, ...]:
@@ -122,6 +136,9 @@ class _Running:
     #: None on a kernel without pidfd.
     pidfd: int | None
     streams: dict[Stream, int]
+    #: bwrap, as long as it is the worker's parent.
+    monitor: subprocess.Popen[bytes] | None = None
+    monitor_pidfd: int | None = None
     sent: set[int] = field(default_factory=set)
     #: Of one that is not our child; None for those that are.
     start_ticks: int | None = None
@@ -155,14 +172,55 @@ class LocalLauncher:
             raise ShuttingDown("The supervisor is stopping and starts no workers.")
         if worker_id in self._running:
             raise ValueError(f"worker {worker_id} is running")
-        pid, popen, streams = _spawn(command, self._nursery)
-        process = WorkerProcess(worker_id, pid, time.time())
-        _confine(pid)
+        started = _spawn(command, self._nursery)
+        process = WorkerProcess(worker_id, started.pid, time.time())
+        _confine(started.pid)
         running = _Running(
-            process, popen, command.label, on_exit, on_output, self._pidfd(pid), streams
+            process,
+            started.popen,
+            command.label,
+            on_exit,
+            on_output,
+            self._pidfd(started.pid),
+            started.streams,
         )
+        if started.monitor is not None:
+            running.monitor = started.monitor
+            running.monitor_pidfd = self._pidfd(started.monitor.pid)
         self._watch(running)
         return process
+
+    def settle(self, worker_id: int) -> None:
+        """A worker has come up; what stood between it and us goes.  Harmless for others."""
+        running = self._running.get(worker_id)
+        if running is None or running.monitor is None:
+            return
+        if running.monitor_pidfd is not None:
+            self._loop.remove_reader(running.monitor_pidfd)
+        self._end_monitor(running)
+        if running.pidfd is not None:
+            self._loop.add_reader(running.pidfd, self._look, running)
+        pid = running.process.pid
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            # Nobody's subreaper, or it has just ended.
+            running.start_ticks = process_start.start_ticks(pid) or 0
+
+    def _end_monitor(self, running: _Running) -> None:
+        monitor, running.monitor = running.monitor, None
+        if running.monitor_pidfd is not None:
+            os.close(running.monitor_pidfd)
+            running.monitor_pidfd = None
+        if monitor is not None and monitor.poll() is None:
+            monitor.kill()
+            monitor.wait()
+
+    def pids(self) -> set[int]:
+        """Children of ours that are reaped here and nowhere else."""
+        found = {running.process.pid for running in self._running.values()}
+        found.update(r.monitor.pid for r in self._running.values() if r.monitor is not None)
+        return found
 
     def adopt(
         self,
@@ -200,8 +258,9 @@ class LocalLauncher:
         self._all_gone.clear()
         for stream, fd in running.streams.items():
             self._loop.add_reader(fd, self._read, running, stream)
-        if running.pidfd is not None:
-            self._loop.add_reader(running.pidfd, self._look, running)
+        watched = running.pidfd if running.monitor is None else running.monitor_pidfd
+        if watched is not None:
+            self._loop.add_reader(watched, self._look, running)
         elif self._poll is None:
             self._poll = self._loop.call_later(POLL_S, self._look_at_all)
 
@@ -228,6 +287,9 @@ class LocalLauncher:
             return False
         running.sent.add(signal.SIGKILL)
         _kill_group(running.process.pid)
+        if running.monitor is not None:
+            # Until the sandbox stands, the worker is in its group.
+            _kill_group(running.monitor.pid)
         return True
 
     def list(self) -> tuple[WorkerProcess, ...]:
@@ -242,7 +304,7 @@ class LocalLauncher:
         found = []
         for worker_id, running in self._running.items():
             try:
-                if running.start_ticks is not None:
+                if running.start_ticks is not None or running.monitor is not None:
                     if process_start.is_stopped(running.process.pid):
                         found.append(worker_id)
                 elif os.waitid(os.P_PID, running.process.pid, what) is not None:
@@ -294,6 +356,8 @@ class LocalLauncher:
 
     def _reap(self, running: _Running) -> ExitStatus | None:
         pid = running.process.pid
+        if running.monitor is not None:
+            return self._end_before_settled(running, running.monitor)
         if running.start_ticks is not None:
             return _end_of_adopted(running, pid, running.start_ticks)
         try:
@@ -312,6 +376,21 @@ class LocalLauncher:
             return ExitStatus(found.si_status, None)
         return ExitStatus(None, found.si_status, found.si_status in running.sent)
 
+    def _end_before_settled(
+        self, running: _Running, monitor: subprocess.Popen[bytes]
+    ) -> ExitStatus | None:
+        """What bwrap says of the end of its only child; or bwrap is gone, and so shall that be."""
+        code = monitor.poll()
+        if code is None:
+            return None
+        _kill_group(running.process.pid)
+        if code < 0:
+            return ExitStatus(None, -code, -code in running.sent)
+        if code > _SIGNALLED:
+            number = code - _SIGNALLED
+            return ExitStatus(None, number, number in running.sent)
+        return ExitStatus(code, None)
+
     def _look_at_all(self) -> None:
         self._poll = None
         for running in tuple(self._running.values()):
@@ -323,12 +402,16 @@ class LocalLauncher:
     def _forget(self, running: _Running) -> None:
         for stream in tuple(running.streams):
             self._close_stream(running, stream)
+        if running.monitor_pidfd is not None:
+            self._loop.remove_reader(running.monitor_pidfd)
+            os.close(running.monitor_pidfd)
         if running.pidfd is not None:
             self._loop.remove_reader(running.pidfd)
             os.close(running.pidfd)
         # Popen must not wait for a pid that may be somebody else's by now.
-        if running.popen is not None:
-            running.popen.returncode = 0
+        for popen in (running.popen, running.monitor):
+            if popen is not None:
+                popen.returncode = 0
         del self._running[running.process.worker_id]
         if not self._running:
             self._all_gone.set()
@@ -439,25 +522,35 @@ class Nursery(Protocol):
         ...
 
 
-def _spawn(
-    command: WorkerCommand, nursery: Nursery | None
-) -> tuple[int, subprocess.Popen[bytes] | None, dict[Stream, int]]:
+@dataclass(frozen=True, slots=True)
+class _Started:
+    pid: int
+    popen: subprocess.Popen[bytes] | None
+    monitor: subprocess.Popen[bytes] | None
+    streams: dict[Stream, int]
+
+
+def _spawn(command: WorkerCommand, nursery: Nursery | None) -> _Started:
     fds: list[int] = []
     try:
         for _ in Stream:
             fds += os.pipe2(os.O_CLOEXEC)
         out, out_end, err, err_end = fds
-        popen = None
+        popen = monitor = None
         pid = None
-        if nursery is not None and command.may_fork:
+        if command.wrapper:
+            monitor, pid = _execute_wrapped(command, out_end, err_end)
+        elif nursery is not None and command.may_fork:
             pid = nursery.spawn(command, (out_end, err_end))
         if pid is None:
             popen = _execute(command, out_end, err_end)
             pid = popen.pid
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in a name
+        reason = error.strerror if isinstance(error, OSError) else None
+        if isinstance(error, _NoSandbox):
+            reason = _last_words(fds[2]) or reason
         for fd in fds:
             os.close(fd)
-        reason = error.strerror if isinstance(error, OSError) else None
         raise SpawnFailed(
             f"A worker process could not be started: {reason or type(error).__name__}.",
             reason=reason or type(error).__name__,
@@ -467,7 +560,63 @@ def _spawn(
     # Our ends only: a handler's print still blocks rather than fail.
     os.set_blocking(out, False)
     os.set_blocking(err, False)
-    return pid, popen, {Stream.STDOUT: out, Stream.STDERR: err}
+    return _Started(pid, popen, monitor, {Stream.STDOUT: out, Stream.STDERR: err})
+
+
+class _NoSandbox(OSError):
+    """bwrap ended, or said nothing in time."""
+
+
+def _execute_wrapped(
+    command: WorkerCommand, out_end: int, err_end: int
+) -> tuple[subprocess.Popen[bytes], int]:
+    """bwrap, and the pid of the worker in it.  Raises OSError; then nothing runs."""
+    told, tell = os.pipe2(os.O_CLOEXEC)
+    with os.fdopen(told, "rb", buffering=0) as pipe:
+        try:
+            monitor = subprocess.Popen(
+                (*command.wrapper, "--info-fd", str(tell), "--", *command.argv),
+                env=command.env,
+                cwd=command.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out_end,
+                stderr=err_end,
+                start_new_session=True,
+                pass_fds=(tell,),
+            )
+        finally:
+            os.close(tell)
+        try:
+            return monitor, _read_child(pipe.fileno())
+        except BaseException:
+            _kill_group(monitor.pid)
+            monitor.wait()
+            raise
+
+
+def _read_child(told: int) -> int:
+    """The pid in what bwrap writes about its child: a small JSON document."""
+    until = time.monotonic() + SANDBOX_DEADLINE_S
+    text = b""
+    poll = select.poll()
+    poll.register(told, select.POLLIN)
+    while len(text) < _MAX_INFO_BYTES and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        piece = os.read(told, _MAX_INFO_BYTES)
+        text += piece
+        if b"}" in text:
+            return int(json.loads(text)["child-pid"])
+        if not piece:
+            raise _NoSandbox(0, "bwrap ended")
+    raise _NoSandbox(0, "bwrap did not start the worker in time")
+
+
+def _last_words(err: int) -> str:
+    os.set_blocking(err, False)
+    try:
+        lines = os.read(err, READ_BYTES).decode("utf-8", "replace").strip().splitlines()
+    except BlockingIOError:
+        return ""
+    return lines[-1] if lines else ""
 
 
 def _execute(command: WorkerCommand, out_end: int, err_end: int) -> subprocess.Popen[bytes]:

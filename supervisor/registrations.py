@@ -43,6 +43,7 @@ from stoker.supervisor.desired import (
 )
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.served import Served
 from stoker.supervisor.specs import (
@@ -93,8 +94,10 @@ class Registrations:
         clock: Clock,
         archives: ArchiveSource,
         journal: Journal,
+        means: FencingMeans,
     ) -> None:
         self._settings = settings
+        self._means = means
         self._engine = engine
         self._places = places
         self._clock = clock
@@ -383,7 +386,7 @@ class Registrations:
         """Raises what `build_spec` raises."""
         for warning in archive.warnings:
             log.warning("archive has a flaw", model=archive.model, flaw=warning)
-        return build_spec(archive, arguments, self._settings, self._places, is_startup)
+        return build_spec(archive, arguments, self._settings, self._places, is_startup, self._means)
 
     def serve(self, spec: VersionSpec, archive: ResolvedArchive) -> None:
         """Raises VersionExists, ShuttingDown."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from stoker.errors import ProtocolError
-from stoker.process_start import start_ticks
+from stoker.process_start import is_called, start_ticks
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.worker_ledger import Predecessor, WorkerRecord, spec_hash
@@ -57,7 +57,7 @@ class Returning:
             record is None
             or (known is not None and known.connection.is_open)
             or back.protocol != PROTOCOL
-            or back.pid != record.pid
+            or not is_called(record.pid, back.pid)
             or connection.peer_pid not in (None, record.pid)
             or not record.is_proved_by(back.token)
             or start_ticks(record.pid) != record.start_ticks

@@ -20,6 +20,7 @@ from stoker.settings.models_json import read_models
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
+from stoker.supervisor.fencing import FencingMeans, choose_fence
 from stoker.supervisor.placement import groups, usable_device_ids
 from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.recycling import Limits
@@ -48,6 +49,7 @@ def build_spec(
     settings: Settings,
     places: DevicePlaces,
     is_startup: bool,
+    means: FencingMeans,
 ) -> VersionSpec:
     """Merge everything that is said about one version.
 
@@ -56,6 +58,7 @@ def build_spec(
         ManifestInvalid: The archive asks for what this release does not have.
         NotEnoughDevices: Fewer GPUs than one worker takes.
         RuntimeInvalid: From the `models` setting.
+        SandboxMissing: The fence that it asks for cannot be had.
     """
     config = archive.config or NO_CONFIG
     _check_is_built(config, archive.url)
@@ -116,7 +119,7 @@ def build_spec(
         sequences=sequences,
         quarantine_s=settings.quarantine_s,
         limits=_limits(config, settings),
-        fence_bytes=_fence_bytes(config, settings),
+        fence=choose_fence(config, settings, means),
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
@@ -240,14 +243,6 @@ def _mode(config: ModelConfig, batch_size: int) -> tuple[str, int]:
         most = config.max_requests_in_hand or DEFAULT_REQUESTS_IN_HAND
         return ASYNC, min(most, MAX_REQUESTS_IN_HAND)
     return (CONTINUOUS, batch_size) if config.continuous_batching else (BATCHES, 0)
-
-
-def _fence_bytes(config: ModelConfig, settings: Settings) -> int | None:
-    """The stricter of both: an archive must not open what the operator has closed."""
-    if "rlimits" not in (config.sandbox, settings.sandbox):
-        return None
-    asked = [mb for mb in (config.sandbox_memory_mb, settings.sandbox_memory_mb) if mb]
-    return min(asked, default=0) << 20
 
 
 def _limits(config: ModelConfig, settings: Settings) -> Limits:

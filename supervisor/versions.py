@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from stoker.supervisor.batching import BatchPolicy
+from stoker.supervisor.fences import Fence
 from stoker.supervisor.jobs import ImpossibleMove
 from stoker.supervisor.recycling import NO_LIMITS, Limits
 from stoker.supervisor.sequences import SequencePolicy
@@ -99,7 +100,7 @@ class VersionSpec:
         uses_job_tickets: A job is only taken while a worker waits for one.
         sequences: Its requests are rows that live in one worker each; such a
             version tries nothing twice.
-        fence_bytes: Address space of its fenced workers, 0 for any; None: no fence.
+        fence: Of its workers; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
         max_idle_s: How long a worker beyond the least must not have been needed before it goes.
@@ -123,7 +124,7 @@ class VersionSpec:
     max_attempts: int = 2
     quarantine_s: float = 300
     limits: Limits = NO_LIMITS
-    fence_bytes: int | None = None
+    fence: Fence | None = None
     device_type: str = "cpu"
     device_ids: tuple[int, ...] = ()
     parallel_type: str = ""

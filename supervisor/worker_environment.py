@@ -23,9 +23,12 @@ from typing import Final
 
 from stoker.errors import SettingsError
 from stoker.java_regex import compile_java
+from stoker.supervisor.bubblewrap import TEMP, Bubblewrap
 from stoker.supervisor.devices import VISIBLE, Device
 from stoker.supervisor.escaped import MARK
+from stoker.supervisor.fences import BUBBLEWRAP, OFF, Fence
 from stoker.supervisor.processes import WorkerCommand
+from stoker.supervisor.worker_user import WorkerUser
 from stoker.wire.loading import RANK_VARIABLES
 from stoker.wire.sequence_labels import SequenceHeaders
 
@@ -34,6 +37,8 @@ PARENT_PID: Final = "STOKER_PARENT_PID"
 #: Asks the worker to fence itself in; see `worker/fence.py`.
 FENCE: Final = "STOKER_FENCE"
 DEVICE_ORDER: Final = "CUDA_DEVICE_ORDER"
+#: In the place of PARENT_PID: we are not its parent before it has said hello.
+BEHIND_A_SANDBOX: Final = "0"
 
 #: Never inherited: our own settings and secrets (the peer's names of them too), ...
 _OURS: Final = re.compile(r"STOKER_.*|TS_.*(TOKEN(?!IZ)|KEYSTORE|PRIVATE_KEY|SECRET).*")
@@ -66,6 +71,8 @@ class EnvironmentPolicy:
         cwd: The server's folder: for workers without an archive, and what
             relative entries of an inherited PYTHONPATH mean.
         sequence_headers: `sequence_variables`.
+        user: Whom workers become; None for nobody else.
+        bubblewrap: For workers whose fence is one.
     """
 
     cwd: str
@@ -77,6 +84,8 @@ class EnvironmentPolicy:
     is_ipex_gpu_on: bool = False
     sequence_headers: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
+    user: WorkerUser | None = None
+    bubblewrap: Bubblewrap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +117,7 @@ class WorkerPlace:
         slot: The number that clients and `ps` see; a worker's successor has it too.
         store_dir: Parent of the symlink through which a plain directory is
             served; handlers may find modules there.
-        fence_bytes: As in VersionSpec.
+        fence: As in VersionSpec.
     """
 
     worker_id: int
@@ -126,7 +135,7 @@ class WorkerPlace:
     ranks: RankPlan | None = None
     python: str = ""
     packages_dir: str | None = None
-    fence_bytes: int | None = None
+    fence: Fence | None = None
 
 
 def compile_blacklist(pattern: str) -> re.Pattern[str] | None:
@@ -176,11 +185,15 @@ def worker_command(
     env[TOKEN] = place.token.hex()
     env[PARENT_PID] = str(policy.parent_pid)
     env[MARK] = str(place.worker_id)
-    if place.fence_bytes is not None:
-        env[FENCE] = str(place.fence_bytes)
     _show_gpus(env, place, policy)
     if place.ranks is not None:
         env.update(rank_environment(place.ranks, place.slot))
+    if place.fence is not None:
+        _fence(env, place.fence, policy.user)
+    if place.fence is not None and place.fence.kind == BUBBLEWRAP:
+        return WorkerCommand(
+            argv, env, "/", label, may_fork=False, wrapper=_shut_in(env, place, place.fence, policy)
+        )
     return WorkerCommand(
         argv,
         env,
@@ -205,6 +218,32 @@ def sequence_variables(*headers: str) -> dict[str, str]:
         )
         if header != default
     }
+
+
+def _fence(env: dict[str, str], fence: Fence, user: WorkerUser | None) -> None:
+    """See `worker/fence.py`."""
+    memory = "" if fence.kind == OFF else str(fence.memory_bytes)
+    if user is None:
+        env[FENCE] = f"{memory}:::"
+        return
+    env[FENCE] = f"{memory}:{user.uid}:{user.gid}:{','.join(map(str, user.groups))}"
+    env.update(HOME=user.home, USER=user.name, LOGNAME=user.name)
+
+
+def _shut_in(
+    env: dict[str, str], place: WorkerPlace, fence: Fence, policy: EnvironmentPolicy
+) -> tuple[str, ...]:
+    env[PARENT_PID] = BEHIND_A_SANDBOX
+    env.update(HOME=TEMP, TMPDIR=TEMP)
+    assert policy.bubblewrap is not None
+    return policy.bubblewrap.wrapper(
+        env,
+        place.model_dir,
+        shown=[place.packages_dir] if place.packages_dir else (),
+        python=place.python,
+        has_network=fence.has_network,
+        has_gpus=place.sees_gpus and not policy.hides_gpus,
+    )
 
 
 def inherited(environ: Mapping[str, str], blacklist: re.Pattern[str] | None) -> dict[str, str]:

@@ -28,6 +28,7 @@ class WorkerPort:
         on_turn: Called after every burst of messages.
         on_lost: Called with a connection that is out of reach.
         on_liar: Called with one that sent what is not ours, and the reason.
+        user: As in `Acceptor`.
     """
 
     def __init__(
@@ -39,11 +40,14 @@ class WorkerPort:
         on_turn: Callable[[], None],
         on_lost: Callable[[Connection, str], None],
         on_liar: Callable[[Connection, str], None],
+        user: tuple[int, int] | None = None,
     ) -> None:
         self._on_message = on_message
         self._on_liar = on_liar
         self._work: dict[Connection, list[WorkBatch]] = {}
-        self._acceptor = Acceptor(loop, clock, address, self._take, on_turn, on_lost, self._accuse)
+        self._acceptor = Acceptor(
+            loop, clock, address, self._take, on_turn, on_lost, self._accuse, user
+        )
         self.admit = self._acceptor.admit
         self.drop = self._acceptor.drop
         self.drain = self._acceptor.drain

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from facts import wait_until
 from live_server import HANDLERS, Answer, Later, Server
 
 from stoker.archives.pack import Parts, pack
@@ -33,6 +35,13 @@ def deaths(server: Server, model: str) -> int:
 
 def pids(server: Server, model: str) -> list[int]:
     return [worker["pid"] for worker in server.workers(model)]
+
+
+def replace_supervisor(server: Server, number: signal.Signals = signal.SIGKILL) -> None:
+    """Signal it, and wait until the next one serves."""
+    lives = len(server.logged("supervisor ready"))
+    server.supervisor.send_signal(number)
+    wait_until(lambda: len(server.logged("supervisor ready")) > lives, "a successor serves")
 
 
 def pending(server: Server, model: str) -> int:

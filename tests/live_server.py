@@ -141,9 +141,12 @@ class Server:
         model_store: Path | None = None,
         env: dict[str, str] | None = None,
         program: tuple[str, ...] = ("-m", "stoker.cli"),
+        prefix: tuple[str, ...] = (),
+        mode: int = 0o700,
     ) -> None:
         # Short: the name of a Unix socket has room for 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
+        self.home.chmod(mode)
         for name in ("run", "cache", "log", "state", "tmp", "gates"):
             (self.home / name).mkdir(mode=0o700)
         self.runtime_dir, self.cache_dir = self.home / "run", self.home / "cache"
@@ -154,7 +157,7 @@ class Server:
         self._expected: list[str] = []
         self._gates: list[Gate] = []
         self._log = self.home / "server.log"
-        command = [sys.executable, "-P", *program, "serve", "--log-format", "json"]
+        command = [*prefix, sys.executable, "-P", *program, "serve", "--log-format", "json"]
         # A configuration file may want to say where to listen.
         for listener in () if "--config" in flags else LISTENERS:
             command += [f"--{listener}-address", "http://127.0.0.1:0"]

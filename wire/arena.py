@@ -29,6 +29,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import struct
 import zlib
 from pathlib import Path
@@ -50,6 +51,10 @@ _PAGE: Final = 4096
 #: Native: a word that is written and read in one piece.
 _GENERATION: Final = struct.Struct("@Q")
 _SHM: Final = Path("/dev/shm")
+#: A folder in the arenas' folder, so that it is never empty.
+_HOLD: Final = "held"
+#: It may pass, and read what it is told of.
+_FOR_A_GROUP: Final = 0o710
 _GONE: Final = "The client left."
 
 
@@ -72,6 +77,35 @@ def arena_folder(runtime_dir: Path) -> Path:
     return _SHM / f"stoker-{os.geteuid()}-{zlib.crc32(place):08x}{zlib.adler32(place):08x}"
 
 
+def hold_arenas(folder: Path, gid: int | None = None) -> None:
+    """Keep the folder where it is: a sandbox shows this one and none that comes after it.
+
+    Args:
+        gid: A group that may read what is in it, also what is still to come.
+
+    Raises:
+        OSError, SettingsError: It is not ours, or we may not give it to that group.
+    """
+    prepare_folder(folder, may_be_passed=True)
+    (folder / _HOLD).mkdir(mode=0o700, exist_ok=True)
+    if gid is None:
+        return
+    os.chown(folder, -1, gid)
+    os.chmod(folder, _FOR_A_GROUP)
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path, -1, gid, follow_symlinks=False)
+            if path.name != _HOLD:
+                os.chmod(path, 0o640)
+
+
+def let_go_of_arenas(folder: Path) -> None:
+    """Nobody's sandbox shows it any more."""
+    with contextlib.suppress(OSError):
+        (folder / _HOLD).rmdir()
+        folder.rmdir()
+
+
 def remove_arenas(folder: Path, frontend_id: bytes | None = None) -> None:
     """Remove what a dead frontend left, or everything; missing files are fine.
 
@@ -80,6 +114,8 @@ def remove_arenas(folder: Path, frontend_id: bytes | None = None) -> None:
     """
     prefix = "" if frontend_id is None else f"{frontend_id.hex()}-"
     for path in folder.glob(f"{prefix}*"):
+        if path.name == _HOLD:
+            continue
         _empty(path)
         path.unlink(missing_ok=True)
     if frontend_id is None:
@@ -137,6 +173,11 @@ class _Segment:
         self.idle_sweeps = 0
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
+            folder = os.stat(path.parent)
+            if folder.st_mode & stat.S_IXGRP:
+                # The supervisor has opened it to the workers' group.
+                os.chown(fd, -1, folder.st_gid)
+                os.fchmod(fd, 0o640)
             os.posix_fallocate(fd, 0, size)
             self.map = mmap.mmap(fd, size)
         except BaseException:
@@ -273,7 +314,7 @@ class Arena:
         if wanted < segment_bytes or not self._may_grow:
             return None
         try:
-            prepare_folder(self._folder)
+            prepare_folder(self._folder, may_be_passed=True)
             if not _has_room(self._folder, wanted):
                 raise OSError("the rest is for others")
             segment = _Segment(self._folder / f"{self._prefix}-{number}", wanted // _PAGE * _PAGE)
@@ -288,13 +329,18 @@ class Arena:
 
 
 class ArenaReader:
-    """A worker's view of all frontends' arenas."""
+    """A worker's view of all frontends' arenas.
+
+    Args:
+        owner: Whose they must be; the server may be another user than its workers.
+    """
 
     #: Mappings kept at once; the oldest goes first.
     MAX_MAPPINGS: Final = 256
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: int | None = None) -> None:
         self._folder = folder
+        self._owner = os.geteuid() if owner is None else owner
         self._maps: dict[tuple[bytes, int], mmap.mmap] = {}
 
     def read(self, frontend_id: bytes, descriptor: Descriptor) -> bytearray:
@@ -338,7 +384,7 @@ class ArenaReader:
         except OSError:
             raise Cancelled(_GONE) from None
         try:
-            if os.fstat(fd).st_uid != os.geteuid():
+            if os.fstat(fd).st_uid != self._owner:
                 raise ProtocolError("a segment of somebody else's")
             mapped = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
         except (OSError, ValueError):

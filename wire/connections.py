@@ -212,6 +212,7 @@ class Acceptor:
         on_lost: Called with a peer that is out of reach, once or twice, and why.
         on_liar: Called with a peer whose bytes are not ours, and why; it is
             closed already.
+        user: Another user that may connect, and its group; None for nobody but us.
     """
 
     def __init__(
@@ -223,6 +224,7 @@ class Acceptor:
         on_turn: Callable[[], None],
         on_lost: Callable[[Connection, str], None],
         on_liar: Callable[[Connection, str], None],
+        user: tuple[int, int] | None = None,
     ) -> None:
         self._loop = loop
         self._clock = clock
@@ -239,7 +241,8 @@ class Acceptor:
         self._is_turn_due = False
         self._pause: asyncio.TimerHandle | None = None
         self._path = Path(socket_path(address))
-        self._socket = _listen(self._path)
+        self._uids = {0, os.geteuid(), *(user[:1] if user is not None else ())}
+        self._socket = _listen(self._path, None if user is None else user[1])
         loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
@@ -341,7 +344,7 @@ class Acceptor:
         pid, uid, _ = _CREDENTIALS.unpack(
             accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         )
-        if uid not in (os.geteuid(), 0):
+        if uid not in self._uids:
             accepted.close()
             self._turned_away += 1
             return
@@ -362,13 +365,15 @@ class Acceptor:
         self._turned_away += 1
 
 
-def _listen(path: Path) -> socket.socket:
+def _listen(path: Path, gid: int | None) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.setblocking(False)
         path.unlink(missing_ok=True)
         listener.bind(str(path))
-        os.chmod(path, 0o600)
+        os.chmod(path, 0o600 if gid is None else 0o660)
+        if gid is not None:
+            os.chown(path, -1, gid)
         listener.listen(BACKLOG)
     except BaseException:
         listener.close()

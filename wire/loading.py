@@ -48,6 +48,7 @@ class LoadSpec:
         sequence_timeout_s: One that is so old has ended; 0: none has.
         orphan_grace_s: How long the worker looks for a successor of its supervisor;
             0: it ends with it.
+        arena: Folder of the frontends' shared memory.
     """
 
     model: str
@@ -76,6 +77,7 @@ class LoadSpec:
     sequence_headers: list[str] = field(default_factory=list)
     sequence_max_idle_s: float = 0.0
     sequence_timeout_s: float = 0.0
+    arena: str = ""
 
     def to_wire(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,8 +24,11 @@ class FolderInUse(SettingsError):
     code = "runtime_dir_in_use"
 
 
-def prepare_folder(folder: Path) -> None:
+def prepare_folder(folder: Path, *, may_be_passed: bool = False) -> None:
     """Make `folder` exist, ours, and closed to everybody else.
+
+    Args:
+        may_be_passed: Where workers are another user, they may go through it, and not look.
 
     Raises:
         SettingsError: It belongs to somebody else or is not a directory.
@@ -37,7 +40,7 @@ def prepare_folder(folder: Path) -> None:
             f"runtime_dir {folder} is not a directory of ours; name another one.",
             setting="runtime_dir",
         )
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    if stat.S_IMODE(status.st_mode) & (0o066 if may_be_passed else 0o077):
         os.chmod(folder, 0o700)
 
 
@@ -75,9 +78,17 @@ def frontend_address(folder: Path) -> str:
     return f"ipc://{_checked(folder / 'frontend.sock')}"
 
 
+def worker_folder(folder: Path) -> Path:
+    """Holds the workers' socket and nothing else, so that they need not see the rest.
+
+    A sandbox shows the folder, not the socket: a successor makes a new one.
+    """
+    return folder / "workers"
+
+
 def worker_address(folder: Path) -> str:
     """Where workers find the supervisor; see `stream.py`."""
-    return f"unix:{_checked(folder / 'worker.sock')}"
+    return f"unix:{_checked(worker_folder(folder) / 'worker.sock')}"
 
 
 def _checked(path: Path) -> Path:

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stoker.death_signal import outlive_parent
+from stoker.death_signal import die_with, outlive_parent
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
-from stoker.wire.arena import ArenaReader, arena_folder
+from stoker.wire.arena import ArenaReader
 from stoker.wire.loading import BATCHES, CONTINUOUS, LoadSpec
 from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.wire.stream import socket_path
@@ -100,6 +100,9 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
         # From here on there is something to lose.
         outlive_parent()
         channel.orphan_grace_s = spec.orphan_grace_s
+    else:
+        # Whose child we are may have changed since we asked first.
+        die_with(None)
     if spec.ranks == 1:
         return _serve(channel, spec, arguments.address, None)
     # Only here: few workers have more than one process, and this costs memory.
@@ -115,8 +118,9 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
 
 def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) -> ExitCode:
     context = make_context(spec)
-    # Our socket lies in the server's runtime directory.
-    arena = ArenaReader(arena_folder(Path(socket_path(address)).parent))
+    # The folder of our socket is the server's, whoever we are.
+    owner = os.stat(os.path.dirname(socket_path(address))).st_uid
+    arena = ArenaReader(Path(spec.arena), owner)
     started_at = time.monotonic()
     try:
         work, flaw = _open(spec, context, channel, arena, ranks)

@@ -234,7 +234,16 @@ class Settings:
     sandbox: str = setting(
         "off",
         "How handlers are fenced; model-config.yaml may ask for more, not for less.",
-        choices=("off", "rlimits"),
+        choices=("off", "rlimits", "bubblewrap"),
+    )
+    sandbox_network: bool = setting(
+        True, "Let workers in a bubblewrap use the network; false leaves them loopback alone."
+    )
+    sandbox_paths: tuple[str, ...] = setting(
+        (), "Folders and files that workers in a bubblewrap may read, too."
+    )
+    worker_user: str = setting(
+        "", "Who workers are; needs a server that is root or has the capabilities for it."
     )
     sandbox_memory_mb: int = setting(
         0, "Address space of a fenced worker; 0 = any.  Not with GPUs.", unit="MiB", minimum=0

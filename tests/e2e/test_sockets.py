@@ -55,6 +55,8 @@ def test_a_default_start_listens_on_loopback_and_in_its_own_folder_only(server: 
     assert [row for row in tcp if not row[1].startswith("0100007F:")] == []
     assert (others, packets) == ([], [])
     assert named
-    assert {str(Path(path).parent) for path in named} == {str(server.runtime_dir)}
+    folders = {server.runtime_dir, server.runtime_dir / "workers"}
+    assert {Path(path).parent for path in named} == folders
+    assert (server.runtime_dir / "workers").stat().st_mode & 0o777 == 0o700
     about = server.runtime_dir.stat()
     assert (stat.S_IMODE(about.st_mode), about.st_uid) == (0o700, os.geteuid())

@@ -469,7 +469,7 @@ def test_killed_launcher_leaves_nothing(start_server, until, leftovers):
 
     until(lambda: leftovers() == [], "no process is left")
     assert not (server.runtime_dir / "frontend.sock").exists()
-    assert not (server.runtime_dir / "worker.sock").exists()
+    assert not (server.runtime_dir / "workers").exists()
 
 
 def test_stop_answers_what_is_in_hand_and_takes_nothing_new(start_server, until):

@@ -258,6 +258,10 @@ def test_every_field_of_a_describe_is_described(frontend, supervisor, record):
         last_death=death,
         recycled=1,
         quarantine=[conviction],
+        fence={
+            **{"kind": "rlimits", "network": True, "user": "models", "memory_bytes": 1},
+            "no_bubblewrap": "bwrap is not installed",
+        },
     )
     supervisor.verbs["describe"] = lambda arguments: {"versions": [record(), full]}
     supervisor.models["demo"] = lambda job: [job.final(b'{"a": 1}')]

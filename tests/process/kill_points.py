@@ -40,6 +40,7 @@ from stoker.supervisor.control import Control
 from stoker.supervisor.crews import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.host_fencing import find_fencing
 from stoker.supervisor.journal_place import JournalPlace
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.versions import Failure
@@ -89,6 +90,7 @@ class Life:
             Metrics(self.engine, self._settings, PACKAGED, self._settings.log_dir),
             self._answer,
             self._end_turn,
+            find_fencing(self._settings),
         )
         await self._control.start(
             goes_on=place.goes_on, keep_aside=place.keep_aside, progress=lambda: None

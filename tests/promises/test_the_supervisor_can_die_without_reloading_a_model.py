@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from facts import wait_until
+from fates import replace_supervisor
 from live_server import has_ended
 
 from stoker.wire import codec
@@ -29,13 +30,6 @@ def pids(server: Any, model: str) -> list[int]:
 
 def count(server: Any, event: str, **facts: Any) -> int:
     return len(server.logged(event, **facts))
-
-
-def replace_supervisor(server: Any, number: signal.Signals = signal.SIGKILL) -> None:
-    """Signal it, and wait until the next one serves."""
-    lives = count(server, "supervisor ready")
-    server.supervisor.send_signal(number)
-    wait_until(lambda: count(server, "supervisor ready") > lives, "a successor serves")
 
 
 @pytest.fixture

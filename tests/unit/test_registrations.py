@@ -18,6 +18,7 @@ from stoker.supervisor.calls import Caller
 from stoker.supervisor.desired import DesiredState, DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.journal_file import JournalFile
 from stoker.supervisor.registrations import KEPT_ARGUMENTS, Registrations, kept_arguments
@@ -64,6 +65,7 @@ class Stage:
             FakeClock(),
             self.archives,  # type: ignore[arg-type]
             self.journal,
+            FencingMeans(),
         )
 
     async def register(self, **arguments: Any) -> dict[str, Any] | None:

@@ -13,12 +13,14 @@ from stoker.settings.load import load
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
+from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.sequences import SequencePolicy
 from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire.sequence_labels import DEFAULT_HEADERS
 
+MEANS = FencingMeans()
 SETTINGS = load(["--default-response-timeout", "77", "--job-queue-size", "55"], {})
 TWO_GPUS = tuple(Device(index, f"GPU-{index}", "fake", 1 << 30) for index in range(2))
 
@@ -29,7 +31,7 @@ def spec_of(
     archive = ResolvedArchive(
         model="m", version="1.0", handler="h", runtime="python", url="", config=config
     )
-    return build_spec(archive, Arguments(arguments), SETTINGS, DevicePlaces(devices), False)
+    return build_spec(archive, Arguments(arguments), SETTINGS, DevicePlaces(devices), False, MEANS)
 
 
 def test_the_request_beats_the_file_for_batches() -> None:
@@ -125,7 +127,7 @@ def test_the_models_setting_stands_between_file_and_default() -> None:
 
     def spec(config: ModelConfig | None = None, **arguments: Any) -> VersionSpec:
         return build_spec(
-            archive_of(config), Arguments(arguments), settings, DevicePlaces(()), False
+            archive_of(config), Arguments(arguments), settings, DevicePlaces(()), False, MEANS
         )
 
     plain = spec(response_timeout_s=300, startup_timeout_s=300)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stoker.exit_codes import FINAL
+from stoker.supervisor.worker_user import NEEDED
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ("stoker-supervisor", "stoker-frontend")
@@ -72,11 +73,19 @@ def test_systemd_finds_nothing_wrong_with_the_units(installed):
 
 
 @needs_systemd
+@pytest.mark.parametrize("with_user", [False, True], ids=["plain", "worker-user"])
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_services_are_hardened(installed, service):
+def test_the_services_are_hardened(installed, service, with_user):
     """
-    A handler that is taken over must find little to do.
+    A handler that is taken over must find little to do; also where workers are another user,
+    for which the supervisor needs a few rights.
     """
+    if with_user:
+        drop_in = UNITS / "worker-user" / f"{service}.service.d" / "worker-user.conf"
+        unit = installed / f"{service}.service"
+        unit.write_text(f"{unit.read_text()}\n{drop_in.read_text()}")
+        checked = analyze("verify", "--man=no", f"./{unit.name}", folder=installed)
+        assert (checked.stdout, checked.stderr, checked.returncode) == ("", "", 0)
     verdict = analyze(
         "security",
         "--offline=yes",
@@ -149,3 +158,18 @@ def test_the_target_pulls_in_both_services():
     assert {f"{service}.service" for service in SERVICES} == set(target["Wants"][0].split())
     for service in SERVICES:
         assert read_unit(f"{service}.service")["Unit"]["PartOf"] == ["stoker.target"]
+
+
+def test_the_rights_for_another_user_are_those_that_the_product_asks_for():
+    """
+    One more would be one too many, one less no start.
+    """
+    drop_in = read_unit("worker-user/stoker-supervisor.service.d/worker-user.conf")["Service"]
+
+    for key in ("AmbientCapabilities", "CapabilityBoundingSet"):
+        assert set(drop_in[key][0].split()) == set(NEEDED)
+    users = (UNITS / "sysusers.d" / "stoker.conf").read_text()
+    assert re.search(r"^u stoker-worker ", users, re.MULTILINE)
+    for service in SERVICES:
+        section = read_unit(f"worker-user/{service}.service.d/worker-user.conf")["Service"]
+        assert section["RuntimeDirectoryMode"] == section["CacheDirectoryMode"] == ["0711"]

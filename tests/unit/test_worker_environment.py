@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from stoker.errors import SettingsError
 from stoker.supervisor.devices import Device
+from stoker.supervisor.fences import OFF, RLIMITS, Fence
 from stoker.supervisor.worker_environment import (
     EnvironmentPolicy,
     RankPlan,
@@ -15,6 +17,8 @@ from stoker.supervisor.worker_environment import (
     compile_blacklist,
     worker_command,
 )
+from stoker.supervisor.worker_user import WorkerUser
+from stoker.worker.fence import FenceOrder, parse_fence
 
 POLICY = EnvironmentPolicy(cwd="/srv", parent_pid=42, python="/usr/bin/python3")
 
@@ -253,3 +257,40 @@ def test_a_model_with_packages_of_its_own_is_never_forked() -> None:
     assert not command.may_fork
     assert command.argv[0] == "/venv/bin/python"
     assert command.env["PYTHONPATH"] == "/cache/env/packages:/cache/echo"
+
+
+MODELS = WorkerUser("models", 900, 901, (901, 44), "/var/lib/models")
+
+
+@pytest.mark.parametrize(
+    ("fence", "user", "order"),
+    [
+        (None, None, None),
+        (Fence(RLIMITS), None, FenceOrder(0, None, 0, ())),
+        (Fence(RLIMITS, 1 << 30), None, FenceOrder(1 << 30, None, 0, ())),
+        (Fence(OFF, user="models"), MODELS, FenceOrder(None, 900, 901, (901, 44))),
+        (Fence(RLIMITS, 5, "models"), MODELS, FenceOrder(5, 900, 901, (901, 44))),
+    ],
+)
+def test_the_worker_is_told_of_its_fence_in_words_it_reads(fence, user, order) -> None:
+    """
+    One end writes what the other reads; no fence is no word.
+    """
+    policy = replace(POLICY, user=user)
+
+    env = env_of({"HOME": "/root", "USER": "root"}, policy, fence=fence)
+
+    assert ("STOKER_FENCE" in env) == (order is not None)
+    if order is not None:
+        assert parse_fence(env["STOKER_FENCE"]) == order
+    assert env["HOME"] == ("/root" if user is None else "/var/lib/models")
+    assert env["USER"] == ("root" if user is None else "models")
+
+
+@pytest.mark.parametrize("text", ["", "0", "0::", "a:::", ":1:2", "::::", ":x:y:z", "0:1:2:3:4"])
+def test_a_fence_that_is_not_understood_is_no_fence_to_do_without(text) -> None:
+    """
+    The worker ends instead.
+    """
+    with pytest.raises(ValueError, match=r"\w"):
+        parse_fence(text)

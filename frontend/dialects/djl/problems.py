@@ -119,6 +119,7 @@ def djl_problems(settings: Settings) -> dict[str, Row]:
         "archive_unreadable": Row(400, _MODEL),
         "download_failed": Row(404, MODEL_NOT_FOUND, _INVALID_URL),
         "manifest_invalid": Row(400, _MODEL),
+        "sandbox_missing": Row(400, _MODEL),
         "engine_missing": Row(400, _MODEL),
         "engine_unknown": Row(404, MODEL_NOT_FOUND),
         # stoker itself

@@ -113,6 +113,7 @@ def common_problems(queue_full_status: int) -> dict[str, Row]:
         ),
         "archive_unreadable": Row(500, INTERNAL, "Failed to save model: {url}"),
         "manifest_invalid": Row(400, INVALID_MODEL),
+        "sandbox_missing": Row(400, INVALID_MODEL),
         "engine_missing": Row(400, INVALID_MODEL),
         "engine_unknown": Row(400, INVALID_MODEL),
         "runtime_invalid": Row(400, BAD_REQUEST, "Invalid RuntimeType value: {runtime}"),

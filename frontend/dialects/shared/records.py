@@ -8,6 +8,7 @@ from typing import Any, Final
 
 #: States in which a worker has its handler loaded and takes requests.
 READY_STATES: Final = frozenset(("ready", "busy"))
+_FENCE_NAMES: Final = {"memory_bytes": "memoryBytes", "no_bubblewrap": "noBubblewrap"}
 
 
 def milliseconds(seconds: float) -> int:
@@ -105,6 +106,8 @@ def what_went_wrong(record: Mapping[str, Any]) -> dict[str, Any]:
         found["deaths"] = describe_deaths(record)
     if record.get("recycled"):
         found["recycledWorkers"] = record["recycled"]
+    if fence := record.get("fence"):
+        found["sandbox"] = {_FENCE_NAMES.get(name, name): fence[name] for name in fence}
     if quarantine := record.get("quarantine"):
         found["quarantine"] = [{**entry, "until": instant(entry["until"])} for entry in quarantine]
     return found

@@ -67,6 +67,17 @@ _DEATHS: Final = exactly(
 _CONVICTION: Final = exactly(
     {"content": TEXT, "likely": TEXT, "deaths": COUNT, "refused": COUNT, "until": INSTANT}
 )
+#: The fence that holds.
+_SANDBOX: Final = exactly(
+    {
+        "kind": {"type": "string", "enum": ["off", "rlimits", "bubblewrap"]},
+        "network": TRUTH,
+        "user": TEXT,
+        "memoryBytes": COUNT,
+        "noBubblewrap": TEXT,
+    },
+    ("user", "memoryBytes", "noBubblewrap"),
+)
 _AMOUNT: Final[Schema] = {"type": "number", "minimum": 0}
 _MEASURED_FIELDS: Final[Mapping[str, Schema]] = {
     **dict.fromkeys(
@@ -103,6 +114,7 @@ WHAT_WENT_WRONG: Final[Mapping[str, Schema]] = {
     "failure": FAILURE,
     "deaths": _DEATHS,
     "recycledWorkers": COUNT,
+    "sandbox": _SANDBOX,
     "quarantine": list_of(_CONVICTION),
 }
 

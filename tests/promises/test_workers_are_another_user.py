@@ -1,0 +1,202 @@
+"""Promise 11: with `worker_user` a handler is not the server, and cannot become it again."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import signal
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from facts import wait_until
+from fates import pids, replace_supervisor
+from live_server import HANDLERS, Server
+from strangers import STRANGER, may_become_others, reachable
+
+from stoker.archives.pack import Parts, pack
+
+pytestmark = pytest.mark.slow
+
+FLAGS = ("--worker-user", STRANGER)
+BAD_SETTINGS = 78
+#: Runs what follows without the right to become another user, whoever it is.
+NO_SETUID = (
+    sys.executable,
+    "-c",
+    "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 7, 0, 0, 0); os.execv(sys.argv[1], "
+    "sys.argv[1:])",
+)
+
+
+def refusal(*flags: str, prefix: tuple[str, ...] = ()) -> str:
+    """Why a server does not start, in the words of its log; it ends as for a bad setting."""
+    server = Server(*flags, prefix=prefix)
+    try:
+        assert server.process.wait(60) == BAD_SETTINGS
+        (line,) = [line for line in server.log_lines() if line["event"] == "cannot start"]
+        return str(line["reason"])
+    finally:
+        server.destroy()
+
+
+def tell(server: Server, model: str, text: str):
+    answer = server.predict(model, text)
+    assert answer.status == 200, answer.text
+    return answer.json
+
+
+def test_who_lacks_the_right_is_told_at_the_start():
+    """
+    And which right that is.
+    """
+    said = refusal(*FLAGS, prefix=NO_SETUID if os.geteuid() == 0 else ())
+
+    assert said.startswith(f"worker_user {STRANGER} needs a server that runs as root or has ")
+    assert "CAP_SETUID" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no-such-user", "is not a user of this host"),
+        ("root", "must be another user than root and the server's own"),
+        (pwd.getpwuid(os.geteuid()).pw_name, "must be another user than root and the server's own"),
+    ],
+)
+def test_a_user_who_cannot_be_meant_is_refused_at_the_start(name, why):
+    """
+    Before any model is loaded as somebody else.
+    """
+    assert why in refusal("--worker-user", name)
+
+
+@pytest.fixture(scope="module")
+def stranger_of_module() -> tuple[str, ...]:
+    """How to start a server whose workers a stranger can be; else what the server says is seen."""
+    if not may_become_others():
+        assert f"worker_user {STRANGER} needs a server" in refusal(*FLAGS)
+        pytest.skip("not root here, which the server refuses")
+    prefix = reachable()
+    if prefix is None:
+        assert f"worker_user {STRANGER} cannot" in refusal(*FLAGS)
+        pytest.skip("a stranger cannot run this interpreter, which the server refuses")
+    return prefix
+
+
+@pytest.fixture(params=["true", "false"], ids=["forked", "executed"])
+def server(request, start_server, stranger_of_module, tmp_path) -> Server:
+    """Its workers are forked from a template, or executed."""
+    return start_server(
+        *(*FLAGS, "--model-store", str(tmp_path), "--worker-template", request.param),
+        prefix=stranger_of_module,
+        mode=0o711,
+    )
+
+
+@pytest.fixture
+def own(server, model, tmp_path) -> str:
+    """A model of an archive, beside another one."""
+    for name in (model, f"{model}-other"):
+        url = pack(Parts(name, f"{HANDLERS / 'fenced.py'}:handle"), tmp_path).name
+        answer = server.manage("POST", "/models", url=url, initial_workers=1, synchronous="true")
+        assert answer.status == 200, answer.text
+    return model
+
+
+def test_a_worker_is_that_user_for_good(server, own):
+    """
+    In all its numbers, without a capability, and with no way back.
+    """
+    entry = pwd.getpwnam(STRANGER)
+
+    found = tell(server, own, "who")
+
+    assert found["uids"] == [entry.pw_uid] * 3
+    assert found["gids"] == [entry.pw_gid] * 3
+    assert found["groups"] == sorted(os.getgrouplist(STRANGER, entry.pw_gid))
+    assert found["capabilities"] == [0, 0, 0, 0]
+    assert tell(server, own, "regain") == ["EPERM", "EPERM"]
+    assert tell(server, own, "fence")["no_new_privs"] == "1"
+    sandbox = {"kind": "off", "network": True, "user": STRANGER}
+    assert server.describe(own)["sandbox"] == sandbox
+
+
+def test_it_reads_its_model_and_nothing_of_the_server(server, own):
+    """
+    Not the keys, the state, other sockets; other models' folders only by a name that it is not
+    told.  Nor can it signal the server.
+    """
+    home, folder = server.home, tell(server, own, "who")["folder"]
+    (home / "key_file.json").write_text("secret")
+    (home / "key_file.json").chmod(0o600)
+    closed = [
+        *(home / "key_file.json", home / "state", home / "state" / "state.db", home / "log"),
+        *(
+            server.runtime_dir,
+            server.runtime_dir / "workers.ledger",
+            server.runtime_dir / "workers",
+        ),
+        *(server.cache_dir, server.cache_dir / "archives"),
+        f"/proc/{server.supervisor.pid}/environ",
+    ]
+
+    seen = {str(path): tell(server, own, f"see {path}") for path in closed}
+
+    assert seen == dict.fromkeys(map(str, closed), "EACCES")
+    assert "fenced.py" in tell(server, own, f"see {folder}")
+    assert tell(server, own, f"write {folder}") == "EACCES"
+    assert tell(server, own, f"connect {server.runtime_dir / 'frontend.sock'}") == "EACCES"
+    assert tell(server, own, f"shoot {server.supervisor.pid}") == "EPERM"
+    # Where another model's folder is could be learnt from its worker alone.
+    (other,) = pids(server, f"{own}-other")
+    for secret in ("environ", "cwd", "maps", "fd"):
+        assert tell(server, own, f"see /proc/{other}/{secret}") in ("EACCES", "EPERM", [])
+
+
+def test_large_bodies_reach_it_and_deaths_are_told(server, own):
+    """
+    Shared memory is the frontend's, and the end of a worker its supervisor's to see.
+    """
+    body = os.urandom(3 << 20)
+
+    assert server.predict(own, body).text == f"{len(body)} {zlib.crc32(body)}"
+
+    assert server.predict(own, "crash abort").json["failure"]["exit"] == "SIGABRT"
+    assert server.predict(own, body).text == f"{len(body)} {zlib.crc32(body)}"
+
+
+def test_it_is_adopted_with_its_model_loaded(server, own):
+    """
+    It reaches the socket of the successor, which lets it in, and reads what it prints.
+    """
+    before = pids(server, own)
+
+    for _ in range(2):
+        replace_supervisor(server)
+        assert tell(server, own, "who")["pid"] == before[0]
+        wait_until(lambda: pids(server, own) == before, "the worker is adopted")
+
+    tell(server, own, "say still here")
+    wait_until(lambda: "still here" in server.model_log(own), "its output is read on")
+    os.kill(before[0], signal.SIGKILL)
+    wait_until(lambda: pids(server, own) not in ([], before), "it is replaced")
+    assert tell(server, own, "who")["uids"][0] == pwd.getpwnam(STRANGER).pw_uid
+
+
+def test_a_worker_that_has_nothing_to_lose_ends_with_its_supervisor(
+    start_server, stranger_of_module, model
+):
+    """
+    The kernel forgets that wish when a process becomes another user; it is made again.
+    """
+    flags = (*FLAGS, "--orphan-grace-s", "0")
+    server = start_server(*flags, prefix=stranger_of_module, mode=0o711)
+    server.register(model, "fenced:handle")
+    (before,) = pids(server, model)
+
+    replace_supervisor(server)
+
+    wait_until(lambda: not Path(f"/proc/{before}").exists(), "it is gone")
+    wait_until(lambda: server.predict(model, "who").status == 200, "there is another")
