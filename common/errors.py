@@ -158,6 +158,16 @@ class NotEnoughDevices(StokerError):
     code = "not_enough_devices"
 
 
+class NotEnoughMemory(StokerError):
+    """Less memory is free than the version needs.
+
+    details: required_mb, reserved_mb, available_mb.
+    """
+
+    code = "not_enough_memory"
+    retryable = True
+
+
 class UnregisterTimeout(StokerError):
     """Workers did not leave within `unregister_model_timeout`.  details: model."""
 

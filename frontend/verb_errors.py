@@ -101,7 +101,14 @@ VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
     "unregister_workflow": ("workflow_not_found", "state_not_written"),
     "describe_workflow": ("workflow_not_found",),
     "list_workflows": (),
-    "register": (*_ARCHIVE, *_WORKERS, "invalid_body", "version_exists", "state_not_written"),
+    "register": (
+        *_ARCHIVE,
+        *_WORKERS,
+        "not_enough_memory",
+        "invalid_body",
+        "version_exists",
+        "state_not_written",
+    ),
     "scale": (*_SUBJECT, *_WORKERS, "state_not_written"),
     "describe": _JOB,
     "unregister": (

@@ -2,7 +2,8 @@
 
     register     url? model? handler? runtime? batch_size? max_batch_delay_s? initial_workers?
                  response_timeout_s? startup_timeout_s? version? synchronous s3_sse_kms
-                 min_workers? max_workers? per_device queue_capacity? max_idle_s? devices?
+                 min_workers? max_workers? per_device checks_memory required_memory_mb?
+                 reserved_memory_mb? queue_wait_target_s? queue_capacity? max_idle_s? devices?
                  engine? is_unversioned takes_free_name answers_first
                  -> model version workers outcome (registered | scheduled | ready | partial)
     scale        model version? min_workers? max_workers? synchronous drain_timeout_s?

@@ -45,8 +45,10 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.journal import Journal
+from stoker.supervisor.memory_check import check_memory
 from stoker.supervisor.served import Served
 from stoker.supervisor.specs import (
+    NO_CONFIG,
     build_spec,
     check_batch_size,
     device_groups,
@@ -128,10 +130,12 @@ class Registrations:
             StokerError: Nothing is registered.
         """
         asked = kept_arguments(arguments)
+        check_memory(arguments, NO_CONFIG, self._settings)
         archive = await self._archives.obtain(request)
         spec: VersionSpec | None = None
         try:
             spec = self.spec(archive, arguments, is_startup=False)
+            check_memory(arguments, archive.config or NO_CONFIG, self._settings)
             counts = self._counts(spec, archive, arguments)
             desired = desired_version(archive, asked, counts)
             is_synchronous = arguments.flag("synchronous") and counts[1] > 0
@@ -170,6 +174,7 @@ class Registrations:
         Raises:
             StokerError: Nothing is registered.
         """
+        check_memory(arguments, NO_CONFIG, self._settings)
         desired = DesiredVersion(
             model=check_model_name(request.model or ""),
             version=check_version(request.version or DEFAULT_VERSION),
@@ -191,7 +196,9 @@ class Registrations:
             spec = await self.bring_back(key)
             if spec is None:
                 return
-            least, most = self._counts(spec, self._held[spec], arguments)
+            archive = self._held[spec]
+            check_memory(arguments, archive.config or NO_CONFIG, self._settings)
+            least, most = self._counts(spec, archive, arguments)
             async with self._journal.changing() as state:
                 if self._engine.registry.find(*key).spec is not spec:
                     return

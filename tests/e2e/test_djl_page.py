@@ -349,3 +349,26 @@ def test_requests_of_a_batch_come_as_one_input(server, djl):
     answers = [each.answer().json for each in asked]
     assert sorted(answer["said"] for answer in answers) == ["0", "1", "2"]
     assert {answer["of"] for answer in answers} == {3}
+
+
+def test_without_memory_nothing_is_downloaded(start_server, model_store, tmp_path):
+    """
+    `reserved_memory_mb` of the server: 507, and the origin has heard nothing.
+    """
+    config = tmp_path / "config.properties"
+    config.write_text(
+        "listeners=http://127.0.0.1:0 torchserve inference,http://127.0.0.1:0 torchserve "
+        "management,http://127.0.0.1:0 torchserve metrics,http://127.0.0.1:0 djl management\n"
+        f"reserved_memory_mb={1 << 30}\nallowed_urls=.*\n"
+    )
+    server = start_server("--config", str(config))
+    url = "http://127.0.0.1:9/never/asked.tar.gz"
+
+    answer = server.ask("djl/management", "POST", f"/models?url={url}")
+    late = server.ask("djl/management", "POST", f"/models?url={url}&synchronous=false")
+
+    assert (answer.status, late.status) == (507, 507)
+    assert answer.json["type"] == "WlmOutOfMemoryException"
+    assert answer.json["message"] == "No enough memory to load the model."
+    # TorchServe's clients say nothing of memory.
+    server.register("noop", "noop:handle")

@@ -56,6 +56,7 @@ ROWS: dict[str, tuple[int, str | None, str]] = {
     "load_failed": (500, ENGINE, "Failed to initialize model: ValueError: no"),
     "load_out_of_memory": (507, ENGINE, "OOM"),
     "spawn_failed": (507, "WlmOutOfMemoryException", "No enough memory to load the model."),
+    "not_enough_memory": (507, "WlmOutOfMemoryException", "No enough memory to load the model."),
     "not_enough_devices": (500, ENGINE, "GPU devices are not enough to run 4 partitions."),
     "unregister_timeout": (408, TIMED_OUT, "Timed out while cleaning resources: m"),
     "state_not_written": (500, COMMON, WORDS),

@@ -53,6 +53,7 @@ ROWS: dict[str, tuple[int, str, str]] = {
     "load_failed": (500, INTERNAL, "Failed to start workers"),
     "load_out_of_memory": (507, INTERNAL, "Failed to start workers"),
     "spawn_failed": (500, INTERNAL, "Failed to start workers"),
+    "not_enough_memory": (507, INTERNAL, WORDS),
     "not_enough_devices": (500, INTERNAL, "Failed to start workers"),
     "unregister_timeout": (408, TIMED_OUT, "Timed out while cleaning resources: m"),
     "state_not_written": (500, INTERNAL, WORDS),

@@ -126,7 +126,7 @@ def test_every_argument_that_makes_a_version_what_it_is_is_kept() -> None:
 
     of_the_call_alone = {"initial_workers", "synchronous", "takes_free_name"}
     # Worker counts are kept apart from the arguments.
-    of_the_call_alone |= {"min_workers", "max_workers", "per_device"}
+    of_the_call_alone |= {"min_workers", "max_workers", "per_device", "checks_memory"}
     assert read - of_the_call_alone <= set(KEPT_ARGUMENTS)
     said = dict.fromkeys(KEPT_ARGUMENTS, "x")
     assert kept_arguments(Arguments({**said, "synchronous": True, "other": 1})) == said

@@ -84,6 +84,7 @@ def djl_problems(settings: Settings) -> dict[str, Row]:
         "load_failed": Row(500, _ENGINE, _not_loaded),
         "load_out_of_memory": Row(507, _ENGINE, _OOM),
         "spawn_failed": Row(507, _MEMORY, "No enough memory to load the model."),
+        "not_enough_memory": Row(507, _MEMORY, "No enough memory to load the model."),
         "not_enough_devices": Row(
             500, _ENGINE, "GPU devices are not enough to run {wanted} partitions."
         ),

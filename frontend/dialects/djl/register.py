@@ -91,6 +91,7 @@ def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
         "queue_capacity": values["job_queue_size"],
         "synchronous": values["synchronous"],
         "answers_first": True,
+        "checks_memory": True,
     }
 
 

@@ -72,6 +72,7 @@ def common_problems(queue_full_status: int) -> dict[str, Row]:
         "load_out_of_memory": Row(507, INTERNAL, "Failed to start workers"),
         "spawn_failed": Row(500, INTERNAL, "Failed to start workers"),
         "not_enough_devices": Row(500, "WorkerInitializationException"),
+        "not_enough_memory": Row(507, INTERNAL, retry_after_s=RETRY_SOON_S),
         "unregister_timeout": Row(408, TIMED_OUT, "Timed out while cleaning resources: {model}"),
         "state_not_written": Row(500, INTERNAL, retry_after_s=RETRY_SOON_S),
         # jobs
