@@ -94,6 +94,7 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], str]]]] = {
     "MODEL_LOADING_TIMEOUT": ("default_startup_timeout", str),
     "SAGEMAKER_STARTUP_TIMEOUT": ("default_startup_timeout", str),
     "SAGEMAKER_NUM_MODEL_WORKERS": ("default_workers_per_model", str),
+    "SERVING_MEMORY_CACHE_CAPACITY": ("async_results_max", str),
     "SAGEMAKER_MAX_REQUEST_SIZE": ("max_request_size", str),
     "SAGEMAKER_MAX_PAYLOAD_IN_MB": ("max_request_size", lambda mb: str(int(mb) << 20)),
 }
@@ -156,7 +157,7 @@ def settings_argv(
     if options.models:
         said["load_models"] = " ".join(options.models)
     for name, value in environ.items():
-        if name.startswith(_PREFIX):
+        if name.startswith(_PREFIX) and name not in _VARIABLES:
             said[name.removeprefix(_PREFIX).lower()] = value
     found = {**_DEFAULTS, **_from_variables(environ)}
     notes = []

@@ -43,6 +43,7 @@ from stoker.frontend.listeners import (
     plan_listeners,
 )
 from stoker.frontend.master import Master, end_with_master
+from stoker.frontend.results import remove_results
 from stoker.frontend.serving import FrontendWorker
 from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.heap import keep_what_is_freed
@@ -172,6 +173,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         if self._keyring is not None:
             self._keyring.hide(self._settings.runtime_dir)
         remove_arenas(self._arenas)
+        remove_results(self._settings.runtime_dir)
 
 
 def _prepare_fork(arbiter: Any, worker: Any) -> None:
@@ -278,6 +280,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     # Of a life that was killed as a whole.  Not the supervisor's to do: it may
     # start anew while frontends live.
     remove_arenas(arena_folder(settings.runtime_dir))
+    remove_results(settings.runtime_dir)
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
     warn_of_bodies_that_never_fit(settings)

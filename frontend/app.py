@@ -16,6 +16,7 @@ from stoker.clock import Clock, MonotonicClock
 from stoker.errors import StokerError, SupervisorUnavailable
 from stoker.frontend.access_log import AccessLog
 from stoker.frontend.application import Application, FalconApp, Means
+from stoker.frontend.asynchronous import AsynchronousAnswers
 from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects import load_dialect
@@ -29,6 +30,7 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.listeners import Listener, Role
 from stoker.frontend.reporting import Reporting
 from stoker.frontend.request_ids import restart_request_ids
+from stoker.frontend.results import FOLDER, Results
 from stoker.frontend.same_site import SameSite
 from stoker.frontend.site import Site
 from stoker.frontend.startup_models import StartupModels
@@ -100,6 +102,14 @@ class Frontend:
             self._endpoints,
             StartupModels(link),
             FormReader(self.limits),
+            AsynchronousAnswers(
+                Results(
+                    settings.runtime_dir / FOLDER,
+                    settings.async_results_max,
+                    settings.async_results_max_bytes,
+                    settings.async_results_keep_s,
+                )
+            ),
         )
         self._arena = Arena(
             arena_folder(settings.runtime_dir), link.frontend_id, self.limits.arena_bytes

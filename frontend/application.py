@@ -15,10 +15,12 @@ from falcon.asgi import App, Request, Response
 
 from stoker.clock import Clock
 from stoker.frontend.answers import FixedAnswer, install_error_handlers
+from stoker.frontend.asynchronous import AsynchronousAnswers
 from stoker.frontend.consultation import Consultation, Question
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.endpoints import EndpointResponder, Endpoints
 from stoker.frontend.express import Express
+from stoker.frontend.fetchable_predictions import FetchablePredictions
 from stoker.frontend.form_reader import FormReader
 from stoker.frontend.guard import Guard
 from stoker.frontend.guarded import GuardedSubmission, guarded
@@ -65,6 +67,7 @@ class Means:
     endpoints: Endpoints
     startup_models: StartupModels
     forms: FormReader
+    later: AsynchronousAnswers
 
 
 class Application:
@@ -140,9 +143,10 @@ class Application:
         serves, means, dialect = route.serves, self._means, self._dialect
         if isinstance(serves, Prediction):
             submission = self._submission(serves)
-            return Predictions(
-                submission, dialect, serves, means.startup_models, means.forms
-            ).answer
+            about = (submission, dialect, serves, means.startup_models, means.forms)
+            if serves.is_fetchable:
+                return FetchablePredictions(means.later, *about).answer
+            return Predictions(*about).answer
         if isinstance(serves, Operation):
             return Management(means.link, dialect, serves, self._consultation(serves)).answer
         if isinstance(serves, Description):

@@ -24,7 +24,7 @@ from stoker.errors import Internal, StokerError
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.lanes import Key
 from stoker.frontend.problems import JSON_TYPE, is_overload, render_json
-from stoker.frontend.submission import NO_VERSION, Submission, is_large_form
+from stoker.frontend.submission import NO_VERSION, Submission
 from stoker.logs import get_logger
 from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind
 
@@ -125,7 +125,7 @@ class Express:
     def take(self, exchange: Exchange) -> bool:
         """Answer this one, now or later; False leaves it to the application."""
         way = exchange.way
-        if way is None or is_large_form(exchange):
+        if way is None or way.submission.is_for_long_way(exchange):
             return False
         (way.ride or _Ride)(self, way, exchange).start()
         return True

@@ -9,7 +9,7 @@ Source: contracts/torchserve.md 2.1, 2.3, 2.5-2.7.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator
 from typing import Final
 
 from falcon.asgi import Request, Response
@@ -20,6 +20,7 @@ from stoker.frontend.bodies import may_be_form
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.form_reader import FormReader, Outcome
+from stoker.frontend.header_fields import fields_in_headers
 from stoker.frontend.parameters import split_query
 from stoker.frontend.routes import Prediction
 from stoker.frontend.startup_models import StartupModels
@@ -27,7 +28,6 @@ from stoker.frontend.submission import NO_VERSION, Submission, is_large_form
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
 
-CUSTOM_ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
 _VERSION: Final = "model_version"
 
 
@@ -122,7 +122,7 @@ class Predictions:
         assert isinstance(named, bytes)
         if not self._kind.names_in_headers:
             return named.decode() or await self._startup_models.only(), None, None
-        said = names_in_headers(exchange.headers, (wanted, _VERSION))
+        said = fields_in_headers(exchange.headers, (wanted, _VERSION))
         model = named.decode() or said.get(wanted)
         version = next((body for name, _, body in inputs if name == _VERSION), b"")
         assert isinstance(version, bytes)
@@ -132,23 +132,6 @@ class Predictions:
         if not model and not (isinstance(form, list) and any(name == wanted for name, *_ in form)):
             model = await self._startup_models.only()
         return model or None, version.decode() or said.get(_VERSION), form
-
-
-def names_in_headers(
-    headers: Iterable[tuple[bytes, bytes]], wanted: Collection[str]
-) -> dict[str, str]:
-    """What headers of these names say, or fields of SageMaker's one header for everything."""
-    said: dict[str, str] = {}
-    for spelled, value in headers:
-        name = spelled.lower().decode("latin-1")
-        if name in wanted:
-            said[name] = value.decode("latin-1").strip()
-        elif name == CUSTOM_ATTRIBUTES:
-            for field in value.decode("latin-1").split(";"):
-                key, _, text = field.partition("=")
-                if key.strip() in wanted:
-                    said.setdefault(key.strip(), text.strip())
-    return said
 
 
 async def pieces(pending: Pending, first: Answer) -> AsyncIterator[bytes]:

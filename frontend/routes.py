@@ -108,6 +108,7 @@ class Prediction:
         takes_turns: Where no version is named, each version in its turn and not the
             default one.
         names_in_headers: The model, and its version, may stand in headers as well.
+        is_fetchable: A header may ask for an answer at once, and for the result later.
         of_workflow: The path names a workflow, not a model.
         reshape: Makes of a workflow's answer, or its pieces, what the dialect answers; may
             raise StokerError.
@@ -122,6 +123,7 @@ class Prediction:
     looks_into_body: bool = True
     takes_turns: bool = False
     names_in_headers: bool = False
+    is_fetchable: bool = False
     of_workflow: bool = False
     reshape: Callable[[Answer], Answer] | None = None
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from stoker.clock import Clock
 from stoker.errors import BadHandlerResult, InvalidParameter
+from stoker.frontend.asynchronous import DETOURS
 from stoker.frontend.bodies import may_be_form, read_parameters
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
@@ -57,6 +58,8 @@ class Submission:
         self._unnamed = TURNS if kind.takes_turns else None
         #: Queries are inputs, so the short way, which does not read them, knows none.
         self.takes_query = kind.takes_query
+        #: Headers that mean something to the long way alone.
+        self._detours = DETOURS if kind.is_fetchable else frozenset()
         self._pack = pack_request
         if kind.of_workflow:
             self._flags |= JobFlag.WORKFLOW.value
@@ -123,6 +126,19 @@ class Submission:
     def key(self, model: str, version: str | None) -> Key:
         """The lane of such a request."""
         return model, self._unnamed if version is None else version
+
+    def is_for_long_way(self, exchange: Exchange) -> bool:
+        """Whether something must be looked at that the short way does not know."""
+        if is_large_form(exchange):
+            return True
+        detours = self._detours
+        return bool(detours) and any(name.lower() in detours for name, _ in exchange.headers)
+
+    def read_whole(self, exchange: Exchange) -> list[Parameter]:
+        """The parameters of the body, none of which stays in the arena.  Raises InvalidBody."""
+        kind = exchange.content_type
+        content_type = None if kind is None else kind.decode("latin-1")
+        return read_parameters(content_type, exchange.take_body(), self._limits)
 
     def _parameters(self, exchange: Exchange) -> list[Parameter]:
         kind = exchange.content_type

@@ -281,6 +281,15 @@ class Settings:
         10 * MIB, "A worker's log is rolled at this size.", unit="bytes", minimum=64 * KIB
     )
 
+    # Results that clients fetch later (DJL's x-synchronous: false)
+    async_results_max: int = setting(1000, "Results that may be kept at once.", minimum=0)
+    async_results_max_bytes: int = setting(
+        256 * MIB, "Room for all of them, in runtime_dir.", unit="bytes", minimum=0
+    )
+    async_results_keep_s: float = setting(
+        3600.0, "How long a result is kept that nobody fetches.", unit="s", minimum=1
+    )
+
     # DJL Serving's dialect
     djl_describe: str = setting(
         "object",

@@ -24,10 +24,14 @@ from stoker.frontend.routes import (
 )
 from stoker.settings import Settings
 
-_PREDICT: Final = Prediction(takes_query=True, takes_turns=True)
+_PREDICT: Final = Prediction(takes_query=True, takes_turns=True, is_fetchable=True)
 #: The model is named anywhere but in the path.
 _UNNAMED: Final = Prediction(
-    takes_query=True, takes_turns=True, model_input="model_name", names_in_headers=True
+    takes_query=True,
+    takes_turns=True,
+    model_input="model_name",
+    names_in_headers=True,
+    is_fetchable=True,
 )
 #: Of several versions, the one a client must hear of.
 _WORST: Final = ("FAILED", "PENDING", "Unhealthy", "Healthy")
