@@ -33,6 +33,12 @@ class Devices(Protocol):
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None: ...
 
+    def place_on_cpu(self, worker_id: int, spec: VersionSpec) -> None: ...
+
+    def has_gpu(self, spec: VersionSpec, index: int) -> bool:
+        """Whether the worker in this place of its crew, counted from 0, is to use a GPU."""
+        ...
+
     def keep(self, worker_id: int, spec: VersionSpec, uuids: tuple[str, ...]) -> int | None:
         """Where a worker is already.  Raises LookupError if such a place is not."""
         ...
@@ -184,6 +190,7 @@ class Crew:
         for _ in range(wanted - len(staying)):
             inherited = self._inherit(now)
             self.slots.append(inherited or Slot(self._numbers.next_slot(), now, restart_at=now))
+        self._move_between_devices(now)
         self._start_due(now)
 
     def resize(self, wanted: int, now: float) -> None:
@@ -241,6 +248,25 @@ class Crew:
             return Slot(orphan.slot, now, worker=worker)
         return None
 
+    def _index_of(self, slot: Slot) -> int:
+        """Its place among those that stay; a successor's is that of the one it replaces."""
+        meant = slot.replaces or slot
+        return next((i for i, each in enumerate(self.staying) if each is meant), len(self.slots))
+
+    def _move_between_devices(self, now: float) -> None:
+        """Let a worker go that computes where `number_gpu` does not want it; another comes."""
+        if self.spec.number_gpu is None:
+            return
+        for index, slot in enumerate(self.staying):
+            worker = slot.worker
+            if worker is None or slot.is_renewing or slot.replaces is not None:
+                continue
+            is_on_gpu = worker.device is not None
+            if is_on_gpu != self._devices.has_gpu(self.spec, index):
+                slot.is_renewing = True
+                self._note("info", "worker changes device", worker)
+                self.ladder.drain(worker, None, now)
+
     def _hurry(self, worker: Worker, drain_s: float, now: float) -> None:
         if worker.state is WorkerState.DRAINING or self._pool.is_winding_down(worker):
             self.ladder.drain(worker, drain_s, now)
@@ -253,7 +279,11 @@ class Crew:
 
     def _spawn(self, slot: Slot, now: float) -> None:
         worker_id = self._numbers.next_worker_id()
-        device = self._devices.place(worker_id, self.spec)
+        device = None
+        if self.spec.number_gpu is None or self._devices.has_gpu(self.spec, self._index_of(slot)):
+            device = self._devices.place(worker_id, self.spec)
+        else:
+            self._devices.place_on_cpu(worker_id, self.spec)
         slot.worker = Worker(worker_id, slot.number, device, now)
         slot.load_failure = None
         self._actions.append(Spawn(worker_id, slot.number, self.spec, device))
@@ -302,6 +332,16 @@ class Crew:
             old, slot.replaces = slot.replaces, None
             old.is_replaced = True
             self._retire(old, None, now)
+
+    def refuse(self, worker: Worker, failure: Failure) -> None:
+        """It cannot be started, and no other could be; its end follows."""
+        slot = self._slot_of(worker)
+        slot.load_failure = failure
+        worker.why_killed = worker.why_killed or LOAD_FAILED
+        if slot.replaces is None:
+            if self.failure is None or self.failure.last_line != failure.last_line:
+                self._note("error", "load failed", worker, last_line=failure.last_line)
+            self._fail(failure)
 
     def load_failed(self, worker: Worker, failure: Failure, now: float) -> None:
         """It says that it cannot load, and exits by itself."""

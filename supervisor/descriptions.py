@@ -69,6 +69,8 @@ class Describer:
             "url": spec.shown["url"],
             "engine": spec.shown["engine"],
             "is_unversioned": spec.shown["is_unversioned"],
+            "number_gpu": spec.number_gpu,
+            "is_preloaded": spec.is_preloaded,
             "manifest_engine": spec.shown.get("manifest_engine"),
             "runtime": spec.shown["runtime"],
             "min_workers": crew.min_workers,

@@ -18,11 +18,24 @@ class DevicePlaces:
         placed, self._state = placement.place(self._state, _request(worker_id, spec))
         return placed.device
 
+    def place_on_cpu(self, worker_id: int, spec: VersionSpec) -> None:
+        request = _request(worker_id, spec)._replace(is_gpu=False)
+        _, self._state = placement.place(self._state, request)
+
+    def has_gpu(self, spec: VersionSpec, index: int) -> bool:
+        """The first `number_gpu` workers of a crew, as far as there is a GPU for each."""
+        if spec.device_type == "cpu" or spec.number_gpu is None:
+            return spec.device_type != "cpu"
+        return index < min(spec.number_gpu, len(spec.device_ids) or len(self.devices))
+
     def keep(self, worker_id: int, spec: VersionSpec, uuids: tuple[str, ...]) -> int | None:
         """Where a worker is already, by UUIDs.  Raises LookupError."""
         indices = {device.uuid: index for index, device in enumerate(self.devices)}
         devices = tuple(indices[uuid] for uuid in uuids)
-        placed, self._state = placement.keep(self._state, _request(worker_id, spec), devices)
+        request = _request(worker_id, spec)
+        if not devices and spec.number_gpu is not None:
+            request = request._replace(is_gpu=False)
+        placed, self._state = placement.keep(self._state, request, devices)
         return placed.device
 
     def of_worker(self, worker_id: int) -> tuple[Device, ...]:

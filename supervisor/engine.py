@@ -497,6 +497,18 @@ class Engine:
         self._dispatch(served.pool, now)
         self._settle(served, now)
 
+    def worker_cannot_load(self, worker_id: int, failure: Failure, now: float) -> None:
+        """It will not even be started, for this reason; its end is told next."""
+        entry = self._workers.get(worker_id)
+        if entry is not None:
+            served, worker = entry
+            served.crew.refuse(worker, failure)
+
+    def wants_workers(self, spec: VersionSpec) -> bool:
+        """Whether a version has, or should have, any."""
+        every = (*self.registry, *self._leaving)
+        return any(served.spec is spec and bool(served.crew.slots) for served in every)
+
     def worker_load_failed(self, worker_id: int, failure: Failure, now: float) -> None:
         entry = self._workers.get(worker_id)
         if entry is None:

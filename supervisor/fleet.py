@@ -31,7 +31,7 @@ from stoker.supervisor import actions as a
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
-from stoker.supervisor.escaped import kill_escaped
+from stoker.supervisor.escaped import MARK, kill_escaped
 from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.fences import BUBBLEWRAP
 from stoker.supervisor.guarding import guarded
@@ -39,11 +39,13 @@ from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.oom_kills import OomKills
+from stoker.supervisor.parents import ParentCommand, Parents
 from stoker.supervisor.processes import LocalLauncher, WorkerProcess, kill_orphan
 from stoker.supervisor.returning import Returning
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_environment import (
+    TOKEN,
     EnvironmentPolicy,
     RankPlan,
     WorkerPlace,
@@ -157,6 +159,15 @@ class Fleet:
             user=fencing.user,
             bubblewrap=fencing.bubblewrap,
         )
+        self._parents = Parents(
+            loop,
+            self._parent_command,
+            self._spawn_now,
+            self._refuse_load,
+            self._output.open,
+            self._output.feed,
+            self._output.close,
+        )
         self._nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
         if settings.worker_template:
             self._nursery.warm(self._policy.python)
@@ -197,6 +208,7 @@ class Fleet:
         reap_strays(self._launcher.pids())
         self._kill_escaped()
         self._port.sweep(now)
+        self._parents.sweep(self._engine.wants_workers)
         since = self._stopped_since
         self._stopped_since = {w: since.get(w, now) for w in self._launcher.stopped()}
         for worker_id, stopped_at in self._stopped_since.items():
@@ -205,17 +217,19 @@ class Fleet:
 
     def _kill_escaped(self) -> int:
         running = {w: (process.slot, process.pid) for w, process in self._processes.items()}
-        return kill_escaped(running, self._nursery.pids())
+        return kill_escaped(running, self._nursery.pids() | self._parents.pids())
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
         self._preload.pop(spec, None)
+        self._parents.release(spec)
 
     def let_go(self) -> None:
         """End without an end for the workers: a successor will want them."""
         self._take_waiting()
         self._launcher.let_go()
         self._nursery.close()
+        self._parents.close()
         self._output.close_all()
         self._port.close()
         self._ledger.let_go()
@@ -230,6 +244,7 @@ class Fleet:
             await asyncio.sleep(ESCAPED_LOOK_S)
             reap_strays(())
         self._nursery.close()
+        self._parents.close()
         self._output.close_all()
         self._port.close()
         let_go_of_arenas(self._arenas)
@@ -246,7 +261,10 @@ class Fleet:
         and what all workers share is not there once for each of them.
         """
         self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES), action.slot)
-        if _is_executed(action.spec) or (not self._waiting and not self._wait_for_template()):
+        if action.spec.is_preloaded:
+            if self._parents.may_fork(action):
+                self._spawn_now(action)
+        elif _is_executed(action.spec) or (not self._waiting and not self._wait_for_template()):
             self._spawn_now(action)
         else:
             self._waiting[action.worker_id] = action
@@ -277,8 +295,15 @@ class Fleet:
         worker_id = action.worker_id
         if self._waiting.pop(worker_id, None) is not None:
             self._loop.call_soon(guarded(self._gone), worker_id, Exit("was not started"))
+        elif self._parents.forget(worker_id):
+            self._loop.call_soon(guarded(self._gone), worker_id, Exit("its model was not loaded"))
         else:
             self._launcher.stop(worker_id)
+
+    def _refuse_load(self, worker_id: int, failure: Failure) -> None:
+        """The process that its model was to be forked from says that this cannot be."""
+        self._engine.worker_cannot_load(worker_id, failure, self._clock.now())
+        self._gone(worker_id, Exit("was not started"))
 
     def _spawn_now(self, action: a.Spawn) -> None:
         worker_id = action.worker_id
@@ -298,8 +323,38 @@ class Fleet:
         self._loop.call_soon(guarded(self._gone), worker_id, Exit(reason))
 
     def _start_process(self, action: a.Spawn, token: bytes) -> int:
+        worker_id, slot, spec, _ = action
+        if _is_executed(spec):
+            # What a sandbox shows must be there, and stay the same folder.
+            hold_arenas(self._arenas, self._fencing.user.gid if self._fencing.user else None)
+        self._output.open(worker_id, spec.model, spec.version, slot)
+        command = worker_command(self._place(action, token), self._policy, os.environ)
+        started = self._launcher.start(
+            worker_id,
+            replace(
+                command,
+                preload=self._preload.get(spec, ()),
+                parent=self._parents.of(spec) if spec.is_preloaded else None,
+            ),
+            guarded(self._exited),
+            self._output.feed,
+        )
+        return started.pid
+
+    def _parent_command(self, spec: VersionSpec) -> ParentCommand:
+        """What loads a model for all its workers: like one of them, but nobody in particular."""
+        place = self._place(a.Spawn(0, 0, spec, None), b"")
+        command = worker_command(place, self._policy, os.environ)
+        env = {name: text for name, text in command.env.items() if name not in (TOKEN, MARK)}
+        # A pool of threads that loading starts would not be there after the fork.
+        env.setdefault("OMP_NUM_THREADS", "1")
+        load = replace(self._load_spec(spec, None), batch_size=1)
+        label = f"{spec.model}:{spec.version}"
+        return ParentCommand(command.argv[0], env, command.cwd, label, load.to_wire())
+
+    def _place(self, action: a.Spawn, token: bytes) -> WorkerPlace:
         worker_id, slot, spec, device = action
-        place = WorkerPlace(
+        return WorkerPlace(
             worker_id=worker_id,
             slot=slot,
             model=spec.model,
@@ -316,18 +371,6 @@ class Fleet:
             packages_dir=spec.packages_dir,
             fence=spec.fence,
         )
-        if _is_executed(spec):
-            # What a sandbox shows must be there, and stay the same folder.
-            hold_arenas(self._arenas, self._fencing.user.gid if self._fencing.user else None)
-        self._output.open(worker_id, spec.model, spec.version, slot)
-        command = worker_command(place, self._policy, os.environ)
-        started = self._launcher.start(
-            worker_id,
-            replace(command, preload=self._preload.get(spec, ())),
-            guarded(self._exited),
-            self._output.feed,
-        )
-        return started.pid
 
     # -- adopting -------------------------------------------------------------
 
@@ -517,7 +560,10 @@ class Fleet:
         gpu_id = None if device is None else device.gpu_id
         if spec.parallel_level and device is not None:
             gpu_id = 0  # of those that this worker is shown
-        load = LoadSpec(
+        self._tell(worker_id, f.Load(self._load_spec(spec, gpu_id).to_wire()))
+
+    def _load_spec(self, spec: VersionSpec, gpu_id: int | None) -> LoadSpec:
+        return LoadSpec(
             model=spec.model,
             version=spec.version,
             batch_size=spec.batch.max_size,
@@ -530,7 +576,6 @@ class Fleet:
             **self._metrics.for_workers,
             **spec.loading,
         )
-        self._tell(worker_id, f.Load(load.to_wire()))
 
     def _send_batch(self, action: a.SendBatch) -> None:
         process = self._processes.get(action.worker_id)

@@ -22,6 +22,7 @@ Source: design sections 4 and 7; contracts/torchserve.md 8.3, 8.5.
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import json
 import os
@@ -80,6 +81,8 @@ class WorkerCommand:
     may_fork: bool = True
     #: Stands before argv: bwrap and what it shows.
     wrapper: tuple[str, ...] = ()
+    #: The process that has loaded its model; only a fork of that will do.
+    parent: Nursery | None = None
 
     @property
     def worker_argv(self) -> tuple[str, ...]:
@@ -538,7 +541,11 @@ def _spawn(command: WorkerCommand, nursery: Nursery | None) -> _Started:
         out, out_end, err, err_end = fds
         popen = monitor = None
         pid = None
-        if command.wrapper:
+        if command.parent is not None:
+            pid = command.parent.spawn(command, (out_end, err_end))
+            if pid is None:
+                raise OSError(errno.ECHILD, "the process that has loaded its model is gone")
+        elif command.wrapper:
             monitor, pid = _execute_wrapped(command, out_end, err_end)
         elif nursery is not None and command.may_fork:
             pid = nursery.spawn(command, (out_end, err_end))

@@ -77,9 +77,11 @@ KEPT_ARGUMENTS: Final = (
     "devices",
     "engine",
     "is_unversioned",
+    "preload",
+    "number_gpu",
 )
 #: Of those, what a scale call may change.
-TUNED_ARGUMENTS: Final = ("batch_size", "max_batch_delay_s", "max_idle_s")
+TUNED_ARGUMENTS: Final = ("batch_size", "max_batch_delay_s", "max_idle_s", "number_gpu")
 MAX_KEPT_CHARACTERS: Final = 64 * 1024
 #: A synchronous call waits for loading and a little more.
 SETTLE_GRACE_S: Final = 30.0
@@ -301,15 +303,24 @@ class Registrations:
             return []
         return [PutVersion(replace(known, asked={**known.asked, **said}))]
 
-    def tuned(self, served: Served, arguments: Arguments) -> tuple[BatchPolicy, float]:
-        """How batches are to be formed, and how long workers may idle.  Raises InvalidParameter."""
+    def tuned(self, served: Served, arguments: Arguments) -> tuple[BatchPolicy, float, int | None]:
+        """How batches are to be formed, how long workers may idle, and how many use a GPU.
+
+        Raises:
+            InvalidParameter: It cannot be so.
+        """
         batch = served.spec.batch
         delay_s, idle_s = arguments.seconds("max_batch_delay_s"), arguments.seconds("max_idle_s")
         policy = BatchPolicy(
             check_batch_size(arguments.optional("batch_size", int) or batch.max_size),
             batch.delay_s if delay_s is None else delay_s,
         )
-        return policy, served.spec.max_idle_s if idle_s is None else idle_s
+        number_gpu = arguments.optional("number_gpu", int)
+        return (
+            policy,
+            served.spec.max_idle_s if idle_s is None else idle_s,
+            served.spec.number_gpu if number_gpu is None else number_gpu,
+        )
 
     # -- versions without their archives --------------------------------------
 

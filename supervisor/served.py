@@ -108,10 +108,11 @@ class Served:
         if change.wanted != change.workers:
             self.crew.resize(change.wanted, now)
 
-    def tune(self, batch: BatchPolicy, max_idle_s: float) -> None:
-        """Form batches, and let workers idle, like this from now on."""
+    def tune(self, batch: BatchPolicy, max_idle_s: float, number_gpu: int | None) -> None:
+        """Form batches, let workers idle, and place them, like this from now on."""
         self.spec.batch = self.pool.policy = batch
         self.spec.max_idle_s = max_idle_s
+        self.spec.number_gpu = number_gpu
         self.pool.resize(self.crew.min_workers, self.crew.max_workers)
 
     def fail(self, failure: Failure, min_workers: int, max_workers: int) -> None:

@@ -39,6 +39,8 @@ DEFAULT_REQUESTS_IN_HAND: Final = 256
 MAX_REQUESTS_IN_HAND: Final = 4096
 NO_CONFIG: Final = ModelConfig()
 MAX_WORKERS: Final = 1024
+#: Of the argument `preload`; else "on".
+OFF: Final = "off"
 #: Where every rank handles every batch; with `pp` the first feeds the others itself (6.3).
 BROADCAST_TYPES: Final = frozenset({"tp", "pptp"})
 
@@ -123,6 +125,8 @@ def build_spec(
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
+        is_preloaded=_is_preloaded(archive, config, arguments, settings),
+        number_gpu=arguments.optional("number_gpu", int),
         queue_wait_target_s=_first(
             arguments.seconds("queue_wait_target_s") or None,
             config.queue_wait_target_s,
@@ -243,6 +247,29 @@ def _mode(config: ModelConfig, batch_size: int) -> tuple[str, int]:
         most = config.max_requests_in_hand or DEFAULT_REQUESTS_IN_HAND
         return ASYNC, min(most, MAX_REQUESTS_IN_HAND)
     return (CONTINUOUS, batch_size) if config.continuous_batching else (BATCHES, 0)
+
+
+def _is_preloaded(
+    archive: ResolvedArchive, config: ModelConfig, arguments: Arguments, settings: Settings
+) -> bool:
+    """Whether the model is loaded once, in a process that its workers are forked from.
+
+    Raises:
+        InvalidParameter: It was asked for, and this model cannot be.
+    """
+    asked = arguments.optional("preload", str)
+    if asked == OFF or not (asked or settings.preload_model):
+        return False
+    why_not = ""
+    if config.parallel_level:
+        why_not = "a worker of several processes cannot be forked"
+    elif archive.contract == DJL:
+        why_not = "handlers of DJL Serving are loaded by each worker"
+    if why_not and asked:
+        raise InvalidParameter(
+            f"preload_model is not possible: {why_not}.", parameter="preload_model"
+        )
+    return not why_not
 
 
 def _limits(config: ModelConfig, settings: Settings) -> Limits:

@@ -22,8 +22,11 @@ from stoker.wire import codec
 log = get_logger("template")
 
 READY: Final = b"ready"
+PARENT_PID: Final = "STOKER_PARENT_PID"
 #: A fork takes milliseconds; a template silent for longer is replaced.
 SPAWN_DEADLINE_S: Final = 1.0
+#: Room for why a model cannot be loaded.
+MAX_WORD_BYTES: Final = 16 << 10
 #: Between one template's end and the next one's start.
 RESTART_AFTER_S: Final = 5.0
 
@@ -56,17 +59,8 @@ class Template:
         self._not_before = now + RESTART_AFTER_S
         self.stop()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        argv = [self.python, "-P", "-m", "stoker.worker.template", str(theirs.fileno())]
-        argv += self.preload
         try:
-            self._process = subprocess.Popen(
-                argv,
-                env={**self._env, "STOKER_PARENT_PID": str(os.getpid())},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-                pass_fds=[theirs.fileno()],
-            )
+            self._process = self._execute(theirs.fileno())
         except OSError as error:
             log.warning("no template", reason=str(error))
             ours.close()
@@ -76,9 +70,26 @@ class Template:
         ours.settimeout(SPAWN_DEADLINE_S)
         self._socket = ours
 
+    def _execute(self, descriptor: int) -> subprocess.Popen[bytes]:
+        """The process, which has its end of the socket as `descriptor`.  Raises OSError."""
+        argv = [self.python, "-P", "-m", "stoker.worker.template", str(descriptor)]
+        return subprocess.Popen(
+            [*argv, *self.preload],
+            env={**self._env, PARENT_PID: str(os.getpid())},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[descriptor],
+        )
+
     @property
     def pid(self) -> int | None:
         return None if self._process is None else self._process.pid
+
+    @property
+    def has_ended(self) -> bool:
+        """There is no process (any more)."""
+        return self._process is None or self._process.poll() is not None
 
     @property
     def is_ready(self) -> bool:
@@ -87,12 +98,16 @@ class Template:
             return False
         if not self._is_ready and select.select([self._socket], [], [], 0)[0]:
             try:
-                self._is_ready = self._socket.recv(64) == READY
+                self._is_ready = self._hear(self._socket.recv(MAX_WORD_BYTES))
             except OSError:
                 self._is_ready = False
             if not self._is_ready:
                 self.stop()
         return self._is_ready
+
+    def _hear(self, word: bytes) -> bool:
+        """Its first: is it ready?"""
+        return word == READY
 
     @property
     def is_starting(self) -> bool:

@@ -108,6 +108,8 @@ class VersionSpec:
             shall wait for a worker at most.
         required_memory_bytes: Of one worker, as somebody said; 0: nobody did.
         reserved_memory_bytes: What must stay free when one is started.
+        is_preloaded: Its workers are forked of a process that has loaded the model.
+        number_gpu: Workers that use a GPU, while there are others; None: all that can.
         loading: The rest of what the worker is told (`wire.loading.LoadSpec`
             fields other than gpu_id), opaque here.
         shown: What describe shows beyond what is used here (url, runtime, ...).
@@ -138,6 +140,8 @@ class VersionSpec:
     sequences: SequencePolicy | None = None
     has_time_limits: bool = True
     is_loaded_at_startup: bool = False
+    is_preloaded: bool = False
+    number_gpu: int | None = None
     max_idle_s: float = 60
     queue_wait_target_s: float = 0.25
     required_memory_bytes: int = 0

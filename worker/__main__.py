@@ -32,7 +32,7 @@ from stoker.worker.context import Context
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.fence import raise_fence_if_asked
 from stoker.worker.in_hand import BatchInHand
-from stoker.worker.load import load, load_failure, make_context
+from stoker.worker.load import Loaded, load, load_failure, make_context
 from stoker.worker.measurements import Reporter
 from stoker.worker.metrics import MetricsCache
 from stoker.worker.parent import die_with_parent
@@ -40,6 +40,7 @@ from stoker.worker.process import prepare_process
 from stoker.worker.serve import Contract, serve
 
 if TYPE_CHECKING:
+    from stoker.worker.preload import Preloaded
     from stoker.worker.ranks import Ranks
 
 TOKEN_VARIABLE: Final = "STOKER_WORKER_TOKEN"
@@ -53,7 +54,12 @@ HEAVY_MODULES: Final = ("torch",)
 DJL: Final = "djl"
 
 
-def main() -> ExitCode:
+def main(preloaded: Preloaded | None = None) -> ExitCode:
+    """The life of a worker, from its first word to its last.
+
+    Args:
+        preloaded: The model, in a fork of a process that has loaded it.
+    """
     try:
         arguments = parse_arguments(sys.argv[1:])
         token = bytes.fromhex(os.environ.pop(TOKEN_VARIABLE, ""))
@@ -67,7 +73,7 @@ def main() -> ExitCode:
     prepare_process(arguments.label)
     try:
         raise_fence_if_asked()
-        return _work(arguments, token)
+        return _work(arguments, token, preloaded)
     except SupervisorGone as error:
         sys.stderr.write(f"stoker: {error}\n")
         return ExitCode.UNAVAILABLE
@@ -79,19 +85,21 @@ def main() -> ExitCode:
         return ExitCode.FAILURE
 
 
-def _work(arguments: WorkerArguments, token: bytes) -> ExitCode:
+def _work(arguments: WorkerArguments, token: bytes, preloaded: Preloaded | None) -> ExitCode:
     """Everything between the first word and the last.  Raises SupervisorGone, ProtocolError."""
     channel = Channel(arguments.address)
     channel.stop_on(signal.SIGTERM)
     try:
         channel.say_hello(arguments.worker_id, token)
-        return _load_and_serve(channel, arguments)
+        return _load_and_serve(channel, arguments, preloaded)
     finally:
         faulthandler.dump_traceback_later(EXIT_DEADLINE_S, exit=True)
         channel.close()
 
 
-def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
+def _load_and_serve(
+    channel: Channel, arguments: WorkerArguments, preloaded: Preloaded | None
+) -> ExitCode:
     order = channel.wait_load(LOAD_DEADLINE_S)
     if order is None:
         return ExitCode.OK
@@ -104,7 +112,7 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
         # Whose child we are may have changed since we asked first.
         die_with(None)
     if spec.ranks == 1:
-        return _serve(channel, spec, arguments.address, None)
+        return _serve(channel, spec, arguments.address, None, preloaded)
     # Only here: few workers have more than one process, and this costs memory.
     from stoker.worker.ranks import Ranks
 
@@ -116,14 +124,23 @@ def _load_and_serve(channel: Channel, arguments: WorkerArguments) -> ExitCode:
         ranks.leave()
 
 
-def _serve(channel: Channel, spec: LoadSpec, address: str, ranks: Ranks | None) -> ExitCode:
-    context = make_context(spec)
+def _serve(
+    channel: Channel,
+    spec: LoadSpec,
+    address: str,
+    ranks: Ranks | None,
+    preloaded: Preloaded | None = None,
+) -> ExitCode:
+    context = make_context(spec) if preloaded is None else preloaded.context
+    if preloaded is not None:
+        # It was loaded for nobody's device and no batch in particular.
+        context.system_properties.update(gpu_id=spec.gpu_id, batch_size=spec.batch_size)
     # The folder of our socket is the server's, whoever we are.
     owner = os.stat(os.path.dirname(socket_path(address))).st_uid
     arena = ArenaReader(Path(spec.arena), owner)
     started_at = time.monotonic()
     try:
-        work, flaw = _open(spec, context, channel, arena, ranks)
+        work, flaw = _open(spec, context, channel, arena, ranks, preloaded)
     except BaseException as error:
         channel.send(load_failure(spec, error))
         return ExitCode.LOAD_FAILED
@@ -153,6 +170,7 @@ def _open(
     channel: Channel,
     arena: ArenaReader,
     ranks: Ranks | None,
+    preloaded: Preloaded | None,
 ) -> tuple[Callable[[], ExitCode], str]:
     """Load the handler.
 
@@ -168,7 +186,7 @@ def _open(
         from stoker.worker.modes import work_asynchronously, work_continuously
 
         kind = work_continuously if spec.mode == CONTINUOUS else work_asynchronously
-        entry, flaw = load(spec, context)
+        entry, flaw = _loaded(spec, context, preloaded)
         return kind(channel, spec, entry, context, arena, broadcast), flaw
     in_hand = BatchInHand(channel, spec.response_timeout_s)
     contract: Contract
@@ -177,7 +195,7 @@ def _open(
 
         contract, flaw = open_djl(spec, in_hand, arena), ""
     else:
-        entry, flaw = load(spec, context)
+        entry, flaw = _loaded(spec, context, preloaded)
         contract = _contract_of(spec, channel)(
             entry,
             context,
@@ -189,6 +207,11 @@ def _open(
             broadcast=broadcast,
         )
     return partial(serve, channel, contract, in_hand), flaw
+
+
+def _loaded(spec: LoadSpec, context: Context, preloaded: Preloaded | None) -> Loaded:
+    """Raises whatever the user's code raised."""
+    return load(spec, context) if preloaded is None else preloaded.loaded
 
 
 def _contract_of(spec: LoadSpec, channel: Channel) -> Callable[..., TorchServeContract]:

@@ -43,7 +43,7 @@ MAX_MESSAGE_BYTES: Final = 1 << 20
 class Become(Exception):
     """Leaves the template's loop in the child, to go on as a worker."""
 
-    def __init__(self, order: dict[str, Any], output: Sequence[int]) -> None:
+    def __init__(self, order: dict[str, Any], output: list[int]) -> None:
         super().__init__()
         self.order = order
         self.output = output
@@ -65,7 +65,7 @@ def main() -> int:
     with socket.socket(fileno=int(descriptor)) as supervisor:
         try:
             supervisor.send(READY)
-            _serve(supervisor)
+            serve(supervisor)
         except Become as become:
             order, output = become.order, become.output
         except ConnectionError:
@@ -77,7 +77,7 @@ def main() -> int:
     return worker_main.main()
 
 
-def _serve(supervisor: socket.socket) -> None:
+def serve(supervisor: socket.socket) -> None:
     """Fork a worker per message until the supervisor hangs up.
 
     Raises:
@@ -122,14 +122,19 @@ def _fork_worker(supervisor: socket.socket, message: bytes, output: Sequence[int
     raise Become(codec.unpack(message), [os.dup(fd) for fd in output])
 
 
-def _dress(order: dict[str, Any], output: Sequence[int], own_path: list[str]) -> None:
-    """Make this process what the order's command would have started."""
+def take_output(output: Sequence[int]) -> None:
+    """Write to these from now on."""
     for fd, source in zip((1, 2), output, strict=True):
         os.dup2(source, fd)
         os.close(source)
     # The old ones believe that they can seek, as the template's could.
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _dress(order: dict[str, Any], output: Sequence[int], own_path: list[str]) -> None:
+    """Make this process what the order's command would have started."""
+    take_output(output)
     os.environ.clear()
     os.environ.update(order["env"])
     if order["cwd"]:
@@ -138,14 +143,14 @@ def _dress(order: dict[str, Any], output: Sequence[int], own_path: list[str]) ->
     rest = [entry for entry in sys.path if entry not in own_path]
     sys.path[:] = [*_python_path(), *rest]
     importlib.invalidate_caches()
-    _reseed()
+    reseed()
 
 
 def _python_path() -> list[str]:
     return [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
 
 
-def _reseed() -> None:
+def reseed() -> None:
     """Workers of one template must not draw the same numbers; `random` sees to itself."""
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -105,7 +105,7 @@ def test_register_reads_a_json_body_leniently(mms, asked):
     assert arguments["max_batch_delay_s"] == 0.02
     assert arguments["synchronous"] is True
     assert arguments["initial_workers"] == 2
-    assert arguments["preload"] is True
+    assert arguments["preload"] == "on"
     # Seconds, in a query as in a body (contracts/README.md).
     assert arguments["response_timeout_s"] == 7.0
 

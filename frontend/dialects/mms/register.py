@@ -38,7 +38,7 @@ def _parameters(settings: Settings) -> tuple[Parameter, ...]:
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     return {
         **read_registration(values),
-        "preload": values["preload_model"],
+        "preload": "on" if values["preload_model"] else "off",
         "takes_free_name": True,
     }
 
