@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -275,3 +276,49 @@ def test_impossible_batch_sizes_are_refused(size: int) -> None:
     """
     with pytest.raises(InvalidParameter):
         spec_of(batch_size=size)
+
+
+# -- preload_model ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting", "is_preloaded"),
+    [
+        ("on", "false", True),
+        ("off", "true", False),
+        (None, "true", True),
+        (None, "false", False),
+    ],
+)
+def test_a_request_or_a_setting_preloads(asked: str | None, setting: str, is_preloaded: bool):
+    """
+    The request's word counts, whatever the setting says (contracts/mms.md 6.1).
+    """
+    settings = load(["--preload-model", setting], {})
+    arguments = Arguments({"preload": asked})
+
+    spec = build_spec(archive_of(), arguments, settings, DevicePlaces(()), False)
+
+    assert spec.is_preloaded is is_preloaded
+
+
+@pytest.mark.parametrize(
+    ("config", "contract", "why"),
+    [
+        (ModelConfig(parallel_type="tp", parallel_level=2), "torchserve", "several processes"),
+        (None, "djl", "DJL Serving"),
+    ],
+)
+def test_what_cannot_be_preloaded_is_refused_if_it_was_asked_for(
+    config: ModelConfig | None, contract: str, why: str
+):
+    """
+    A setting for all models loads such a one the ordinary way.
+    """
+    settings = load(["--preload-model", "true"], {})
+    archive = replace(archive_of(config), contract=contract)
+    places = DevicePlaces(TWO_GPUS)
+
+    assert not build_spec(archive, Arguments({}), settings, places, False).is_preloaded
+    with pytest.raises(InvalidParameter, match=f"preload_model is not possible: .*{why}"):
+        build_spec(archive, Arguments({"preload": "on"}), settings, places, False)
