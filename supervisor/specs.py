@@ -20,6 +20,7 @@ from stoker.settings.models_json import read_models
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
+from stoker.supervisor.fences import BUBBLEWRAP, Fence
 from stoker.supervisor.fencing import FencingMeans, choose_fence
 from stoker.supervisor.placement import groups, usable_device_ids
 from stoker.supervisor.processors import usable_processors
@@ -88,6 +89,7 @@ def build_spec(
     most_workers = None
     if device_type == "gpu":
         most_workers = _most_workers(archive.model, config, device_ids, places)
+    fence = choose_fence(config, settings, means)
     return VersionSpec(
         model=archive.model,
         version=archive.version,
@@ -121,11 +123,11 @@ def build_spec(
         sequences=sequences,
         quarantine_s=settings.quarantine_s,
         limits=_limits(config, settings),
-        fence=choose_fence(config, settings, means),
+        fence=fence,
         device_type=device_type,
         device_ids=device_ids,
         is_loaded_at_startup=is_startup,
-        is_preloaded=_is_preloaded(archive, config, arguments, settings),
+        is_preloaded=_is_preloaded(archive, config, arguments, settings, fence),
         number_gpu=arguments.optional("number_gpu", int),
         queue_wait_target_s=_first(
             arguments.seconds("queue_wait_target_s") or None,
@@ -250,7 +252,11 @@ def _mode(config: ModelConfig, batch_size: int) -> tuple[str, int]:
 
 
 def _is_preloaded(
-    archive: ResolvedArchive, config: ModelConfig, arguments: Arguments, settings: Settings
+    archive: ResolvedArchive,
+    config: ModelConfig,
+    arguments: Arguments,
+    settings: Settings,
+    fence: Fence | None,
 ) -> bool:
     """Whether the model is loaded once, in a process that its workers are forked from.
 
@@ -265,6 +271,8 @@ def _is_preloaded(
         why_not = "a worker of several processes cannot be forked"
     elif archive.contract == DJL:
         why_not = "handlers of DJL Serving are loaded by each worker"
+    elif fence is not None and fence.kind == BUBBLEWRAP:
+        why_not = "the sandbox is made around each worker"
     if why_not and asked:
         raise InvalidParameter(
             f"preload_model is not possible: {why_not}.", parameter="preload_model"

@@ -37,7 +37,7 @@ from stoker.wire.frames import LoadFailed
 from stoker.wire.loading import LoadSpec
 from stoker.worker import __main__ as worker_main
 from stoker.worker.context import Context
-from stoker.worker.fence import raise_fence_if_asked
+from stoker.worker.fence import FENCE_VARIABLE, raise_fence_if_asked
 from stoker.worker.load import Loaded, load, load_failure, make_context
 from stoker.worker.parent import PARENT_VARIABLE, die_with_parent
 from stoker.worker.template import READY, Become, reseed, serve, take_output
@@ -131,6 +131,8 @@ def _become_worker(order: dict[str, Any], output: list[int]) -> None:
     take_output(output)
     os.environ.clear()
     os.environ.update(order["env"])
+    # It has been raised, for good, before the model was loaded.
+    os.environ.pop(FENCE_VARIABLE, None)
     sys.argv = ["stoker.worker", *order["argv"]]
     reseed()
 

@@ -297,7 +297,7 @@ def test_a_request_or_a_setting_preloads(asked: str | None, setting: str, is_pre
     settings = load(["--preload-model", setting], {})
     arguments = Arguments({"preload": asked})
 
-    spec = build_spec(archive_of(), arguments, settings, DevicePlaces(()), False)
+    spec = build_spec(archive_of(), arguments, settings, DevicePlaces(()), False, MEANS)
 
     assert spec.is_preloaded is is_preloaded
 
@@ -319,6 +319,19 @@ def test_what_cannot_be_preloaded_is_refused_if_it_was_asked_for(
     archive = replace(archive_of(config), contract=contract)
     places = DevicePlaces(TWO_GPUS)
 
-    assert not build_spec(archive, Arguments({}), settings, places, False).is_preloaded
+    assert not build_spec(archive, Arguments({}), settings, places, False, MEANS).is_preloaded
     with pytest.raises(InvalidParameter, match=f"preload_model is not possible: .*{why}"):
-        build_spec(archive, Arguments({"preload": "on"}), settings, places, False)
+        build_spec(archive, Arguments({"preload": "on"}), settings, places, False, MEANS)
+
+
+def test_a_sandbox_around_each_worker_cannot_be_forked():
+    """
+    Its namespaces are made for a new process.
+    """
+    settings = load(["--sandbox", "bubblewrap"], {})
+    means = FencingMeans(why_no_bubblewrap=lambda: "")
+
+    with pytest.raises(InvalidParameter, match="the sandbox is made around each worker"):
+        build_spec(
+            archive_of(), Arguments({"preload": "on"}), settings, DevicePlaces(()), False, means
+        )
