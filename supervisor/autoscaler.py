@@ -115,7 +115,7 @@ class Autoscaler:
             crew.max_workers,
             spec.queue_wait_target_s,
             spec.max_idle_s,
-            spec.batch.max_size,
+            self._pool.most_at_once,
         )
 
     # -- measuring ------------------------------------------------------------
@@ -128,7 +128,7 @@ class Autoscaler:
         ready = sum(slot.is_ready for slot in staying)
         self._follow_growth(ready, now)
         waits, handling = window.waits(), pool.tally.handling
-        patience_s = crew.spec.queue_wait_target_s + self._delay_s
+        patience_s = crew.spec.queue_wait_target_s + pool.delay_s
         return Load(
             workers=len(staying),
             ready=ready,
@@ -165,20 +165,11 @@ class Autoscaler:
         self._grown_at = None
         self._window.count_waits_from(now)
 
-    @property
-    def _delay_s(self) -> float:
-        """What a request may wait for company, which no worker can help."""
-        batch = self._pool.policy
-        return batch.delay_s if batch.max_size > 1 else 0.0
-
     def _note_totals(self, now: float) -> None:
         pool, tally = self._pool, self._pool.tally
         arrived = tally.default.requests + tally.named.requests
-        running_s = sum(
-            now - worker.batch_since for worker in pool.workers.values() if worker.in_hand
-        )
         done_s = tally.handling.total
-        self._window.note(Totals(now, arrived, tuple(tally.waits.counts), done_s + running_s))
+        self._window.note(Totals(now, arrived, tuple(tally.waits.counts), pool.busy_s(now)))
         batches, jobs = sum(tally.sizes.counts), int(tally.sizes.total)
         known_batches, known_jobs, known_s = self._noted
         self._times.note(batches - known_batches, jobs - known_jobs, done_s - known_s, now)
@@ -186,7 +177,7 @@ class Autoscaler:
 
     def _batch_s(self, now: float) -> float | None:
         """How long a full batch takes; of the very first, how long it has taken so far."""
-        known = self._times.expect_s(self._pool.policy.max_size)
+        known = self._times.expect_s(self._pool.most_at_once)
         if known is not None:
             return known
         since = [w.batch_since for w in self._pool.workers.values() if w.in_hand]
@@ -200,7 +191,7 @@ class Autoscaler:
         batch_s, start_s = load.batch_s, load.start_s
         sizes = self._pool.tally.sizes
         batches = sum(sizes.counts)
-        fill = sizes.total / batches / self._pool.policy.max_size if batches else None
+        fill = sizes.total / batches / self._pool.most_at_once if batches else None
         return {
             "requests_per_s": round(load.rate.per_s, 3),
             "busy_workers": round(self._window.busy(), 3),

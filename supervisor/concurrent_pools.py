@@ -32,7 +32,8 @@ from stoker.supervisor.actions import Action, Forward, SendBatch, SendDrop
 from stoker.supervisor.jobs import Heard, Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.pools import Pool
-from stoker.supervisor.quarantine import Contents
+from stoker.supervisor.quarantine import Contents, Loss
+from stoker.supervisor.recovery import Lost, Told
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
 from stoker.wire.frames import CALL_MARK, Reply
@@ -102,6 +103,31 @@ class ConcurrentPool(Pool):
         #: The job at the head of the queue that finds no empty worker, and since when.
         self._blocked: Job | None = None
         self._blocked_since = 0.0
+        #: Time of workers that held something; and since when those that hold something do.
+        self._busy_s = 0.0
+        self._busy_since: dict[int, float] = {}
+
+    # -- what the autoscaler asks ------------------------------------------------
+
+    @property
+    def most_at_once(self) -> int:
+        return self._most_jobs
+
+    @property
+    def delay_s(self) -> float:
+        return 0.0
+
+    def busy_s(self, now: float) -> float:
+        return self._busy_s + sum(now - since for since in self._busy_since.values())
+
+    def _note_empty(self, worker: Worker, now: float) -> None:
+        since = self._busy_since.pop(worker.worker_id, None)
+        if since is not None:
+            self._busy_s += now - since
+
+    def lose(self, worker: Worker, loss: Loss, told: Told, cause: str, now: float) -> Lost:
+        self._note_empty(worker, now)
+        return super().lose(worker, loss, told, cause, now)
 
     # -- jobs -----------------------------------------------------------------
 
@@ -187,6 +213,7 @@ class ConcurrentPool(Pool):
         job.worker_id = worker.worker_id
         if not worker.in_hand:
             worker.quiet_since = worker.batch_since = now
+            self._busy_since[worker.worker_id] = now
         worker.in_hand.append(run)
         if worker.state is WorkerState.READY:
             del self._idle[worker.worker_id]
@@ -210,7 +237,7 @@ class ConcurrentPool(Pool):
                 self.recovery.take_back(run, now)
                 if not worker.in_hand:
                     self.recovery.resume(worker)
-                    self._rest(worker)
+                    self._rest(worker, now)
             return
         (job,) = run.jobs
         run.is_proven = True
@@ -248,10 +275,11 @@ class ConcurrentPool(Pool):
             worker.batch_since = oldest.begun_at
         else:
             worker.batch_since = now
-            self._rest(worker)
+            self._rest(worker, now)
         self._note_room()
 
-    def _rest(self, worker: Worker) -> None:
+    def _rest(self, worker: Worker, now: float) -> None:
+        self._note_empty(worker, now)
         if worker.state is WorkerState.BUSY:
             worker.move(WorkerEvent.ANSWERED)
             self._idle[worker.worker_id] = worker

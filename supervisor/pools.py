@@ -178,6 +178,23 @@ class Pool:
         self._idle.pop(worker.worker_id, None)
         return self.recovery.lose(worker, loss, told, cause, now)
 
+    # -- what the autoscaler asks ------------------------------------------------
+
+    @property
+    def most_at_once(self) -> int:
+        """Requests that one worker works on together."""
+        return self.policy.max_size
+
+    @property
+    def delay_s(self) -> float:
+        """What a request may wait for company, which no worker can help."""
+        return self.policy.delay_s if self.policy.max_size > 1 else 0.0
+
+    def busy_s(self, now: float) -> float:
+        """Time of workers that requests took, those in hand included."""
+        running_s = sum(now - each.batch_since for each in self.workers.values() if each.in_hand)
+        return self.tally.handling.total + running_s
+
     # -- sequences, of which most versions have none (`sequence_pool.py`) --------
 
     #: Workers that leave still take requests, of those whose sequences live there.

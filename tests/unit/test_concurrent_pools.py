@@ -356,6 +356,24 @@ def test_what_runs_is_counted(stage, worker_id):
     assert sum(tally.sizes.counts) == 2
 
 
+def test_the_autoscaler_sees_workers_and_not_their_requests(stage, worker_id):
+    """
+    Three requests at once for two seconds are two seconds of a worker, not six.
+    """
+    pool = stage.engine.registry.find("echo", None).pool
+    job_ids = [stage.submit() for _ in range(3)]
+    stage.advance(1.0)
+    end(stage, worker_id, job_ids[0])
+    assert pool.busy_s(stage.now) == pytest.approx(1.0)
+    stage.advance(1.0)
+
+    end(stage, worker_id, *job_ids[1:])
+    stage.advance(5.0)
+
+    assert pool.busy_s(stage.now) == pytest.approx(2.0)
+    assert (pool.most_at_once, pool.delay_s) == (3, 0.0)
+
+
 # -- whatever happens -----------------------------------------------------------
 
 
