@@ -10,6 +10,7 @@ Source: contracts/torchserve.md 10.1.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,11 +24,13 @@ from stoker.supervisor.families import OURS, PEERS
 from stoker.supervisor.frontend_reports import FrontendReports
 from stoker.supervisor.gpu_metrics import GpuMetrics
 from stoker.supervisor.handler_metrics import HandlerMetrics
+from stoker.supervisor.host_command import HostCommand
 from stoker.supervisor.host_metrics import HostMetrics
 from stoker.supervisor.metrics_log import INTERVAL_S, MetricsLog
 from stoker.supervisor.printed_metrics import parse
 from stoker.supervisor.statistics import HOSTNAME, families, rows, statistics
 from stoker.supervisor.versions import VersionKey
+from stoker.supervisor.worker_environment import inherited
 from stoker.wire.frames import Measurement
 
 LEGACY: Final = (
@@ -54,8 +57,15 @@ class Metrics:
     ) -> None:
         self._engine = engine
         self._reports = FrontendReports()
-        self._host = HostMetrics(is_on=not settings.disable_system_metrics)
-        self._gpus = GpuMetrics(() if settings.disable_system_metrics else devices)
+        is_off = settings.disable_system_metrics
+        self._command = HostCommand(
+            "" if is_off else settings.system_metrics_cmd,
+            settings.metric_time_interval,
+            inherited(os.environ, None),
+        )
+        is_off = is_off or self._command.is_set
+        self._host = HostMetrics(is_on=not is_off)
+        self._gpus = GpuMetrics(() if is_off else devices)
         shown = [name for name in PEERS if config.server is None or name in config.server]
         self._logged: list[str] = []
         self._log: MetricsLog | None = None
@@ -138,6 +148,7 @@ class Metrics:
 
     def look(self, now: float) -> None:
         """Write to the log what has changed; called often, and mostly for nothing."""
+        self._command.look(now)
         if self._log is None or now < self._log_at:
             return
         self._log_at = now + INTERVAL_S
@@ -148,11 +159,14 @@ class Metrics:
         self._log.write_server([(PEERS[name], samples[name]) for name in self._logged], now)
 
     def _add_host(self, samples: dict[str, list[Any]], now: float) -> None:
+        for name, labels, number in self._command.rows:
+            samples[name].append([labels, number])
         for name, number in self._host.measure(now).items():
             samples[name].append([["Host", HOSTNAME], number])
         for name, device, number in self._gpus.measure(now):
             samples[name].append([["Host", str(device), HOSTNAME], number])
 
     def close(self) -> None:
+        self._command.close()
         if self._log is not None:
             self._log.close()

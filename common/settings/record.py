@@ -389,7 +389,11 @@ class Settings:
     metrics_config: Path | None = peer(None, "File that names the metrics.")
     model_metrics_auto_detect: bool = peer(False, "Keep handler metrics that no file names.")
     disable_system_metrics: bool = peer(False, "Do not measure the host.")
-    system_metrics_cmd: str = later("", "Program that measures the host.", peer_env="-")
+    system_metrics_cmd: str = peer(
+        "",
+        "A program that measures the host instead of us, every metric_time_interval.",
+        peer_env="-",
+    )
     metric_time_interval: int = peer(
         60,
         "How often the host is measured where metrics go to logs.",

@@ -127,6 +127,37 @@ def test_the_host_is_measured(server):
     assert samples["DiskAvailable", ("Level", "Host")] > 0
 
 
+def test_the_operators_program_measures_the_host(start_server, until, tmp_path):
+    """
+    10.4: `system_metrics_cmd`, in the form of the peer's collector.
+    """
+    program = tmp_path / "collect"
+    program.write_text(
+        "#!/bin/sh\n"
+        "echo 'CPUUtilization.Percent:41.5|#Level:Host|#hostname:box,1717105563'\n"
+        "echo\n"
+        "echo 4711:123\n"
+    )
+    program.chmod(0o700)
+    config = tmp_path / "config.properties"
+    config.write_text(
+        f"system_metrics_cmd={program} --gpu 0\n"
+        + "".join(
+            f"{listener}_address=http://127.0.0.1:0\n"
+            for listener in ("inference", "management", "metrics")
+        )
+    )
+    server = start_server("--config", str(config))
+
+    samples = until(
+        lambda: (found := scrape(server)).get(("CPUUtilization", ("Level", "Host"))) and found,
+        "the program has run",
+    )
+
+    assert samples["CPUUtilization", ("Level", "Host")] == 41.5
+    assert ("MemoryUtilization", ("Level", "Host")) not in samples
+
+
 def test_in_log_mode_the_page_is_empty_and_files_have_the_lines(start_server, until):
     """
     10.1, 10.4: for those who grep; the lines are the peer's.

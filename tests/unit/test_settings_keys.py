@@ -78,7 +78,7 @@ KEYS: Final[dict[str, tuple[str, Any, Effect]]] = {
     "metrics_config": ("metrics.yaml", Path("metrics.yaml"), WORKS),
     "model_metrics_auto_detect": ("true", True, WORKS),
     "disable_system_metrics": ("true", True, WORKS),
-    "system_metrics_cmd": ("collect --gpu 0", "collect --gpu 0", LATER),
+    "system_metrics_cmd": ("collect --gpu 0", "collect --gpu 0", WORKS),
     "metric_time_interval": ("30", 30, WORKS),
     "initial_worker_port": ("9500", 9500, WORKS),
     "initial_distribution_port": ("29600", 29600, WORKS),
