@@ -108,8 +108,6 @@ class ModelConfig:
 def not_built(config: ModelConfig) -> list[str]:
     """What the file asks for that this release does not have; its archive is refused."""
     missing: list[str] = []
-    if config.continuous_batching and config.sequence_batching:
-        missing.append("continuousBatching together with sequenceBatching")
     if config.async_communication and config.sequence_batching:
         missing.append("asyncCommunication together with sequenceBatching")
     if (

@@ -17,6 +17,7 @@ from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.autoscaler import Room
 from stoker.supervisor.concurrent_pools import ConcurrentPool
+from stoker.supervisor.concurrent_sequence_pool import ConcurrentSequencePool
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
@@ -47,6 +48,13 @@ from stoker.wire.frames import CALL_MARK, FRONTEND_ID_BYTES, Reply, SubmittedJob
 SWEEP_S: Final = 0.25
 #: A job that is more than one for a queue.
 UNUSUAL: Final = SENT_AGAIN | WORKFLOW
+#: By whether workers work on many jobs at once, and whether jobs belong to sequences.
+POOLS: Final[dict[tuple[bool, bool], type[Pool]]] = {
+    (False, False): Pool,
+    (False, True): SequencePool,
+    (True, False): ConcurrentPool,
+    (True, True): ConcurrentSequencePool,
+}
 
 
 class Engine:
@@ -179,9 +187,7 @@ class Engine:
         self._remove(self.registry.find(*key), now, None)
 
     def _serve(self, spec: VersionSpec) -> Served:
-        kind: type[Pool] = Pool if spec.sequences is None else SequencePool
-        if spec.jobs_at_once:
-            kind = ConcurrentPool
+        kind: type[Pool] = POOLS[spec.jobs_at_once > 0, spec.sequences is not None]
         pool = kind(
             spec,
             self._jobs,

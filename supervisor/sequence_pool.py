@@ -218,10 +218,13 @@ class SequencePool(Pool):
         while True:
             self._find_homes(now)
             self.due_at = None
-            for worker in list(self._idle.values()):
-                self._serve(worker, now)
+            self._serve_all(now)
             if not self.sequences.homeless or self._emptiest() is None:
                 return  # else what should have started one came too late
+
+    def _serve_all(self, now: float) -> None:
+        for worker in list(self._idle.values()):
+            self._serve(worker, now)
 
     def _find_homes(self, now: float) -> None:
         """Pin what is new to the workers that have the fewest."""
@@ -296,10 +299,7 @@ class SequencePool(Pool):
         for sequence in list(home.due.values()):
             if len(jobs) == self.policy.max_size:
                 break
-            while sequence.waiting and sequence.waiting[0].deadline <= now:
-                late = sequence.waiting[0]
-                self.queue.remove(late.job_id)
-                self._expire(late)
+            self._expire_next(sequence, now)
             if sequence.name not in home.due:
                 continue
             is_loner = sequence.waiting[0].is_loner
@@ -311,6 +311,12 @@ class SequencePool(Pool):
             if is_loner:
                 break
         return jobs
+
+    def _expire_next(self, sequence: OpenSequence, now: float) -> None:
+        while sequence.waiting and sequence.waiting[0].deadline <= now:
+            late = sequence.waiting[0]
+            self.queue.remove(late.job_id)
+            self._expire(late)
 
     def end_of(self, worker: Worker, names: Sequence[str]) -> None:
         self._turn_away(self.sequences.end(worker.worker_id, names), self._closed)

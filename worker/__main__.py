@@ -24,7 +24,6 @@ from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader
 from stoker.wire.loading import BATCHES, CONTINUOUS, LoadSpec
-from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
 from stoker.worker.channel import Channel, SupervisorGone
@@ -219,13 +218,9 @@ def _contract_of(spec: LoadSpec, channel: Channel) -> Callable[..., TorchServeCo
         return TorchServeContract
     # Only here: few versions have sequences.
     from stoker.worker.contracts.sequences import SequenceContract
-    from stoker.worker.sequences import LivingSequences
+    from stoker.worker.modes import keep_sequences
 
-    living = LivingSequences(
-        SequenceHeaders(*spec.sequence_headers), spec.sequence_max_idle_s, spec.sequence_timeout_s
-    )
-    channel.sequences = lambda: living.rows(time.monotonic())
-    return partial(SequenceContract, sequences=living, say_ended=channel.send)
+    return partial(SequenceContract, keeper=keep_sequences(channel, spec))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The two ways to work on many requests at once, put together from what was loaded.
+"""The two ways to work on many requests at once, and sequences, put together from what was loaded.
 
 Source: contracts/torchserve.md 8.7 and 8.8.
 """
@@ -6,14 +6,21 @@ Source: contracts/torchserve.md 8.7 and 8.8.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
 
 from stoker.exit_codes import ExitCode
 from stoker.wire.arena import ArenaReader
 from stoker.wire.loading import LoadSpec
+from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.worker.channel import Channel
 from stoker.worker.context import Context
 from stoker.worker.contracts.torchserve import Broadcast, Entry
 from stoker.worker.in_hand import BatchInHand
+
+if TYPE_CHECKING:
+    from stoker.worker.contracts.sequences import Keeper
 
 
 def work_continuously(
@@ -29,7 +36,12 @@ def work_continuously(
     from stoker.worker.running import RunningBatch, RunsInHand, serve_running
 
     in_hand = RunsInHand(channel, spec.response_timeout_s)
-    contract = ContinuousContract(
+    kind: Callable[..., ContinuousContract] = ContinuousContract
+    if spec.sequence_headers:
+        from stoker.worker.contracts.sequences import ContinuousSequenceContract
+
+        kind = partial(ContinuousSequenceContract, keeper=keep_sequences(channel, spec))
+    contract = kind(
         entry,
         context,
         in_hand,
@@ -39,6 +51,17 @@ def work_continuously(
     )
     running = RunningBatch(channel, in_hand, spec.jobs_at_once, arena)
     return lambda: serve_running(channel, contract, running)
+
+
+def keep_sequences(channel: Channel, spec: LoadSpec) -> Keeper:
+    """For a version with sequences, and for the successor of a supervisor that dies."""
+    from stoker.worker.contracts.sequences import Keeper
+    from stoker.worker.sequences import LivingSequences
+
+    headers = SequenceHeaders(*spec.sequence_headers)
+    living = LivingSequences(headers, spec.sequence_max_idle_s, spec.sequence_timeout_s)
+    channel.sequences = lambda: living.rows(monotonic())
+    return Keeper(living, channel.send)
 
 
 def work_asynchronously(

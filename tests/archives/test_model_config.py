@@ -193,7 +193,7 @@ def test_any_text_is_a_config_or_our_error(text: str) -> None:
         ),
         (
             b"sequenceBatching: true\ncontinuousBatching: true",
-            ["continuousBatching together with sequenceBatching"],
+            [],
         ),
         (
             b"asyncCommunication: true\nparallelType: tp\nparallelLevel: 2",

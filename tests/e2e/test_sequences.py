@@ -47,6 +47,8 @@ def model_store(tmp_path_factory: pytest.TempPathFactory, pack_model) -> Path:
     ):
         config = CONFIG.format(workers=workers, idle_ms=idle_ms, sequences=sequences)
         pack_model(model, "sums.py", config=config).rename(store / f"{model}.mar")
+    config = CONFIG.format(workers=1, idle_ms=60_000, sequences=4) + "continuousBatching: true\n"
+    pack_model("steps", "steps.py", config=config).rename(store / "steps.mar")
     return store
 
 
@@ -67,11 +69,15 @@ class Client:
         self._connection.close()
 
     def ask(self, more: dict[str, str] | None = None, **asked: Any) -> tuple[int, Any]:
+        status, text = self.ask_text(more, **asked)
+        return status, json.loads(text)
+
+    def ask_text(self, more: dict[str, str] | None = None, **asked: Any) -> tuple[int, str]:
         headers = {NAME: self.name} if self.name else {}
         self._connection.request("POST", self._path, json.dumps(asked), {**headers, **(more or {})})
         response = self._connection.getresponse()
         self.headers = dict(response.getheaders())
-        return response.status, json.loads(response.read())
+        return response.status, response.read().decode()
 
     def add(self, number: int = 1, more: dict[str, str] | None = None, **asked: Any) -> Any:
         status, answer = self.ask(more, add=number, **asked)
@@ -185,6 +191,31 @@ def test_requests_of_a_sequence_are_handled_in_order_one_at_a_time(server, clien
     assert busy.answer()["order"] == [1]
     assert behind.answer()["order"] == [1, 2]
     assert beside.answer()["order"] == [9]
+
+
+def test_sequences_of_requests_that_join_and_leave_a_running_batch(server, client):
+    """
+    Both at once (8.7): the next of a sequence joins when the last has left, others go on.
+    """
+    register(server, "steps")
+    first, second, other = (client("steps", name) for name in "xxy")
+
+    def ask(one: Client, count: int, **more: Any) -> list[str]:
+        status, text = one.ask_text(count=count, **more)
+        assert status == 200, text
+        return text.split()
+
+    long = server.later(ask, first, 40)
+    wait(lambda: open_sequences(server, "steps") == [1], "the first is at work")
+    beside = ask(other, 5)
+    behind = ask(second, 3, ends=True)
+
+    assert [piece.split("/")[0] for piece in beside] == ["1", "2", "3", "4", "5"]
+    assert "2" in {piece.split("/")[1] for piece in beside}
+    assert [int(piece.split("/")[0]) for piece in long.answer()] == list(range(1, 41))
+    assert [piece.split("/")[0] for piece in behind] == ["41", "42", "43"]
+    wait(lambda: open_sequences(server, "steps") == [1], "x has ended")
+    assert server.describe("steps")["continuousBatching"] is True
 
 
 # -- ends ----------------------------------------------------------------------------------

@@ -182,6 +182,30 @@ def test_a_question_about_the_handler_belongs_to_no_sequence(stage, serve, ask):
     assert len(stage.served(key).pool.sequences) == 0
 
 
+def test_with_many_at_once_the_next_joins_when_the_last_has_left(stage, serve, ask):
+    """
+    Continuous batching and sequences together (8.7): others go on meanwhile.
+    """
+    serve(workers=1, jobs_at_once=3)
+    first, other = ask("x"), ask("y")
+    behind, third, late = ask("x"), ask("z"), ask("w")
+    home = home_of(stage, first)
+    assert stage.sent() == [[first], [other], [third]]
+
+    stage.worker(home).in_hand.rotate(-1)
+    stage.answer(home)
+    assert stage.sent()[3:] == [[late]]
+    stage.worker(home).in_hand.rotate(1)
+    assert stage.worker(home).in_hand[0].jobs[0].job_id == late
+    stage.answer(home)
+
+    assert stage.sent()[4:] == []
+    assert [batch.jobs[0].job_id for batch in stage.worker(home).in_hand] == [third, first]
+    stage.worker(home).in_hand.rotate(1)
+    stage.answer(home)
+    assert stage.sent()[4:] == [[behind]]
+
+
 # -- how many ---------------------------------------------------------------------
 
 
@@ -706,14 +730,14 @@ MOVES = st.lists(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(moves=MOVES, batch_size=st.integers(1, 3))
-def test_a_sequence_is_handled_in_order_by_one_worker(make_stage, moves, batch_size):
+@given(moves=MOVES, batch_size=st.integers(1, 3), at_once=st.sampled_from([0, 0, 1, 3]))
+def test_a_sequence_is_handled_in_order_by_one_worker(make_stage, moves, batch_size, at_once):
     """
     From its first job to its end; what has no home any more is told so.
     """
     stage = make_stage()
     policy = SequencePolicy(max_idle_s=5.0, timeout_s=20.0, max_open=4, max_waiting=2)
-    key = stage.serve(workers=2, batch_size=batch_size, sequences=policy)
+    key = stage.serve(workers=2, batch_size=batch_size, sequences=policy, jobs_at_once=at_once)
     asked: list[tuple[bytes, str]] = []
     homes: dict[Any, int] = {}
     for move, *details in moves:
@@ -723,6 +747,8 @@ def test_a_sequence_is_handled_in_order_by_one_worker(make_stage, moves, batch_s
             name, start, end = details
             asked.append((stage.submit(body=said(name, start=start, end=end)), name))
         elif move == "answer" and chosen is not None and stage.worker(chosen).in_hand:
+            runs = stage.worker(chosen).in_hand
+            runs.rotate(details[0] if at_once else 0)  # in any order
             stage.answer(chosen)
         elif move == "end" and chosen is not None and stage.worker(chosen).loaded_at is not None:
             stage.engine.worker_ended_sequences(chosen, [details[1]], stage.now)
@@ -738,7 +764,7 @@ def test_a_sequence_is_handled_in_order_by_one_worker(make_stage, moves, batch_s
             stage.scale(key, details[0], drain_s=details[1])
         elif move == "advance":
             stage.advance(details[0])
-        check_sequences(stage, key, batch_size)
+        check_sequences(stage, key, batch_size, at_once)
         for sequence in stage.served(key).pool.sequences:
             if sequence.worker_id is not None:
                 assert homes.setdefault(sequence, sequence.worker_id) == sequence.worker_id
@@ -750,7 +776,7 @@ def test_a_sequence_is_handled_in_order_by_one_worker(make_stage, moves, batch_s
             sent[name] = job.sequence
 
 
-def check_sequences(stage: Any, key: Any, batch_size: int) -> None:
+def check_sequences(stage: Any, key: Any, batch_size: int, at_once: int) -> None:
     pool = stage.served(key).pool
     sequences = pool.sequences
     assert len(sequences) <= pool.max_open + 4  # the workers may have become fewer
@@ -766,8 +792,13 @@ def check_sequences(stage: Any, key: Any, batch_size: int) -> None:
             assert numbers == sorted(numbers)
             assert (sequence.name in home.due) == sequence.is_due
     for worker in pool.workers.values():
-        assert len(worker.in_hand) <= 1
+        assert len(worker.in_hand) <= max(1, at_once)
+        names = [pool._label(job).name for batch in worker.in_hand for job in batch.jobs]
+        assert len(set(names)) == len(names)
         for batch in worker.in_hand:
-            assert len(batch.jobs) <= batch_size
-            names = [pool._label(job).name for job in batch.jobs]
-            assert len(set(names)) == len(names)
+            assert len(batch.jobs) <= (1 if at_once else batch_size)
+        home = sequences.homes.get(worker.worker_id)
+        if home is not None and worker.state.value in ("ready", "busy"):
+            is_full = len(worker.in_hand) >= max(1, at_once)
+            is_held_up = not at_once and pool.due_at is not None
+            assert not home.due or is_full or is_held_up
