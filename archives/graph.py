@@ -40,6 +40,8 @@ class GraphNode:
         model: The registered model that is called.
         version: None: its default version.
         retries: Tries after the first one.
+        fails_by_status: An answer with a status of 400 and more is its failure, and the
+            workflow's answer; else it is an answer like any other.
         timeout_s: Of one try, from the moment its inputs are there; None: none of its own.
     """
 
@@ -50,6 +52,7 @@ class GraphNode:
     retries: int = 0
     timeout_s: float | None = None
     is_function: bool = False
+    fails_by_status: bool = False
 
 
 @dataclass(frozen=True)

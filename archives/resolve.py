@@ -59,6 +59,8 @@ log = get_logger("archives")
 
 #: Whose handlers an archive has.
 DJL: Final = "djl"
+#: A function of a workflow in its notation.
+DJL_FUNCTION: Final = "djl_function"
 
 
 class ArchiveElsewhere(ArchiveError):
@@ -116,7 +118,7 @@ class ResolvedArchive:
         url: The text as given; "" without an archive.
         model_dir: None when the handler comes from PYTHONPATH alone.
         manifest: The raw document; None when there is none.
-        contract: Whose handlers it has: `torchserve`, `mms` or `djl`.
+        contract: Whose handlers it has: `torchserve`, `mms`, `djl` or `djl_function`.
         config: None when the archive has no model-config.yaml and no serving.properties.
         content_hash: Names the copy in the cache that this uses; hand it to
             `ArchiveCache.release` when the version is gone.  None for a

@@ -16,7 +16,7 @@ from stoker.frontend.answers import answer_problem, answer_reply, exchange_of
 from stoker.frontend.consultation import Consultation
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.parameters import parse_json_object, parse_query, read_parameters
-from stoker.frontend.routes import Operation
+from stoker.frontend.routes import OTHERS, Operation
 from stoker.logs import get_logger
 from stoker.wire.link import Link
 
@@ -65,6 +65,9 @@ class Management:
                     is_strict=self._is_strict,
                     empty_is_absent=self._dialect.empty_is_absent,
                 )
+            if operation.takes_others:
+                known = {parameter.name for parameter in operation.parameters}
+                values[OTHERS] = {k: v for k, v in given.items() if k not in known}
             arguments = operation.read(values, path)
             if warnings:
                 log.warning(

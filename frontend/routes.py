@@ -40,6 +40,8 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
 
+#: Where `read` finds, by name, what no parameter of the operation is called.
+OTHERS: Final = "*"
 #: What `parameters.read_parameters` makes of a request: every declared name.
 Values = Mapping[str, Any]
 
@@ -76,6 +78,7 @@ class Operation:
         read: (parameters, path fields) -> the verb's neutral arguments.
         write: (outcome, arguments) -> the answer.
         takes_json: A body of exactly `application/json` replaces the query.
+        takes_others: `read` gets what the client says beyond `parameters`, as OTHERS.
         question: Added to the client's headers when the argument
             `asks_handler` is true, and the handler is asked about itself.
     """
@@ -87,6 +90,7 @@ class Operation:
     outcomes: tuple[Outcome, ...]
     parameters: tuple[Parameter, ...] = ()
     takes_json: bool = False
+    takes_others: bool = False
     question: tuple[tuple[str, str], ...] = ()
 
 
@@ -110,6 +114,7 @@ class Prediction:
         names_in_headers: The model, and its version, may stand in headers as well.
         is_fetchable: A header may ask for an answer at once, and for the result later.
         of_workflow: The path names a workflow, not a model.
+        or_workflow: It names a workflow where there is no such model.
         reshape: Makes of a workflow's answer, or its pieces, what the dialect answers; may
             raise StokerError.
     """
@@ -125,6 +130,7 @@ class Prediction:
     names_in_headers: bool = False
     is_fetchable: bool = False
     of_workflow: bool = False
+    or_workflow: bool = False
     reshape: Callable[[Answer], Answer] | None = None
 
 

@@ -22,7 +22,6 @@ from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
-from stoker.wire.node_calls import pack_workflow_request
 from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
 
 #: Taking a form apart takes so long for one of this size that others would notice.
@@ -60,10 +59,10 @@ class Submission:
         self.takes_query = kind.takes_query
         #: Headers that mean something to the long way alone.
         self._detours = DETOURS if kind.is_fetchable else frozenset()
-        self._pack = pack_request
         if kind.of_workflow:
             self._flags |= JobFlag.WORKFLOW.value
-            self._pack = pack_workflow_request
+        if kind.or_workflow:
+            self._flags |= JobFlag.OR_WORKFLOW.value
         self.is_of_workflow = kind.of_workflow
         self.reshape = kind.reshape
         self._added = kind.headers
@@ -157,7 +156,7 @@ class Submission:
         if self._has_url_path:
             added = (*added, ("url_path", rest))
         block = header_block(exchange.headers, added)
-        return self._pack(exchange.request_id, block, parameters)
+        return pack_request(exchange.request_id, block, parameters)
 
     def shape(self, exchange: Exchange, answer: Answer) -> int:
         """Status, reason and headers as the handler set them, and nothing invented.

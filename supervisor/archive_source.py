@@ -10,12 +10,27 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
+from stoker.archives.definitions import (
+    fetch_definition,
+    find_template,
+    is_definition,
+    locate_definition,
+)
+from stoker.archives.djl_workflow import (
+    MAX_DEFINITION_BYTES,
+    DjlDefinition,
+    find_definition,
+    parse_definition,
+)
 from stoker.archives.fetch import FetchLimits
-from stoker.archives.members import UnpackLimits
+from stoker.archives.location import LocalDirectory, locate
+from stoker.archives.members import UnpackLimits, unreadable
 from stoker.archives.resolve import (
     ArchivePlaces,
     ArchiveRequest,
@@ -25,6 +40,7 @@ from stoker.archives.resolve import (
 )
 from stoker.archives.startup import StartupModel, startup_names
 from stoker.archives.war import WorkflowArchive, resolve_war
+from stoker.errors import StokerError
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.environments import Environments
@@ -72,10 +88,13 @@ class ArchiveSource:
             readers=gid,
         )
 
-    async def obtain(self, request: ArchiveRequest, *, may_fetch: bool = True) -> ResolvedArchive:
+    async def obtain(
+        self, request: ArchiveRequest, *, may_fetch: bool = True, store: Path | None = None
+    ) -> ResolvedArchive:
         """Find, fetch, unpack, read, and install what it requires.
 
         Args:
+            store: In place of the model store.
             may_fetch: False when there is no time for the network now.
 
         Raises:
@@ -83,7 +102,7 @@ class ArchiveSource:
             EnvironmentFailed, and what `archives.resolve.resolve` raises.
         """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._resolve, request, may_fetch)
+        return await loop.run_in_executor(self._threads, self._resolve, request, may_fetch, store)
 
     async def obtain_war(
         self, request: ArchiveRequest, *, may_fetch: bool = True
@@ -91,6 +110,53 @@ class ArchiveSource:
         """A workflow's archive, from the workflow store.  Raises what `archives.war` raises."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._resolve_war, request, may_fetch)
+
+    async def is_definition(self, url: str) -> bool:
+        """Does a url mean a definition of DJL's, by its ending or by what lies there?"""
+        if is_definition(url):
+            return True
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._holds_definition, url)
+
+    def _holds_definition(self, url: str) -> bool:
+        try:
+            location = locate(url, self._places.model_store, self._places.allowed_urls)
+        except StokerError:
+            return False  # said where it is to be fetched
+        return isinstance(location, LocalDirectory) and bool(find_definition(location.path))
+
+    async def obtain_definition(
+        self, url: str, parameters: Mapping[str, str], template: str | None
+    ) -> tuple[DjlDefinition, Path]:
+        """A definition of DJL's, and the folder that it stands in.
+
+        Args:
+            template: Its name, in place of a url.
+
+        Raises:
+            ArchiveError, WorkflowInvalid, GraphInvalid.
+        """
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._threads, self._read_definition, url, parameters, template
+        )
+
+    def _read_definition(
+        self, url: str, parameters: Mapping[str, str], template: str | None
+    ) -> tuple[DjlDefinition, Path]:
+        path = (
+            locate_definition(url, self._places)
+            if template is None
+            else find_template(template, self._places.model_store)
+        )
+        if path is None:
+            return fetch_definition(url, self._places, parameters, self._is_stopping.is_set)
+        try:
+            with path.open("rb") as file:
+                text = file.read(MAX_DEFINITION_BYTES + 1)
+        except OSError as error:
+            raise unreadable(url, f"cannot read: {error.strerror}") from None
+        return parse_definition(text, url, str(path.parent), parameters), path.parent
 
     def share(self, content_hash: str | None) -> None:
         """One more use of a copy that is in use."""
@@ -130,13 +196,16 @@ class ArchiveSource:
         self._is_stopping.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _resolve(self, request: ArchiveRequest, may_fetch: bool) -> ResolvedArchive:
+    def _resolve(
+        self, request: ArchiveRequest, may_fetch: bool, store: Path | None
+    ) -> ResolvedArchive:
         def progress(done_bytes: int, total_bytes: int | None) -> None:
             log.info("downloading", url=request.url, bytes=done_bytes, of=total_bytes)
 
+        places = self._places if store is None else replace(self._places, model_store=store)
         archive = resolve(
             request,
-            self._places,
+            places,
             self._cache,
             may_fetch=may_fetch,
             progress=progress,

@@ -20,10 +20,12 @@
     statistics   report?                      -> jobs versions families    (`metrics.py`)
     report       report                       -> -                         (`frontend_reports.py`)
     snapshot     keep                         -> name path? text? left_out (`snapshots.py`)
-    register_workflow    url workflow? response_timeout_s? startup_timeout_s? s3_sse_kms
-                                              -> workflow version, when all nodes are ready
-    unregister_workflow  workflow             -> workflow version
-    describe_workflow    workflow             -> versions[record] (`workflow_descriptions.py`)
+    register_workflow    url? workflow? response_timeout_s? startup_timeout_s? s3_sse_kms
+                         notation? version? template? parameters{} in_background
+                                              -> workflow version outcome (ready | scheduled)
+    unregister_workflow  workflow version?    -> workflow version
+    describe_workflow    workflow version? models
+                                              -> versions[record] (`workflow_descriptions.py`)
     list_workflows       limit offset         -> total workflows[workflow version url]
 
 `?` may be None: for the numbers of `scale` that is "as they are".  `all` and
@@ -73,7 +75,8 @@ from stoker.supervisor.specs import device_groups
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
 from stoker.supervisor.workflow_descriptions import describe_workflow
-from stoker.supervisor.workflow_registrations import OWNER, WorkflowRegistrations
+from stoker.supervisor.workflow_registrations import DJL, OWNER, WorkflowRegistrations
+from stoker.supervisor.workflows import Workflow
 
 log = get_logger("control")
 
@@ -120,7 +123,14 @@ class Control:
             settings, engine, places, clock, self._archives, journal, fencing.means
         )
         self._workflows = WorkflowRegistrations(
-            settings, engine, clock, self._archives, self._registrations, journal, end_turn
+            settings,
+            engine,
+            clock,
+            self._archives,
+            self._registrations,
+            journal,
+            end_turn,
+            self._begin,
         )
         self._describer = Describer(engine, places, settings, self._registrations.loaded_at_start)
         self._snapshots = Snapshots(settings, engine, journal, self._begin)
@@ -289,6 +299,8 @@ class Control:
     async def _register(self, arguments: Arguments, caller: Caller) -> Value | None:
         if self._registering >= MAX_REGISTRATIONS:
             raise TooManyRequests("Too many registrations are under way; try again later.")
+        if await self._means_definition(arguments):
+            return await self._register_definition(arguments, caller)
         request = ArchiveRequest(
             url=arguments.optional("url", str),
             model=arguments.optional("model", str),
@@ -315,6 +327,25 @@ class Control:
         finally:
             self._registering -= 1
 
+    async def _means_definition(self, arguments: Arguments) -> bool:
+        """Is it a workflow's definition that is to be registered?"""
+        if arguments.optional("template", str):
+            return True
+        url = arguments.optional("url", str) or ""
+        return arguments.flag("answers_first") and await self._archives.is_definition(url)
+
+    async def _register_definition(self, arguments: Arguments, caller: Caller) -> Value:
+        asked = {
+            **arguments.stated(("url", "workflow", "template")),
+            "notation": DJL,
+            "parameters": arguments.mapping("parameters"),
+            "in_background": not arguments.flag("synchronous"),
+        }
+        if not arguments.flag("is_unversioned"):
+            asked |= arguments.stated(("version",))
+        value = await self._register_workflow(Arguments(asked), caller)
+        return {**value, "model": value["workflow"], "workers": 0}
+
     async def _announce(self, request: ArchiveRequest, arguments: Arguments) -> Value:
         """A registration that is answered before anything is fetched."""
         desired = await self._registrations.announce(request, arguments)
@@ -340,10 +371,20 @@ class Control:
         Raises ModelNotFound, VersionNotFound, ShuttingDown.
         """
         model, version = arguments.required("model", str), arguments.optional("version", str)
+        if self._is_workflow(model, arguments):
+            return self._node_keys(model, version)
         if arguments.flag("all") and version is None:
             self._find(model, None)
             return [served.spec.key for served in self._engine.registry.all_versions(model)]
         return [self._find(model, version).spec.key]
+
+    def _node_keys(self, name: str, version: str | None) -> list[VersionKey]:
+        """The models that a workflow's nodes are, each once.  Raises WorkflowNotFound."""
+        known = self._engine.workflows
+        chosen = known.all_versions(name) if version is None else [known.find(name, version)]
+        nodes = [node for workflow in chosen for node in workflow.graph.nodes]
+        models = dict.fromkeys(node.model for node in nodes)
+        return [self._find(model, None).spec.key for model in models]
 
     async def _scale(self, arguments: Arguments, caller: Caller) -> Value | None:
         keys = self._chosen(arguments)
@@ -429,6 +470,10 @@ class Control:
 
     async def _unregister(self, arguments: Arguments, caller: Caller) -> Value | None:
         model, version = arguments.required("model", str), arguments.optional("version", str)
+        if self._is_workflow(model, arguments):
+            return await self._unregister_workflow(
+                Arguments({"workflow": model, "version": version}), caller
+            )
         if arguments.flag("all") and version is None:
             return await self._unregister_all(model, caller)
         may_be_default = arguments.flag("may_be_default")
@@ -514,13 +559,36 @@ class Control:
             self._registering -= 1
 
     async def _unregister_workflow(self, arguments: Arguments, caller: Caller) -> Value:
-        return await self._workflows.unregister(arguments.required("workflow", str))
+        name, version = arguments.required("workflow", str), arguments.optional("version", str)
+        if version is not None:
+            return await self._workflows.unregister(name, version)
+        value: Value = {}
+        for workflow in self._engine.workflows.all_versions(name):
+            value = await self._workflows.unregister(*workflow.key)
+        return value
 
     # -- questions ------------------------------------------------------------
 
     def _describe_workflow(self, arguments: Arguments) -> Value:
-        found = self._engine.workflows.all_versions(arguments.required("workflow", str))
-        return {"versions": [describe_workflow(self._engine, workflow) for workflow in found]}
+        name, version = arguments.required("workflow", str), arguments.optional("version", str)
+        workflows = self._engine.workflows
+        found = workflows.all_versions(name) if version is None else [workflows.find(name, version)]
+        return {"versions": [self._workflow(each, arguments) for each in found]}
+
+    def _workflow(self, workflow: Workflow, arguments: Arguments) -> Value:
+        """Args: arguments: With `models`, everything about its nodes' models as well."""
+        record = describe_workflow(self._engine, workflow)
+        if arguments.flag("models"):
+            record["models"] = self._node_models(workflow)
+        return record
+
+    def _node_models(self, workflow: Workflow) -> list[Value]:
+        registry = self._engine.registry
+        nodes = {node.model: node for node in workflow.graph.nodes}
+        known = [registry.find(node.model, node.version) for node in nodes.values()]
+        labels = workflow.shown.get("labels", {})
+        described = self._describer.describe(known, self._clock.now())
+        return [{**each, "model": labels.get(each["model"], each["model"])} for each in described]
 
     def _list_workflows(self, arguments: Arguments) -> Value:
         limit, offset = arguments.required("limit", int), arguments.required("offset", int)
@@ -535,8 +603,39 @@ class Control:
             ],
         }
 
+    def _workflow_states(self, name: str) -> list[Value]:
+        """Its versions, as `_states` has those of models; each with its nodes' models."""
+        found = []
+        for workflow in self._engine.workflows.all_versions(name):
+            labels = workflow.shown.get("labels", {})
+            models = dict.fromkeys(node.model for node in workflow.graph.nodes)
+            known = [self._engine.registry.find(model) for model in models]
+            found.append(
+                {
+                    "model": name,
+                    "version": workflow.key.version,
+                    "is_unversioned": workflow.shown.get("is_unversioned", False),
+                    "nodes": [
+                        {**state, "model": f"{name}:{labels.get(state['model'], state['model'])}"}
+                        for state in self._states(known)
+                    ],
+                }
+            )
+        return found
+
+    def _is_workflow(self, name: str, arguments: Arguments) -> bool:
+        """May a name that is no model's mean a workflow, and does it?"""
+        return (
+            arguments.flag("or_workflow")
+            and name not in self._engine.registry.names()
+            and name in self._engine.workflows.names()
+        )
+
     def _describe(self, arguments: Arguments) -> Value:
         model = arguments.required("model", str)
+        if self._is_workflow(model, arguments):
+            asked = {**arguments.stated(("version",)), "workflow": model, "models": True}
+            return {"workflows": self._describe_workflow(Arguments(asked))["versions"]}
         registry = self._engine.registry
         if arguments.flag("all"):
             versions = registry.all_versions(model)
@@ -548,8 +647,13 @@ class Control:
         limit, offset = arguments.required("limit", int), arguments.required("offset", int)
         registry = self._engine.registry
         names = [name for name in registry.names() if not self._is_node(name)]
+        flows = set(self._engine.workflows.names()) if arguments.flag("workflows") else set()
+        names = sorted({*names, *flows})
         models: list[Value] = []
         for name in names[max(0, offset) :][: max(0, limit)]:
+            if name in flows:
+                models.append({"model": name, "versions": self._workflow_states(name)})
+                continue
             spec = registry.find(name).spec
             model: Value = {"model": name, "version": spec.version, "url": spec.shown["url"]}
             if arguments.flag("all_versions"):

@@ -23,6 +23,7 @@ from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
 from stoker.supervisor.jobs import (
     ENDS_IN_HAND,
+    OR_WORKFLOW,
     SENT_AGAIN,
     TAKES_TURNS,
     WORKFLOW,
@@ -46,6 +47,8 @@ from stoker.wire.frames import CALL_MARK, FRONTEND_ID_BYTES, Reply, SubmittedJob
 
 #: One coarse sweep looks at every deadline, instead of a timer per request.
 SWEEP_S: Final = 0.25
+#: Of a model that may be a workflow.
+NOT_THERE: Final = frozenset({"model_not_found", "version_not_found"})
 #: A job that is more than one for a queue.
 UNUSUAL: Final = SENT_AGAIN | WORKFLOW
 #: By whether workers work on many jobs at once, and whether jobs belong to sequences.
@@ -318,6 +321,9 @@ class Engine:
                     "Too many requests are in memory; try again later.", model=model
                 )
         except StokerError as error:
+            if flags & OR_WORKFLOW and error.code in NOT_THERE and self.workflows.knows(job):
+                self._begin_run(job, now)
+                return
             if "version" in error.details and version is None:
                 error.details["version"] = None
             if job_id[0] == CALL_MARK:
@@ -340,6 +346,10 @@ class Engine:
         """Of a job that is no plain one, whether there is nothing to queue (yet)."""
         if not job.flags & WORKFLOW:
             return self._is_settled(job, now)
+        self._begin_run(job, now)
+        return True
+
+    def _begin_run(self, job: SubmittedJob, now: float) -> None:
         if job.flags & SENT_AGAIN and self._is_lost(job):
             died = WorkerDied(
                 "The supervisor died with the request in hand, a node may have begun it, "
@@ -350,7 +360,6 @@ class Engine:
             self._actions.append(Refuse(job.job_id, died))
         else:
             self.workflows.submit(job, now)
-        return True
 
     def _is_lost(self, job: SubmittedJob) -> bool:
         """Must a run that our predecessor may have begun not be begun again?"""

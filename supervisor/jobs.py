@@ -26,6 +26,7 @@ ENDS_IN_HAND: Final = int(JobFlag.ENDS_IN_HAND)
 SENT_AGAIN: Final = int(JobFlag.SENT_AGAIN)
 TAKES_TURNS: Final = int(JobFlag.TAKES_TURNS)
 WORKFLOW: Final = int(JobFlag.WORKFLOW)
+OR_WORKFLOW: Final = int(JobFlag.OR_WORKFLOW)
 #: Of a job that is no client's but a node's call in a workflow: its id, and an answer
 #: frame or the error that ends it.
 Heard = tuple[bytes, bytes | StokerError]

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from stoker.archives.devices import parse_devices
 from stoker.archives.manifest import MMS, TORCHSERVE, engine_name, parse_runtime
 from stoker.archives.model_config import ModelConfig, not_built
-from stoker.archives.resolve import DJL, ResolvedArchive
+from stoker.archives.resolve import DJL, DJL_FUNCTION, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
@@ -33,7 +33,7 @@ from stoker.wire.sequence_labels import MAX_KNOWN, SequenceHeaders
 N = TypeVar("N", int, float)
 
 #: What describe calls the engine of an archive.
-ENGINES: Final = {TORCHSERVE: "Torch", MMS: "Torch", DJL: "Python"}
+ENGINES: Final = {TORCHSERVE: "Torch", MMS: "Torch", DJL: "Python", DJL_FUNCTION: "Python"}
 MAX_BATCH_SIZE: Final = 4096
 #: Of one asynchronous worker.
 DEFAULT_REQUESTS_IN_HAND: Final = 256

@@ -10,11 +10,14 @@ Source: docs/workflows.md; contracts/torchserve.md 4.4.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
+from stoker.archives.manifest import DEFAULT_VERSION
 from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
 from stoker.clock import Clock
 from stoker.errors import (
@@ -22,9 +25,11 @@ from stoker.errors import (
     LoadFailed,
     StokerError,
     WorkflowExists,
+    WorkflowInvalid,
     WorkflowNotLoaded,
 )
 from stoker.logs import get_logger
+from stoker.names import check_model_name, check_version
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
@@ -32,15 +37,26 @@ from stoker.supervisor.calls import AwaitedCall
 from stoker.supervisor.desired import DesiredWorkflow, DropWorkflow, Plain, PutWorkflow
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
-from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
+from stoker.supervisor.registrations import (
+    MAX_KEPT_CHARACTERS,
+    SETTLE_GRACE_S,
+    Registrations,
+)
 from stoker.supervisor.specs import initial_workers
 from stoker.supervisor.versions import VersionKey, VersionSpec
-from stoker.supervisor.workflow_plan import NodePlan, WorkflowPlan, plan_war
+from stoker.supervisor.workflow_plan import NodePlan, WorkflowPlan, plan_djl, plan_war
 
 log = get_logger("control")
 
 #: What of a register call is kept.
-KEPT: Final = ("url", "response_timeout_s", "startup_timeout_s", "s3_sse_kms")
+KEPT: Final = (
+    *("url", "workflow", "version", "template", "notation"),
+    *("response_timeout_s", "startup_timeout_s", "s3_sse_kms"),
+)
+#: Of `notation`: a definition of DJL's, not an archive.
+DJL: Final = "djl"
+#: Before the name of a template's parameter, in what is kept.
+PARAMETER: Final = "parameter "
 _COMMON: Final = ("response_timeout_s", "startup_timeout_s", "s3_sse_kms")
 #: Before the name of a node, in what is kept: the hash of its archive's content.
 HASH_OF: Final = "hash of "
@@ -59,7 +75,8 @@ class WorkflowRegistrations:
         archives: ArchiveSource,
         registrations: Registrations,
         journal: Journal,
-        end_turn: Any,
+        end_turn: Callable[[], None],
+        begin: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -68,6 +85,7 @@ class WorkflowRegistrations:
         self._registrations = registrations
         self._journal = journal
         self._end_turn = end_turn
+        self._begin = begin
         #: Being registered or unregistered.
         self._busy: set[VersionKey] = set()
 
@@ -75,31 +93,52 @@ class WorkflowRegistrations:
 
     async def register(self, arguments: Arguments) -> dict[str, Any]:
         """Raises StokerError: Nothing is registered."""
-        url = arguments.optional("url", str)
+        asked = arguments.stated(KEPT)
+        for name, value in arguments.mapping("parameters").items():
+            asked[f"{PARAMETER}{name}"] = str(value)
+        if len(json.dumps(asked)) > MAX_KEPT_CHARACTERS:
+            raise InvalidParameter("The parameters are too long.", parameter="url")
+        plan = await self._plan(asked, None)
+        try:
+            self._check_new(plan.key, is_only_one=plan.shown.get("is_unversioned") is True)
+        except BaseException:
+            self._archives.release_copy(plan.content_hash)
+            raise
+        self._busy.add(plan.key)
+        name, version = plan.key
+        value = {"workflow": name, "version": version, "outcome": "ready"}
+        if arguments.flag("in_background"):
+            self._begin(self._register_later(plan, asked))
+            return {**value, "outcome": "scheduled"}
+        await self._finish(plan, asked)
+        return value
+
+    async def _register_later(self, plan: WorkflowPlan, asked: dict[str, Plain]) -> None:
+        """Nobody waits for how it ends but whoever reads the log."""
+        try:
+            await self._finish(plan, asked)
+        except StokerError as error:
+            log.error("workflow not registered", workflow=plan.key.model, reason=error.message)
+        self._end_turn()
+
+    async def _finish(self, plan: WorkflowPlan, asked: dict[str, Plain]) -> None:
+        try:
+            await self._register(plan, asked)
+        finally:
+            self._busy.discard(plan.key)
+            self._archives.release_copy(plan.content_hash)
+
+    async def _plan(self, asked: Mapping[str, Any], known_hash: str | None) -> WorkflowPlan:
+        """What a register call means, made now or before a restart."""
+        url, name = asked.get("url"), asked.get("workflow")
+        if asked.get("notation") == DJL:
+            return await self._plan_djl(asked)
         if url is None:
             raise InvalidParameter("Parameter url is required.", parameter="url")
         request = ArchiveRequest(
-            url=url,
-            model=arguments.optional("workflow", str),
-            s3_sse_kms=arguments.flag("s3_sse_kms"),
+            url=url, model=name, s3_sse_kms=asked.get("s3_sse_kms") is True, known_hash=known_hash
         )
-        asked = arguments.stated(KEPT)
-        plan = await self._plan(request, asked)
-        try:
-            self._check_new(plan.key)
-            self._busy.add(plan.key)
-            try:
-                await self._register(plan, asked)
-            finally:
-                self._busy.discard(plan.key)
-        finally:
-            self._archives.release_copy(plan.content_hash)
-        return {"workflow": plan.key.model, "version": plan.key.version}
-
-    async def _plan(
-        self, request: ArchiveRequest, asked: Any, *, may_fetch: bool = True
-    ) -> WorkflowPlan:
-        archive = await self._archives.obtain_war(request, may_fetch=may_fetch)
+        archive = await self._archives.obtain_war(request)
         try:
             common = {name: asked[name] for name in _COMMON if name in asked}
             return plan_war(archive, common)
@@ -107,10 +146,32 @@ class WorkflowRegistrations:
             self._archives.release_copy(archive.content_hash)
             raise
 
-    def _check_new(self, key: VersionKey) -> None:
+    async def _plan_djl(self, asked: Mapping[str, Any]) -> WorkflowPlan:
+        url, template = asked.get("url"), asked.get("template")
+        if url is None and template is None:
+            raise InvalidParameter("Parameter url is required.", parameter="url")
+        parameters = {
+            name.removeprefix(PARAMETER): str(value)
+            for name, value in asked.items()
+            if name.startswith(PARAMETER)
+        }
+        definition, folder = await self._archives.obtain_definition(url or "", parameters, template)
+        said = url if url is not None else f"template:{template}"
+        name = asked.get("workflow") or definition.name
+        if not name:
+            raise WorkflowInvalid("The workflow definition has no name.", url=said)
+        version = asked.get("version") or definition.version
+        key = VersionKey(check_model_name(name), check_version(version or DEFAULT_VERSION))
+        return plan_djl(definition, folder, said, key, is_unversioned=version is None)
+
+    def _check_new(self, key: VersionKey, *, is_only_one: bool = False) -> None:
         """Raises WorkflowExists, ShuttingDown."""
         self._engine.workflows.check_new(key)
-        if key in self._busy:
+        is_taken = is_only_one and (
+            key.model in self._engine.workflows.names()
+            or key.model in self._engine.registry.names()
+        )
+        if key in self._busy or is_taken:
             raise WorkflowExists(f"Workflow {key.model} is already registered.", workflow=key.model)
 
     async def _register(self, plan: WorkflowPlan, asked: dict[str, Plain]) -> None:
@@ -139,7 +200,7 @@ class WorkflowRegistrations:
         """Raises WorkflowNotLoaded: A node's model has gone while others were loading."""
         failures = []
         for node in plan.nodes:
-            if not self._is_here(plan, node):
+            if not self._is_served(node.model):
                 failures.append(f"Workflow Node {node.model} failed to register. Details: gone")
         if failures:
             raise _not_loaded(plan, failures)
@@ -147,23 +208,22 @@ class WorkflowRegistrations:
     async def _load_node(self, plan: WorkflowPlan, node: NodePlan) -> str | None:
         """Register a node's model and wait for its workers.  Returns what went wrong."""
         try:
-            spec, workers = await self._serve(plan, node)
+            spec, counts = await self._serve(plan, node)
         except StokerError as error:
             said = f"Workflow Node {node.model} failed to register. Details: {error.message}"
             log.warning("workflow node refused", node=node.model, reason=error.message)
             return said
-        if not workers:
+        if not counts[1]:
             return None
         call = AwaitedCall(asyncio.get_running_loop().create_future())
         with suppress(StokerError):
             self._engine.scale(
                 spec.key,
-                workers,
-                workers,
+                *counts,
                 self._clock.now(),
                 call=call,
                 wait_s=spec.startup_timeout_s + SETTLE_GRACE_S,
-                is_registration=True,
+                is_registration=spec.key in plan.made,
             )
             self._end_turn()
             outcome = await call.outcome
@@ -179,7 +239,7 @@ class WorkflowRegistrations:
 
     async def _serve(
         self, plan: WorkflowPlan, node: NodePlan, *, may_fetch: bool = True
-    ) -> tuple[VersionSpec, int]:
+    ) -> tuple[VersionSpec, tuple[int, int]]:
         """Put a node's model into the engine, without workers.  Raises StokerError."""
         source = node.source
         arguments = Arguments(node.arguments)
@@ -187,38 +247,40 @@ class WorkflowRegistrations:
             self._archives.share(source.content_hash)
             archive = source
         else:
-            archive = await self._archives.obtain(source, may_fetch=may_fetch)
+            archive = await self._archives.obtain(source, may_fetch=may_fetch, store=node.store)
             if archive.content_hash is not None:
                 plan.hashes[node.node] = archive.content_hash
+        if node.options:
+            archive = replace(archive, config_raw={**archive.config_raw, **node.options})
         is_served = False
         try:
             spec = self._registrations.spec(archive, arguments, is_startup=False)
             spec.shown[OWNER] = plan.key.model
-            count = initial_workers(archive, arguments, self._settings)[1]
+            counts = initial_workers(archive, arguments, self._settings)
+            if node.is_shared and self._is_served(node.model):
+                return self._engine.registry.find(node.model).spec, counts
             self._registrations.serve(spec, archive)
+            plan.made.append(spec.key)
             is_served = True
-            return spec, count
+            return spec, counts
         finally:
             if not is_served:
                 self._archives.release(archive)
 
     def _roll_back(self, plan: WorkflowPlan) -> None:
-        for node in plan.nodes:
-            with suppress(StokerError):
-                for served in self._engine.registry.all_versions(node.model):
-                    if served.spec.shown.get(OWNER) == plan.key.model:
-                        self._engine.withdraw(served.spec.key, self._clock.now())
+        for key in plan.made:
+            if self._engine.workflows.owner_of(key.model) is None:
+                with suppress(StokerError):
+                    self._engine.withdraw(key, self._clock.now())
         self._end_turn()
 
-    def _is_here(self, plan: WorkflowPlan, node: NodePlan) -> bool:
-        with suppress(StokerError):
-            return self._engine.registry.find(node.model).spec.shown.get(OWNER) == plan.key.model
-        return False
+    def _is_served(self, model: str) -> bool:
+        return model in self._engine.registry.names()
 
-    async def unregister(self, name: str) -> dict[str, Any]:
+    async def unregister(self, name: str, version: str | None = None) -> dict[str, Any]:
         """Raises WorkflowNotFound, StateNotWritten."""
         async with self._journal.changing() as state:
-            workflow = self._engine.workflows.find(name)
+            workflow = self._engine.workflows.find(name, version)
             key = workflow.key
             if key in state.workflows:
                 await self._journal.write([DropWorkflow(key)])
@@ -232,9 +294,9 @@ class WorkflowRegistrations:
             leaving: list[asyncio.Future[Any]] = []
             for model in dict.fromkeys(node.model for node in workflow.graph.nodes):
                 gone = AwaitedCall(asyncio.get_running_loop().create_future())
+                if self._engine.workflows.owner_of(model) is not None:
+                    continue  # another one calls it, too
                 with suppress(StokerError):
-                    if self._engine.registry.find(model).spec.shown.get(OWNER) != name:
-                        continue
                     self._engine.unregister(model, None, self._clock.now(), gone, timeout_s)
                     leaving.append(gone.outcome)
             self._end_turn()
@@ -257,23 +319,16 @@ class WorkflowRegistrations:
                 log.exception("workflow not restored", workflow=desired.name)
 
     async def _restore(self, desired: DesiredWorkflow) -> None:
-        asked = dict(desired.asked)
-        url = asked.get("url")
-        request = ArchiveRequest(
-            url=url if isinstance(url, str) else None,
-            model=desired.name,
-            s3_sse_kms=asked.get("s3_sse_kms") is True,
-            known_hash=desired.content_hash,
-        )
-        plan = await self._plan(request, asked)
+        asked = {**desired.asked, "workflow": desired.name}
+        plan = await self._plan(asked, desired.content_hash)
         try:
             for node in plan.nodes:
                 known = asked.get(f"{HASH_OF}{node.node}")
                 if isinstance(node.source, ArchiveRequest) and isinstance(known, str):
                     node = node._replace(source=replace(node.source, known_hash=known))
-                spec, workers = await self._serve(plan, node)
-                if workers:
-                    self._engine.scale(spec.key, workers, workers, self._clock.now())
+                spec, counts = await self._serve(plan, node)
+                if counts[1]:
+                    self._engine.scale(spec.key, *counts, self._clock.now())
             self._engine.workflows.register(plan.key, plan.graph, plan.shown)
         except BaseException:
             self._roll_back(plan)

@@ -33,7 +33,7 @@ from stoker.errors import (
 )
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Note, Refuse, Resolve
-from stoker.supervisor.jobs import ALONE, ENDS_IN_HAND, Heard
+from stoker.supervisor.jobs import ALONE, ENDS_IN_HAND, TAKES_TURNS, Heard
 from stoker.supervisor.registry import Registry
 from stoker.supervisor.runs import Run, RunEvent, RunState, StepEvent
 from stoker.supervisor.versions import VersionKey
@@ -46,12 +46,16 @@ from stoker.wire.frames import (
 )
 from stoker.wire.node_calls import (
     answer_kind,
+    answer_status,
     pack_parts,
     read_error,
     readdress,
-    unpack_workflow_request,
+    readdress_failure,
+    split_request,
 )
 
+#: The first status of an answer that says what went wrong.
+FAILED_STATUS: Final = 400
 #: Trying again cannot help: the request or the server is what it is.
 NOT_AGAIN: Final = frozenset(
     {
@@ -191,6 +195,9 @@ class Workflows:
 
     # -- runs ---------------------------------------------------------------------
 
+    def knows(self, job: SubmittedJob) -> bool:
+        return self.graph_of(job) is not None
+
     def graph_of(self, job: SubmittedJob) -> Graph | None:
         try:
             return self._registry.find(job.model, job.version or None).graph
@@ -204,14 +211,14 @@ class Workflows:
 
     def submit(self, job: SubmittedJob, now: float) -> None:
         """Begin a run, or refuse it; one that is here already goes on."""
-        job_id, name, version, deadline, flags, payload = job
+        job_id, _, _, deadline, flags, payload = job
         if job_id in self.runs:
             return
         try:
             if self._queues.is_stopping:
                 raise ShuttingDown("The server is stopping; try another one.")
-            workflow = self.find(name, version or None)
-            request = unpack_workflow_request(payload)
+            workflow = self._asked(job)
+            request = split_request(payload)
             workflow.requests += 1
             self._check_room(workflow, len(payload))
         except StokerError as error:
@@ -224,6 +231,15 @@ class Workflows:
         self._count_held(run, len(payload))
         for index in run.first:
             self._call(run, index, now)
+
+    def _asked(self, job: SubmittedJob) -> Workflow:
+        """Raises WorkflowNotFound."""
+        if not job.version and job.flags & TAKES_TURNS:
+            try:
+                return self._registry.next_of(job.model, lambda workflow: True)
+            except ModelNotFound:
+                raise _unknown(job.model, None) from None
+        return self.find(job.model, job.version or None)
 
     def _check_room(self, workflow: Workflow, size: int) -> None:
         """Refuse at the door what would find a queue full half-way, when work has been done.
@@ -307,6 +323,11 @@ class Workflows:
                 return
             if kind is AnswerKind.PARTS:
                 raise ProtocolError("a node cannot answer in parts")
+            if kind is AnswerKind.FINAL and run.node(index).fails_by_status:
+                status = answer_status(what)
+                if status >= FAILED_STATUS:
+                    self._fail_by_status(run, index, what, status, now)
+                    return
         except ProtocolError as error:
             self._fail(run, index, BadHandlerResult(error.message), now)
             return
@@ -360,16 +381,7 @@ class Workflows:
             and error.code not in NOT_AGAIN
             and run.state is RunState.RUNNING
         )
-        self._note(
-            "warning",
-            "workflow node failed",
-            workflow.key,
-            node=node.name,
-            request_id=run.request.request_id,
-            tries=step.tries,
-            reason=error.message or error.code,
-            again=may_again,
-        )
+        self._note_failure(run, index, error.message or error.code, again=may_again)
         if may_again:
             self._give_back(run, sum(map(len, step.frames)))
             step.frames.clear()
@@ -391,6 +403,34 @@ class Workflows:
                 status=error.details.get("status"),
             )
         self._end_with(run, RunEvent.EXPIRE if is_late else RunEvent.FAIL, told, now)
+
+    def _fail_by_status(self, run: Run, index: int, frame: bytes, status: int, now: float) -> None:
+        """The node's handler has told the client what went wrong; we tell where.
+
+        Raises:
+            ProtocolError: The frame is no answer.
+        """
+        node, step = run.node(index), run.steps[index]
+        told = readdress_failure(frame, run.job_id, node.name)
+        self._calls.pop(step.call_id, None)
+        workflow = self._owners[run.job_id]
+        self._note_failure(run, index, f"answered with status {status}", again=False)
+        step.move(StepEvent.GIVE_UP)
+        workflow.failures += 1
+        self._end(run, RunEvent.FAIL, now)
+        self._actions.append(Forward(run.job_id[:FRONTEND_ID_BYTES], told))
+
+    def _note_failure(self, run: Run, index: int, reason: str, *, again: bool) -> None:
+        self._note(
+            "warning",
+            "workflow node failed",
+            self._owners[run.job_id].key,
+            node=run.node(index).name,
+            request_id=run.request.request_id,
+            tries=run.steps[index].tries,
+            reason=reason,
+            again=again,
+        )
 
     # -- ends ----------------------------------------------------------------------
 

@@ -89,6 +89,28 @@ def unpack_head(frame: bytes, count: int) -> list[Any]:
         raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
 
 
+def split_head(frame: bytes, count: int) -> tuple[list[Any], bytes]:
+    """The first `count` elements of an array, and the others, unopened, as an array.
+
+    Raises:
+        ProtocolError: As `unpack_head`.
+    """
+    unpacker = msgpack.Unpacker(
+        raw=False, ext_hook=_refuse_ext, max_buffer_size=HEAD_BYTES, strict_map_key=True
+    )
+    try:
+        unpacker.feed(frame[:HEAD_BYTES])
+        left = unpacker.read_array_header() - count
+        if left < 0:
+            raise ValueError("too short")
+        head = [unpacker.unpack() for _ in range(count)]
+        header: bytes = _packer.pack_array_header(left)
+        _packer.reset()
+    except Exception as error:
+        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
+    return head, b"".join((header, memoryview(frame)[unpacker.tell() :]))
+
+
 def _refuse_ext(code: int, data: bytes) -> Any:
     raise ValueError("no ext types")
 

@@ -111,9 +111,10 @@ class JobFlag(enum.IntFlag):
     SENT_AGAIN = 4
     #: Where no version is named the versions take turns, instead of the default one.
     TAKES_TURNS = 8
-    #: `model` names a workflow, and the payload is a workflow's (`payloads.py`); a
-    #: version of "" is none.
+    #: `model` names a workflow; a version of "" is none.
     WORKFLOW = 16
+    #: Where there is no such model, there may be such a workflow.
+    OR_WORKFLOW = 32
 
 
 class AnswerKind(enum.IntEnum):

@@ -1,9 +1,9 @@
 """Workflows on the wire: what the supervisor sees of a run's request and of nodes' answers.
 
-    workflow payload (frontend -> supervisor, of a job with JobFlag.WORKFLOW)
+    A run's request is an ordinary request payload (`payloads.py`), cut into three:
         request_id | header block | input
-    where the input is packed [name | content_type | body]*, and the supervisor takes
-    apart no more than these three
+    where the input is [name | content_type | body]* as an array of its own, whose bytes
+    are those of the payload
 
     node payload (supervisor -> worker): one node's call in a run of a workflow
         frontend_id | request_id | header block | [name | PartKind | source]*
@@ -29,17 +29,9 @@ from stoker.errors import ProtocolError, StokerError, from_wire
 from stoker.wire import codec
 from stoker.wire.frames import JOB_ID_BYTES, AnswerKind
 
+#: Which node of a workflow gave an answer that is no success.
+NODE_HEADER: Final = "x-stoker-node"
 _KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
-
-
-def pack_workflow_request(
-    request_id: str, block: bytes, parameters: Sequence[Sequence[Any]]
-) -> bytes:
-    """As `pack_request`, in the form of which the supervisor can give nodes their parts."""
-    fields: list[Any] = []
-    for parameter in parameters:
-        fields += parameter
-    return codec.pack([request_id, block, codec.pack(fields)])
 
 
 class WorkflowRequest(NamedTuple):
@@ -50,12 +42,16 @@ class WorkflowRequest(NamedTuple):
     parameters: bytes
 
 
-def unpack_workflow_request(payload: bytes) -> WorkflowRequest:
-    """Raises ProtocolError if the bytes are not a workflow payload."""
-    fields = codec.unpack(payload)
-    if type(fields) is not list or list(map(type, fields)) != [str, bytes, bytes]:
-        raise ProtocolError("not a workflow payload")
-    return WorkflowRequest(*fields)
+def split_request(payload: bytes) -> WorkflowRequest:
+    """Cut a request payload in three, of which the parameters are not looked at.
+
+    Raises:
+        ProtocolError: The bytes are not a request payload.
+    """
+    (request_id, block), rest = codec.split_head(payload, 2)
+    if type(request_id) is not str or type(block) is not bytes:
+        raise ProtocolError("not a request payload")
+    return WorkflowRequest(request_id, block, rest)
 
 
 class PartKind(enum.IntEnum):
@@ -106,6 +102,36 @@ def answer_kind(frame: bytes, job_id: bytes) -> AnswerKind:
 def readdress(frame: bytes, job_id: bytes) -> bytes:
     """The same row for another job; `answer_kind` has looked at it."""
     return b"".join((_ROW_HEAD, job_id, memoryview(frame)[_KIND_AT:]))
+
+
+def answer_status(frame: bytes) -> int:
+    """The HTTP status of an answer; `answer_kind` has looked at it.
+
+    Raises:
+        ProtocolError: It has none.
+    """
+    tag, *more = frame[_KIND_AT + 1 : _KIND_AT + 4] or b"\xff"
+    if tag < 0x80:
+        return tag
+    if tag == 0xCC and more:
+        return more[0]
+    if tag == 0xCD and len(more) == 2:
+        return int.from_bytes(more, "big")
+    raise ProtocolError("an answer has a wrong field")
+
+
+def readdress_failure(frame: bytes, job_id: bytes, node: str) -> bytes:
+    """An answer that says that something went wrong, for another job, and at which node.
+
+    Raises:
+        ProtocolError: It is no answer frame.
+    """
+    fields = codec.unpack(frame)
+    if type(fields) is not list or len(fields) != 7 or type(fields[5]) is not list:
+        raise ProtocolError("not an answer frame")
+    fields[0] = job_id
+    fields[5] += (NODE_HEADER, node)
+    return codec.pack(fields)
 
 
 def pack_parts(job_id: bytes, named: Sequence[tuple[str, bytes]]) -> bytes:

@@ -51,6 +51,8 @@ EXIT_DEADLINE_S: Final = 10.0
 HEAVY_MODULES: Final = ("torch",)
 #: `LoadSpec.contract` of an archive made for DJL Serving.
 DJL: Final = "djl"
+#: Of a function of a workflow in its notation.
+DJL_FUNCTION: Final = "djl_function"
 
 
 def main(preloaded: Preloaded | None = None) -> ExitCode:
@@ -193,6 +195,10 @@ def _open(
         from stoker.worker.load_djl import open_djl
 
         contract, flaw = open_djl(spec, in_hand, arena), ""
+    elif spec.contract == DJL_FUNCTION:
+        from stoker.worker.load_djl import open_djl_function
+
+        contract, flaw = open_djl_function(spec, in_hand, arena), ""
     else:
         entry, flaw = _loaded(spec, context, preloaded)
         contract = _contract_of(spec, channel)(

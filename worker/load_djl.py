@@ -13,6 +13,7 @@ from typing import Final
 from stoker.wire.arena import ArenaReader
 from stoker.wire.loading import LoadSpec
 from stoker.worker.contracts.djl import OUT_OF_MEMORY, DjlContract, Function
+from stoker.worker.djl.functions import FunctionContract, WorkflowFunction
 from stoker.worker.djl.inputs import Input
 from stoker.worker.djl.outputs import Output, to_bytes
 from stoker.worker.in_hand import BatchInHand
@@ -34,6 +35,20 @@ def open_djl(spec: LoadSpec, in_hand: BatchInHand, arena: ArenaReader) -> DjlCon
     standing = standing_properties(spec)
     _initialise(function, spec, standing)
     return DjlContract(
+        function, standing, in_hand, max_response_bytes=spec.max_response_bytes, arena=arena
+    )
+
+
+def open_djl_function(spec: LoadSpec, in_hand: BatchInHand, arena: ArenaReader) -> DjlContract:
+    """As `open_djl`, for a function of a workflow: there is nothing to initialise.
+
+    Raises:
+        LoadRefused: There is no such function.
+        BaseException: Whatever the user's code raised.
+    """
+    function = WorkflowFunction(_import(spec))
+    standing = {"model_dir": spec.model_dir or os.getcwd()}
+    return FunctionContract(
         function, standing, in_hand, max_response_bytes=spec.max_response_bytes, arena=arena
     )
 

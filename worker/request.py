@@ -8,7 +8,7 @@ A large body is copied out of its sender's arena here, once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
@@ -21,6 +21,9 @@ from stoker.wire.payloads import (
     split_header_block,
     unpack_answers,
 )
+
+#: The one parameter of a request that is no form.
+_WHOLE_BODY: Final = "body"
 
 
 class Headers(dict[str, Any]):
@@ -87,8 +90,22 @@ def _node_request(fields: Any) -> tuple[bytes, list[Any]]:
             made += (name, "", source.encode())
         else:
             content_type, body = _answer_in(source)
-            made += (name, content_type if kind == PartKind.TYPED_ANSWER else "", body)
+            if kind != PartKind.TYPED_ANSWER:
+                content_type = ""
+            elif name == _WHOLE_BODY:
+                made[1] = _with_type(made[1], content_type)
+            made += (name, content_type, body)
     return frontend_id, made
+
+
+def _with_type(block: bytes, content_type: str) -> bytes:
+    """The headers of a request whose whole body is another node's answer."""
+    texts = split_header_block(block)
+    pairs = zip(texts[::2], texts[1::2], strict=True)
+    kept = [text for pair in pairs if pair[0].lower() != "content-type" for text in pair]
+    if content_type:
+        kept += ("content-type", content_type.replace("\n", " "))
+    return "\n".join(kept).encode()
 
 
 def _answer_in(source: Any) -> tuple[str, bytes]:

@@ -30,7 +30,7 @@ from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
 from stoker.settings.listeners import listener_names
-from stoker.wire import codec, frames, node_calls, payloads, sockets
+from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
 from stoker.wire.runtime_dir import frontend_address
@@ -145,7 +145,7 @@ class FakeSupervisor:
             self._send(frames.Welcome(frames.PROTOCOL, b"life-1"))
         elif isinstance(message, frames.Submit):
             for job in message.jobs:
-                self._work(Job(job, _request_of(job)))
+                self._work(Job(job, payloads.unpack_request(job.payload)))
         elif isinstance(message, frames.Cancel):
             self.cancelled += message.job_ids
         elif isinstance(message, frames.Call):
@@ -184,14 +184,6 @@ class FakeSupervisor:
     def _send(self, message: frames.ToFrontend) -> None:
         with contextlib.suppress(zmq.ZMQError):
             self._router.send_multipart([self._peer, codec.encode(message)])
-
-
-def _request_of(job: frames.SubmittedJob) -> payloads.RequestPayload:
-    payload = job.payload
-    if job.flags & frames.JobFlag.WORKFLOW:
-        request_id, block, parameters = node_calls.unpack_workflow_request(payload)
-        payload = codec.pack([request_id, block, *codec.unpack(parameters)])
-    return payloads.unpack_request(payload)
 
 
 @dataclass

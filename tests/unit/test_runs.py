@@ -18,12 +18,13 @@ from stoker.supervisor.runs import RUN_MOVES, STEP_MOVES, Run, RunEvent, RunStat
 from stoker.supervisor.versions import VersionKey
 from stoker.wire import codec
 from stoker.wire.frames import Group, JobFlag, Reply
-from stoker.wire.node_calls import WorkflowRequest, pack_workflow_request
+from stoker.wire.node_calls import WorkflowRequest
 from stoker.wire.payloads import (
     Answer,
     AnswerKind,
     Parameter,
     pack_answers,
+    pack_request,
     unpack_answers,
     unpack_parts,
 )
@@ -64,7 +65,7 @@ class Rig:
         self.keys = {node.model: stage.serve(node.model, **spec) for node in graph.nodes}
         stage.engine.workflows.register(KEY, graph, {})
         stage.forget()
-        self._payload = pack_workflow_request("rid", b"a\nb", [Parameter("body", "", b"in")])
+        self._payload = pack_request("rid", b"a\nb", [Parameter("body", "", b"in")])
 
     def submit(self, **options: Any) -> bytes:
         options = {"flags": WORKFLOW, "body": self._payload, **options}

@@ -20,7 +20,8 @@ from stoker.frontend.dialects.shared.records import (
     what_went_wrong,
 )
 from stoker.frontend.dialects.shared.replies import QUICK_S
-from stoker.frontend.routes import Operation, Outcome, Reply, Values
+from stoker.frontend.routes import Operation, Outcome, Parameter, Reply, Values
+from stoker.frontend.workflow_picture import SVG_TYPE, draw_workflow
 from stoker.settings import Settings
 
 _CPU: Final = {"deviceType": "cpu", "deviceId": -1}
@@ -29,7 +30,10 @@ _CPU: Final = {"deviceType": "cpu", "deviceId": -1}
 def describe_operation(settings: Settings) -> Operation:
     outcome = Outcome(200, "What it is and does.", DESCRIBED)
     write = _writer(is_array=settings.djl_describe == "array")
-    return Operation("describe", _read, write, QUICK_S, (outcome,))
+    picture = Outcome(200, "The picture of a workflow.", None, SVG_TYPE)
+    say = "`svg`: a picture of a workflow's nodes and how they are doing."
+    parameters = (Parameter("graph", "string", say),)
+    return Operation("describe", _read, write, QUICK_S, (outcome, picture), parameters)
 
 
 def acknowledge_operation() -> Operation:
@@ -42,11 +46,21 @@ def acknowledge_operation() -> Operation:
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     version = path.get("model_version")
-    return {"model": path["model_name"], "version": version, "all": version is None}
+    return {
+        "model": path["model_name"],
+        "version": version,
+        "all": version is None,
+        "or_workflow": True,
+        "graph": values.get("graph"),
+    }
 
 
 def _writer(*, is_array: bool) -> Callable[[dict[str, Any], dict[str, Any]], Reply]:
     def write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
+        if "workflows" in outcome:
+            if arguments.get("graph") == "svg":
+                return Reply(200, draw_workflow(outcome["workflows"][0]), SVG_TYPE)
+            return Reply(200, [_describe_graph(record) for record in outcome["workflows"]])
         records = outcome["versions"]
         if len(records) == 1 and not is_array:
             return Reply(200, describe_model(records[0]))
@@ -103,6 +117,15 @@ def describe_workflow(record: Mapping[str, Any]) -> dict[str, Any]:
         **what_went_wrong(record),
     }
     return {**document, "models": [model]}
+
+
+def _describe_graph(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A workflow of several nodes: each model once, however often it is called."""
+    document: dict[str, Any] = {"workflowName": record["workflow"]}
+    if not record["is_unversioned"]:
+        document["version"] = record["version"]
+    models = [describe_workflow(model)["models"][0] for model in record["models"]]
+    return {**document, "models": models}
 
 
 def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from stoker.errors import StokerError, WorkflowNodeFailed, from_wire
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects.djl.inference import inference_routes
 from stoker.frontend.dialects.djl.management import management_routes
@@ -39,6 +40,16 @@ class Djl(Dialect):
     @cached_property
     def problems(self) -> Mapping[str, ProblemRow]:
         return djl_problems(self.settings)
+
+    def problem(
+        self, error: StokerError, verb: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> Problem:
+        """Of a workflow, the error of the node that failed (8.3)."""
+        if isinstance(error, WorkflowNodeFailed) and "cause" in error.details:
+            details = error.details
+            cause, said = str(details.get("cause")), str(details.get("reason") or "")
+            error = from_wire(cause, said, {**details, "model": details.get("node")})
+        return super().problem(error, verb, arguments)
 
     def error_document(self, problem: Problem) -> Any:
         if problem.kind == HANDLER:

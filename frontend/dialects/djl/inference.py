@@ -24,7 +24,9 @@ from stoker.frontend.routes import (
 )
 from stoker.settings import Settings
 
-_PREDICT: Final = Prediction(takes_query=True, takes_turns=True, is_fetchable=True)
+_PREDICT: Final = Prediction(
+    takes_query=True, takes_turns=True, is_fetchable=True, or_workflow=True
+)
 #: The model is named anywhere but in the path.
 _UNNAMED: Final = Prediction(
     takes_query=True,
@@ -32,6 +34,7 @@ _UNNAMED: Final = Prediction(
     model_input="model_name",
     names_in_headers=True,
     is_fetchable=True,
+    or_workflow=True,
 )
 #: Of several versions, the one a client must hear of.
 _WORST: Final = ("FAILED", "PENDING", "Unhealthy", "Healthy")

@@ -41,6 +41,7 @@ def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
         "limit": limit if 0 <= limit <= _MAX_PAGE else _MAX_PAGE,
         "offset": max(0, values["next_page_token"]),
         "all_versions": True,
+        "workflows": True,
     }
 
 
@@ -51,7 +52,7 @@ def _page(outcome: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
 
 def _write_models(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
     models = []
-    for state in _states(outcome):
+    for state in _model_states(outcome):
         item = {"modelName": state["model"]}
         if not state["is_unversioned"]:
             item["version"] = state["version"]
@@ -73,3 +74,8 @@ def _write_workflows(outcome: dict[str, Any], arguments: dict[str, Any]) -> Repl
 
 def _states(outcome: dict[str, Any]) -> list[dict[str, Any]]:
     return [state for model in outcome["models"] for state in model["versions"]]
+
+
+def _model_states(outcome: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of a workflow, its nodes' models in its place."""
+    return [node for state in _states(outcome) for node in state.get("nodes", [state])]

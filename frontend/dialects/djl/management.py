@@ -99,6 +99,7 @@ def _read_unregister(values: Values, path: Any) -> dict[str, Any]:
         "version": version,
         "all": version is None,
         "may_be_default": True,
+        "or_workflow": True,
     }
 
 

@@ -11,7 +11,7 @@ from stoker.archives.startup import name_from_url
 from stoker.errors import InvalidParameter
 from stoker.frontend.dialects.djl.shapes import REGISTERED
 from stoker.frontend.dialects.shared.replies import PATIENT_S, status
-from stoker.frontend.routes import Operation, Parameter, Reply, Values
+from stoker.frontend.routes import OTHERS, Operation, Parameter, Reply, Values
 from stoker.names import check_model_name, check_version
 from stoker.settings import Settings
 
@@ -19,7 +19,6 @@ from stoker.settings import Settings
 _FOREIGN: Final = re.compile(r"(djl|s3|hdfs|jar|gs)://", re.IGNORECASE)
 #: One slash is as good as three there.
 _FILE: Final = re.compile(r"file:/(?!/)", re.IGNORECASE)
-_DEFINITIONS: Final = (".json", ".yml", ".yaml")
 
 
 def register_operation(settings: Settings, kind: str) -> Operation:
@@ -32,6 +31,7 @@ def register_operation(settings: Settings, kind: str) -> Operation:
         REGISTERED,
         _parameters(settings),
         takes_json=kind == "Model",
+        takes_others=True,
     )
 
 
@@ -62,9 +62,7 @@ def _parameters(settings: Settings) -> tuple[Parameter, ...]:
 
 def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
     if not values["url"] and values["template"]:
-        raise InvalidParameter(
-            f"The workflow template {values['template']} could not be found", parameter="template"
-        )
+        return _read_template(values)
     url = read_url(values["url"])
     model = values["model_name"] or name_from_url(url)
     version = values["model_version"] or None
@@ -92,6 +90,25 @@ def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
         "synchronous": values["synchronous"],
         "answers_first": True,
         "checks_memory": True,
+        # Should the url be that of a definition.
+        "workflow": values["model_name"] or None,
+    }
+
+
+def _read_template(values: Values) -> dict[str, Any]:
+    """A definition with places for what else the client says (8.4)."""
+    name, version = values["model_name"] or None, values["model_version"] or None
+    if name is not None:
+        check_model_name(name)
+    if version is not None:
+        check_version(version)
+    said = {**values[OTHERS], "model_name": name or ""}
+    return {
+        "template": values["template"],
+        "workflow": name,
+        "version": version,
+        "parameters": {name: str(value) for name, value in said.items()},
+        "synchronous": values["synchronous"],
     }
 
 
@@ -107,11 +124,6 @@ def read_url(url: str | None) -> str:
         raise InvalidParameter(
             f"{foreign[1].lower()}:// addresses are read by a library of the Java server; give an "
             "http(s) or file address, or the name of an archive in the model store.",
-            parameter="url",
-        )
-    if url.partition("?")[0].lower().endswith(_DEFINITIONS):
-        raise InvalidParameter(
-            "Workflow definition files cannot be registered here; give the archive of a model.",
             parameter="url",
         )
     return _FILE.sub("file:///", url)

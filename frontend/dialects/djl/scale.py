@@ -39,6 +39,7 @@ def _read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
         "model": path["model_name"],
         "version": path.get("model_version"),
         "all": True,
+        "or_workflow": True,
         "min_workers": least,
         "max_workers": most,
         "per_device": True,
