@@ -94,6 +94,16 @@ ROWS: dict[str, tuple[int, str | None, str]] = {
     "runtime_invalid": (400, BAD, "Invalid RuntimeType value: cobol"),
     "engine_missing": (400, MODEL, WORDS),
     "engine_unknown": (404, NOT_FOUND, WORDS),
+    "workflow_not_found": (404, "WorkflowNotFoundException", "Workflow not found: w"),
+    "workflow_exists": (409, "ConflictStatusException", "Workflow w is already registered."),
+    "workflow_invalid": (400, "InvalidWorkflowException", WORDS),
+    "graph_invalid": (400, "InvalidDAGException", WORDS),
+    "workflow_not_loaded": (
+        500,
+        "WorkflowException",
+        "Workflow w has failed to register. Failures: [f]",
+    ),
+    "workflow_node_failed": (500, COMMON, "Error executing n"),
     "endpoint_method_missing": (503, UNAVAILABLE, "Invalid HTTP method received"),
     "endpoint_broken": (500, COMMON, "I/O error while running the custom endpoint"),
     "endpoint_failed": (500, COMMON, "Unknown exception"),
@@ -109,6 +119,9 @@ DETAILS = {
     "runtime": "cobol",
     "wanted": 4,
     "last_line": "ValueError: no",
+    "workflow": "w",
+    "node": "n",
+    "failures": "f",
 }
 
 
@@ -207,3 +220,25 @@ def test_operators_choose_the_statuses_of_failed_predictions(setting, rows):
     assert {told(row, settings=settings)[0] for row in rows} == {429}
     assert told("invalid_body", settings=settings)[0] == 400
     assert told("internal", settings=settings)[0] == 500
+
+
+def test_of_a_workflow_the_failing_nodes_error_is_told():
+    """
+    8.3: its class decides the status; ours says which node it was.
+    """
+    failed = from_wire(
+        "workflow_node_failed",
+        "Node n of workflow w failed: no",
+        {"workflow": "w", "node": "n", "request_id": "r", "cause": "queue_full", "reason": "no"},
+    )
+
+    problem = Djl(Settings()).problem(failed, "predict", {"model": "w", "version": None})
+
+    assert (problem.status, problem.kind) == (503, "WlmCapacityException")
+    assert problem.message == "Worker queue capacity exceeded for model: n"
+    assert {**problem.failure, "message": ""} == {
+        "node": "n",
+        "request_id": "r",
+        "cause": "queue_full",
+        "message": "",
+    }
