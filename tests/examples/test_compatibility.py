@@ -11,7 +11,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TESTS = CHECKOUT / "tests"
-PAGES = ("compatibility.md", "compatibility-rows.md")
+PAGES = ("compatibility.md", "compatibility-rows.md", "compatibility-djl.md")
 #: `unit/test_x.py::test_name`, `unit/test_x.py`, `doctor/`, or `::test_name` of the file before.
 REFERENCE = re.compile(r"`([\w/]*(?:\.py)?(?:::\w+)?)`")
 
