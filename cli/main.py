@@ -12,6 +12,7 @@ from stoker.cli import (
     config,
     djl_serving,
     logs,
+    mms,
     serve,
     snapshot,
     start,
@@ -33,6 +34,7 @@ _COMMANDS: Final = (
     config,
     snapshot,
     torchserve,
+    mms,
     djl_serving,
     doctor,
     version,
@@ -68,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the `stoker` script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for peer in (torchserve, djl_serving):
+    for peer in (torchserve, mms, djl_serving):
         if words[:1] == [peer.NAME]:
             # The peer's grammar, messages and exit codes, none of ours.
             return int(peer.main(words[1:]))

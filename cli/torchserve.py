@@ -1,9 +1,7 @@
 """`stoker torchserve`: the peer's launcher, so that its start scripts need one alias.
 
-Messages go to standard output and failures end with 1, as there.  Two things
-are better on purpose: `--start` returns when the server is ready (or has
-failed, with 1) instead of at once, and `--stop` returns when it is gone, so
-that `--stop && --start` works although requests in hand are answered first.
+Messages go to standard output and failures end with 1, as there.  What is
+better on purpose is in `peer_start.py`.
 
 Source: contracts/torchserve.md 9.1.
 """
@@ -12,18 +10,20 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from stoker.cli.background import spawn, wait_ready
 from stoker.cli.model_server_pid import ModelServerPid
-from stoker.cli.notify_socket import NotifySocket
 from stoker.cli.parsers import Subparsers
+from stoker.cli.peer_start import (
+    STOP_TIMEOUT_S,
+    as_peer_says,
+    serve_here,
+    start_in_background,
+    terminate,
+)
 from stoker.cli.serve import make_folders
-from stoker.cli.stop import wait_gone
 from stoker.cli.torchserve_flags import environment, parse, settings_argv
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
@@ -32,7 +32,6 @@ from stoker.key_file import API, FILE_NAME, read_keys
 NAME: Final = "torchserve"
 #: The version whose contract we keep; what scripts parse.
 PEER_VERSION: Final = "0.12.0"
-STOP_TIMEOUT_S: Final = 60.0
 _ALREADY: Final = "TorchServe is already running, please use torchserve --stop to stop TorchServe."
 
 
@@ -55,16 +54,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _stop() if options.stop else _start(options, rest)
     except SettingsError as error:
-        print(_as_peer_says(error))
+        print(as_peer_says(error))
     except OSError as error:
         print(f"stoker: {error}")
     return ExitCode.FAILURE
-
-
-def _as_peer_says(error: SettingsError) -> str:
-    """Files and folders that are not there have texts of their own (9.1, 9.2)."""
-    is_plain = " not found: " in error.message or error.details.get("setting") == "TMPDIR"
-    return error.message if is_plain else f"Invalid configuration: {error.message}"
 
 
 # -- start --------------------------------------------------------------------
@@ -93,53 +86,8 @@ def _start(options: argparse.Namespace, rest: Sequence[str]) -> int:
     check_folders(settings)
     make_folders(settings)
     if options.foreground:
-        return _serve(argv, environ, pid_file)
-    return _start_in_background(
-        argv, environ, pid_file, settings.runtime_dir, 2 * settings.start_timeout_s
-    )
-
-
-def _serve(argv: Sequence[str], environ: dict[str, str], pid_file: ModelServerPid) -> int:
-    from stoker.cli import serve
-
-    os.environ.clear()
-    os.environ.update(environ)
-    pid_file.write(os.getpid())
-    try:
-        return _as_peer_ends(serve.run(argparse.Namespace(), argv))
-    finally:
-        pid_file.remove()
-
-
-def _start_in_background(
-    argv: Sequence[str],
-    environ: dict[str, str],
-    pid_file: ModelServerPid,
-    runtime_dir: Path,
-    timeout_s: float,
-) -> int:
-    """Its output stays on our streams: tools wait there for `Model server started.`"""
-    sys.stdout.flush()
-    with NotifySocket(runtime_dir / f"start-{os.getpid()}.sock") as notify:
-        process = spawn(argv, environ, notify, None)
-        try:
-            pid_file.write(process.pid)
-            status = wait_ready(process, notify, timeout_s)
-        except BaseException:
-            process.terminate()
-            raise
-    if status is None:
-        print(f"TorchServe did not become ready within {timeout_s:g} s.")
-        process.terminate()
-        status = ExitCode.FAILURE
-    if status:
-        pid_file.remove()
-    return _as_peer_ends(status)
-
-
-def _as_peer_ends(status: int) -> int:
-    """The peer knows one failure."""
-    return ExitCode.FAILURE if status else ExitCode.OK
+        return serve_here(argv, environ, pid_file)
+    return start_in_background(argv, environ, pid_file, settings, "TorchServe")
 
 
 # -- stop ---------------------------------------------------------------------
@@ -163,16 +111,8 @@ def _stop() -> int:
         print("TorchServe is not currently running.")
         pid_file.remove()
         return ExitCode.OK
-    try:
-        handle = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(handle, signal.SIGTERM)
-            is_gone = wait_gone(handle, STOP_TIMEOUT_S)
-        finally:
-            os.close(handle)
-    except ProcessLookupError:
-        is_gone = True
-    if not is_gone:
+    is_gone = terminate(pid)
+    if is_gone is False:
         print(f"TorchServe did not stop within {STOP_TIMEOUT_S:g} s; it is still answering.")
         return ExitCode.FAILURE
     print("TorchServe has stopped.")

@@ -41,7 +41,7 @@ DEVICE_ORDER: Final = "CUDA_DEVICE_ORDER"
 BEHIND_A_SANDBOX: Final = "0"
 
 #: Never inherited: our own settings and secrets (the peer's names of them too), ...
-_OURS: Final = re.compile(r"STOKER_.*|TS_.*(TOKEN(?!IZ)|KEYSTORE|PRIVATE_KEY|SECRET).*")
+_OURS: Final = re.compile(r"STOKER_.*|(TS|MMS)_.*(TOKEN(?!IZ)|KEYSTORE|PRIVATE_KEY|SECRET).*")
 #: ... and what would let a handler speak for the service, or read its credentials.
 _SERVICE: Final = frozenset(
     {
@@ -178,7 +178,8 @@ def worker_command(
     else:
         env.pop("PYTHONPATH", None)
     env["PYTHONUNBUFFERED"] = "1"
-    env["TS_DECODE_INPUT_REQUEST"] = _flag(policy.decode_input_request)
+    for peer in ("TS", "MMS"):
+        env[f"{peer}_DECODE_INPUT_REQUEST"] = _flag(policy.decode_input_request)
     env["TS_IPEX_ENABLE"] = _flag(policy.is_ipex_on)
     env["TS_IPEX_GPU_ENABLE"] = _flag(policy.is_ipex_gpu_on)
     env.update(policy.sequence_headers)

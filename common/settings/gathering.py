@@ -136,6 +136,12 @@ class Gathering:
         value = parse_text(known, self._environ[name], f"environment {name}")
         self.put(known, value, Origin("environment", text=name))
 
+    def take_mms_timeout(self) -> None:
+        """`default_response_timeout_seconds`, which MMS has beside another one in minutes."""
+        name = "default_response_timeout_seconds"
+        if self.values.get(name, -1) > 0:
+            self.put(KNOWN["default_response_timeout"], self.values[name], self.origins[name])
+
     def take_log_config(self) -> None:
         """What a log4j2 file says, where nothing of ours says otherwise."""
         path = self.values.get("log_config")

@@ -57,6 +57,7 @@ def load_with_origins(argv: Sequence[str], environ: Mapping[str, str]) -> Loaded
     for known, text, shown in flags.values:
         gathering.put(known, parse_text(known, text, shown), Origin("flag", text=shown))
     gathering.take_peer_environment(is_enabled=has_peer_variables, may_set_urls=may_set_urls)
+    gathering.take_mms_timeout()
     gathering.take_log_config()
     gathering.derive_folders()
     settings = Settings(**gathering.values)

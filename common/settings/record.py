@@ -207,6 +207,9 @@ class Settings:
     default_response_timeout: int = peer(
         120, "A worker silent for longer over one batch is replaced.", unit="s", minimum=1
     )
+    default_response_timeout_seconds: int = setting(
+        -1, "MMS's other name of it, which counts if it is more than 0.", unit="s", minimum=-1
+    )
     default_startup_timeout: int = peer(
         120, "A worker must be loaded within this time.", unit="s", minimum=1
     )

@@ -60,6 +60,7 @@ def test_the_command_says_who_the_worker_is() -> None:
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "PYTHONPATH": "/cache/echo",
         "PYTHONUNBUFFERED": "1",
+        "MMS_DECODE_INPUT_REQUEST": "true",
         "STOKER_PARENT_PID": "42",
         "STOKER_WORKER_ID": "7",
         "STOKER_WORKER_TOKEN": "01ff",
