@@ -41,6 +41,22 @@ def test_metrics_are_written_in_the_text_format(frontend, supervisor):
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/metrics"), ("GET", "/metrics/anything/else"), ("PUT", "/metrics/")],
+)
+def test_any_method_and_whatever_follows_asks_for_the_page(frontend, supervisor, method, path):
+    """
+    10.1: some scrapers were set up so.
+    """
+    supervisor.verbs["statistics"] = lambda arguments: {"families": FAMILIES}
+
+    page = frontend.request("metrics", method, path)
+
+    assert page.status == 200
+    assert b"Requests2XX" in page.body
+
+
+@pytest.mark.parametrize(
     ("query", "names"),
     [
         ("?name[]=odd&name%5B%5D=none", {"odd", "none"}),

@@ -21,7 +21,7 @@ from state_server import StateServer
 
 pytestmark = pytest.mark.slow
 
-POINTS = int(os.environ.get("KILL_POINTS", "192"))
+POINTS = int(os.environ.get("KILL_POINTS", "200"))
 SEED = int(os.environ.get("KILL_SEED", "1"))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stoker.frontend.routes import ALL_METHODS, Description, KeyRenewal, Route, Statistics
+from stoker.frontend.routes import ALL_METHODS, ANY, Description, KeyRenewal, Route, Statistics
 from stoker.settings import Settings
 
 #: Header lines of every answer of all three peers, and their names in lower case.
@@ -40,5 +40,6 @@ def token_routes(settings: Settings) -> tuple[Route, ...]:
 def metrics_routes() -> tuple[Route, ...]:
     return (
         *description_routes(is_described=False),
-        Route(("GET",), "/metrics", Statistics(), "metrics", "Get metrics of the server."),
+        Route(ANY, "/metrics", Statistics(), "metrics", "Get metrics of the server."),
+        Route(ANY, "/metrics/{rest:path}", Statistics()),
     )
