@@ -258,6 +258,10 @@ def test_every_field_of_a_describe_is_described(frontend, supervisor, record):
         last_death=death,
         recycled=1,
         quarantine=[conviction],
+        scaling={
+            **{"wanted": 2, "why": "w", "queue_wait_target_s": 0.1, "max_idle_s": 60.0},
+            **{"measured": {"requests_per_s": 1.5, "queued": 3}, "last_change": None},
+        },
         fence={
             **{"kind": "rlimits", "network": True, "user": "models", "memory_bytes": 1},
             "no_bubblewrap": "bwrap is not installed",
