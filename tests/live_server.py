@@ -151,6 +151,7 @@ class Server:
             (self.home / name).mkdir(mode=0o700)
         self.runtime_dir, self.cache_dir = self.home / "run", self.home / "cache"
         self.log_dir = self.home / "log"
+        self.model_store = model_store
         self.addresses: dict[str, str] = {}
         self.origin: Any = None
         self._errors_seen = 0

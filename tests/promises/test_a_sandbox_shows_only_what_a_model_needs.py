@@ -16,6 +16,7 @@ import pytest
 from facts import wait_until
 from fates import pids, replace_supervisor
 from live_server import HANDLERS, Server, has_ended
+from refusals import refusal
 from strangers import STRANGER, may_become_others, reachable
 
 from stoker.archives.pack import Parts, pack
@@ -23,8 +24,6 @@ from stoker.archives.pack import Parts, pack
 pytestmark = pytest.mark.slow
 
 BUBBLEWRAP = ("--sandbox", "bubblewrap")
-#: Settings are checked first.
-BAD_SETTINGS = 78
 
 
 @functools.cache
@@ -56,17 +55,6 @@ def tell(server: Server, model: str, text: str):
     answer = server.predict(model, text)
     assert answer.status == 200, answer.text
     return answer.json
-
-
-def refusal(*flags: str, **env: str) -> str:
-    """Why a server does not start, in the words of its log; it ends as for a bad setting."""
-    server = Server(*flags, env=env)
-    try:
-        assert server.process.wait(60) == BAD_SETTINGS
-        (line,) = [line for line in server.log_lines() if line["event"] == "cannot start"]
-        return str(line["reason"])
-    finally:
-        server.destroy()
 
 
 @pytest.fixture(scope="module")

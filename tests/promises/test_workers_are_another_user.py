@@ -7,12 +7,14 @@ import pwd
 import signal
 import sys
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from facts import wait_until
 from fates import pids, replace_supervisor
 from live_server import HANDLERS, Server
+from refusals import refusal
 from strangers import STRANGER, may_become_others, reachable
 
 from stoker.archives.pack import Parts, pack
@@ -20,7 +22,6 @@ from stoker.archives.pack import Parts, pack
 pytestmark = pytest.mark.slow
 
 FLAGS = ("--worker-user", STRANGER)
-BAD_SETTINGS = 78
 #: Runs what follows without the right to become another user, whoever it is.
 NO_SETUID = (
     sys.executable,
@@ -28,17 +29,6 @@ NO_SETUID = (
     "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 7, 0, 0, 0); os.execv(sys.argv[1], "
     "sys.argv[1:])",
 )
-
-
-def refusal(*flags: str, prefix: tuple[str, ...] = ()) -> str:
-    """Why a server does not start, in the words of its log; it ends as for a bad setting."""
-    server = Server(*flags, prefix=prefix)
-    try:
-        assert server.process.wait(60) == BAD_SETTINGS
-        (line,) = [line for line in server.log_lines() if line["event"] == "cannot start"]
-        return str(line["reason"])
-    finally:
-        server.destroy()
 
 
 def tell(server: Server, model: str, text: str):
@@ -73,7 +63,7 @@ def test_a_user_who_cannot_be_meant_is_refused_at_the_start(name, why):
 
 
 @pytest.fixture(scope="module")
-def stranger_of_module() -> tuple[str, ...]:
+def stranger_of_module(_orphans_come_to_us) -> tuple[str, ...]:
     """How to start a server whose workers a stranger can be; else what the server says is seen."""
     if not may_become_others():
         assert f"worker_user {STRANGER} needs a server" in refusal(*FLAGS)
@@ -85,21 +75,29 @@ def stranger_of_module() -> tuple[str, ...]:
     return prefix
 
 
-@pytest.fixture(params=["true", "false"], ids=["forked", "executed"])
-def server(request, start_server, stranger_of_module, tmp_path) -> Server:
+@pytest.fixture(scope="module", params=["true", "false"], ids=["forked", "executed"])
+def server(request, stranger_of_module, tmp_path_factory) -> Iterator[Server]:
     """Its workers are forked from a template, or executed."""
-    return start_server(
-        *(*FLAGS, "--model-store", str(tmp_path), "--worker-template", request.param),
+    store = tmp_path_factory.mktemp("strangers")
+    server = Server(
+        *(*FLAGS, "--worker-template", request.param),
+        model_store=store,
         prefix=stranger_of_module,
         mode=0o711,
     )
+    try:
+        server.wait_started()
+        yield server
+        server.stop()
+    finally:
+        server.destroy()
 
 
 @pytest.fixture
-def own(server, model, tmp_path) -> str:
+def own(server, model) -> str:
     """A model of an archive, beside another one."""
     for name in (model, f"{model}-other"):
-        url = pack(Parts(name, f"{HANDLERS / 'fenced.py'}:handle"), tmp_path).name
+        url = pack(Parts(name, f"{HANDLERS / 'fenced.py'}:handle"), server.model_store).name
         answer = server.manage("POST", "/models", url=url, initial_workers=1, synchronous="true")
         assert answer.status == 200, answer.text
     return model
