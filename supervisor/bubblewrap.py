@@ -48,6 +48,10 @@ _ETC: Final = (
     *("ca-certificates", "ca-certificates.conf", "magic", "mime.types", "fonts"),
     *("OpenCL", "vulkan", "glvnd", "nvidia"),
 )
+#: In them all the same: keys, which a server that is root could read, and so its workers.
+_KEYS: Final = ("/etc/ssl/private", "/etc/pki/tls/private")
+#: What is shown of every host.
+_SHOWN: Final = ("/usr", *(f"/etc/{name}" for name in _ETC))
 _NAMESPACES: Final = ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
 _GPUS: Final = ("nvidia*", "dri", "kfd")
 #: What the interpreter of a worker imports of ours.
@@ -143,7 +147,7 @@ class Bubblewrap:
         """Folders of ours that happen to lie in something that is shown."""
         found: list[str] = []
         for folder in self._hidden:
-            if folder.is_dir() and any(_holds(path, folder) for path in visible):
+            if folder.is_dir() and any(_holds(path, folder) for path in (*_SHOWN, *visible)):
                 found += ("--tmpfs", str(folder))
         return found
 
@@ -163,8 +167,10 @@ class Bubblewrap:
         if self._program is None:
             return "bwrap is not installed"
         self._visible = _python_places(sys.executable)
-        for path in (*self._visible, *self._settings.sandbox_paths):
+        for path in (*_SHOWN, *self._visible, *self._settings.sandbox_paths):
             for secret in self._secrets:
+                if any(_holds(keys, secret) for keys in _KEYS):
+                    continue
                 if _holds(path, secret):
                     return f"{secret} lies in {path}, which workers must see"
         reason = ""
@@ -219,6 +225,8 @@ def _system(*, for_others: bool) -> tuple[str, ...]:
             parts += ("--ro-bind", str(path), str(path))
     for name in _ETC:
         parts += ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+    for folder in filter(os.path.isdir, _KEYS):
+        parts += ("--tmpfs", folder)
     parts += ("--proc", "/proc", "--dev", "/dev", "--ro-bind-try", "/sys", "/sys")
     parts += (*mode, "--tmpfs", TEMP, *mode, "--tmpfs", "/dev/shm", "--symlink", TEMP, "/var/tmp")
     return tuple(parts)

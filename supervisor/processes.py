@@ -22,6 +22,7 @@ Source: design sections 4 and 7; contracts/torchserve.md 8.3, 8.5.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import functools
 import json
@@ -51,6 +52,8 @@ DRAIN_READS: Final = 2
 #: How long bwrap may take until there is a process; the loop waits for it.
 SANDBOX_DEADLINE_S: Final = 5.0
 _MAX_INFO_BYTES: Final = 4096
+#: The same number on all processors.
+_PIDFD_GETFD: Final = 438
 #: How a shell, and bwrap, tell of a signal.
 _SIGNALLED: Final = 128
 #: How often ends are looked for on a kernel without pidfd.
@@ -480,15 +483,43 @@ def open_output(pid: int) -> dict[Stream, int]:
     streams: dict[Stream, int] = {}
     try:
         for stream, fd in ((Stream.STDOUT, 1), (Stream.STDERR, 2)):
-            path = f"/proc/{pid}/fd/{fd}"
-            # A handler may have put something else in its place; that is not ours to read.
-            if stat.S_ISFIFO(os.stat(path).st_mode):
-                streams[stream] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                reading = _open_pipe(f"/proc/{pid}/fd/{fd}")
+            except PermissionError:
+                # Another user's: with CAP_SYS_PTRACE one may have its end, but not look there.
+                end = _get_descriptor(pid, fd)
+                try:
+                    reading = _open_pipe(f"/proc/self/fd/{end}")
+                finally:
+                    os.close(end)
+            if reading is not None:
+                streams[stream] = reading
     except OSError as error:
         for opened in streams.values():
             os.close(opened)
         raise LookupError(str(error)) from None
     return streams
+
+
+def _open_pipe(path: str) -> int | None:
+    """The reading end; None when a handler has put something else in its place."""
+    if not stat.S_ISFIFO(os.stat(path).st_mode):
+        return None
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _get_descriptor(pid: int, fd: int) -> int:
+    """A duplicate of another process's descriptor.  Raises OSError."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        found: int = libc.syscall(_PIDFD_GETFD, pidfd, fd, 0)
+        if found < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return found
+    finally:
+        os.close(pidfd)
 
 
 def kill_orphan(pid: int, start_ticks: int) -> None:

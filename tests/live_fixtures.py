@@ -184,8 +184,15 @@ def start_server(model_store: Path) -> Iterator[StartServer]:
     """A server of the test's own; stopped and checked at the end unless it is gone already."""
     started: list[Server] = []
 
-    def start(*flags: str, prefix: tuple[str, ...] = (), mode: int = 0o700, **env: str) -> Server:
-        started.append(Server(*flags, model_store=model_store, env=env, prefix=prefix, mode=mode))
+    def start(
+        *flags: str,
+        prefix: tuple[str, ...] = (),
+        mode: int = 0o700,
+        owner: int | None = None,
+        **env: str,
+    ) -> Server:
+        about = {"prefix": prefix, "mode": mode, "owner": owner}
+        started.append(Server(*flags, model_store=model_store, env=env, **about))
         started[-1].wait_started()
         return started[-1]
 

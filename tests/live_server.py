@@ -143,12 +143,15 @@ class Server:
         program: tuple[str, ...] = ("-m", "stoker.cli"),
         prefix: tuple[str, ...] = (),
         mode: int = 0o700,
+        owner: int | None = None,
     ) -> None:
         # Short: the name of a Unix socket has room for 107 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="stoker-", dir="/tmp"))
         self.home.chmod(mode)
         for name in ("run", "cache", "log", "state", "tmp", "gates"):
             (self.home / name).mkdir(mode=0o700)
+        for folder in (self.home, *self.home.iterdir()) if owner is not None else ():
+            os.chown(folder, owner, owner)
         self.runtime_dir, self.cache_dir = self.home / "run", self.home / "cache"
         self.log_dir = self.home / "log"
         self.model_store = model_store

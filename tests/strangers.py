@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import shlex
 import shutil
 import subprocess
@@ -27,6 +28,19 @@ def may_become_others() -> bool:
     status = Path("/proc/self/status").read_text().split("CapEff:")[1].split()[0]
     wanted = (0, 5, 6, 7, 19)
     return os.geteuid() == 0 and all(int(status, 16) >> bit & 1 for bit in wanted)
+
+
+def as_stranger(*rights: str) -> tuple[str, ...]:
+    """What to put before a command line so that it is run by STRANGER with these rights alone.
+
+    Args:
+        rights: Capabilities, in setpriv's words.
+    """
+    given = [f"+{right}" for right in rights]
+    more = ("--inh-caps", ",".join(given), "--ambient-caps", ",".join(given)) if rights else ()
+    entry = pwd.getpwnam(STRANGER)
+    ids = ("--reuid", str(entry.pw_uid), "--regid", str(entry.pw_gid), "--clear-groups")
+    return ("setpriv", *ids, "--bounding-set", ",".join(["-all", *given]), "--no-new-privs", *more)
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from facts import wait_until
 from fates import pids, replace_supervisor
 from live_server import HANDLERS, Server, has_ended
 from refusals import refusal
-from strangers import STRANGER, may_become_others, reachable
+from strangers import STRANGER, as_stranger, may_become_others, reachable
 
 from stoker.archives.pack import Parts, pack
 
@@ -104,6 +105,7 @@ def test_a_worker_sees_its_model_and_nothing_of_the_server(shut_in, own):
 
     assert seen == dict.fromkeys(map(str, hidden), "ENOENT")
     assert "fenced.py" in tell(shut_in, own, f"see {folder}")
+    assert tell(shut_in, own, "see /etc/ssl/private") in ("ENOENT", [])
     assert len(tell(shut_in, own, f"see {shut_in.cache_dir / 'archives'}")) == 1
     assert tell(shut_in, own, f"see {shut_in.runtime_dir}") == ["workers"]
     assert tell(shut_in, own, f"see {shut_in.runtime_dir / 'workers'}") == ["worker.sock"]
@@ -214,6 +216,32 @@ def test_it_outlives_its_supervisor_and_is_adopted(start_server, model):
     os.kill(before[0], signal.SIGKILL)
     wait_until(lambda: pids(server, model) not in ([], before), "it is replaced")
     assert tell(server, model, "who")["pid"] == 1
+
+
+def test_an_ordinary_users_server_has_sandboxes_too(start_server, model):
+    """
+    Where user namespaces are to be had; adoption included.
+    """
+    if not may_become_others() or reachable() is None:
+        pytest.skip("these tests are an ordinary user's themselves")
+    prefix, owner = (*reachable(), *as_stranger()), pwd.getpwnam(STRANGER).pw_uid
+    line = ["bwrap", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true"]
+    if not shutil.which("bwrap") or subprocess.run([*prefix, *line], check=False).returncode:
+        pytest.skip("an ordinary user has none here; what root is told is told him, too")
+    flags = (*BUBBLEWRAP, "--model-store", "/usr/share")
+    server = start_server(*flags, prefix=prefix, owner=owner)
+    server.register(model, "fenced:handle")
+    before = pids(server, model)
+
+    replace_supervisor(server)
+    found = tell(server, model, "who")
+
+    assert (found["pid"], found["uids"], found["capabilities"]) == (1, [owner] * 3, [0] * 4)
+    # Its models lie in what every sandbox shows.
+    assert tell(server, model, "see /usr/share") == []
+    assert pids(server, model) == before
+    tell(server, model, "say still here")
+    wait_until(lambda: "still here" in server.model_log(model), "its output is read on")
 
 
 def test_without_a_network_there_is_none(start_server, model):

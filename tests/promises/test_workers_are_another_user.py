@@ -10,12 +10,13 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from facts import wait_until
 from fates import pids, replace_supervisor
 from live_server import HANDLERS, Server
 from refusals import refusal
-from strangers import STRANGER, may_become_others, reachable
+from strangers import STRANGER, as_stranger, may_become_others, reachable
 
 from stoker.archives.pack import Parts, pack
 
@@ -198,3 +199,34 @@ def test_a_worker_that_has_nothing_to_lose_ends_with_its_supervisor(
 
     wait_until(lambda: not Path(f"/proc/{before}").exists(), "it is gone")
     wait_until(lambda: server.predict(model, "who").status == 200, "there is another")
+
+
+def test_a_server_with_just_the_rights_for_it_need_not_be_root(
+    start_server, stranger_of_module, model
+):
+    """
+    As under systemd; it adopts its workers too, and a worker has none of these rights.
+    """
+    rights = ("chown", "kill", "setgid", "setuid", "sys_ptrace")
+    stranger = pwd.getpwnam(STRANGER).pw_uid
+    other = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, stranger))
+    server = start_server(
+        *("--worker-user", other.pw_name, "--model-store", str(HANDLERS)),
+        prefix=(*stranger_of_module, *as_stranger(*rights)),
+        mode=0o711,
+        owner=stranger,
+    )
+    server.register(model, "fenced:handle")
+    before = pids(server, model)
+    assert psutil.Process(server.process.pid).uids().real == stranger
+
+    replace_supervisor(server)
+    found = tell(server, model, "who")
+    body = os.urandom(1 << 20)
+
+    assert (found["pid"], found["uids"]) == (before[0], [other.pw_uid] * 3)
+    assert found["capabilities"] == [0, 0, 0, 0]
+    assert pids(server, model) == before
+    assert server.predict(model, body).text == f"{len(body)} {zlib.crc32(body)}"
+    tell(server, model, "say still here")
+    wait_until(lambda: "still here" in server.model_log(model), "its output is read on")

@@ -156,6 +156,20 @@ def test_a_key_where_workers_must_look_leaves_no_sandbox(place):
     assert "which workers must see" in why
 
 
+@pytest.mark.parametrize(
+    ("key", "is_hidden"),
+    [("/etc/ssl/private/server.key", True), ("/etc/ssl/server.key", False), ("/usr/k", False)],
+)
+def test_a_private_key_lies_where_keys_are_hidden_or_leaves_no_sandbox(place, key, is_hidden):
+    """
+    Certificates are shown, and their keys often lie beside them.
+    """
+    why = Bubblewrap(settings(place, private_key_file=Path(key))).why_not()
+
+    assert (why == "") == is_hidden
+    assert key in why or is_hidden
+
+
 def test_networks_and_users_are_asked_for_only_where_they_are_wanted(place):
     """
     Without a user to become there is no right to become one.
