@@ -10,11 +10,14 @@ Source: contracts/torchserve.md 3.6.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from stoker.frontend.exchange import Exchange
 from stoker.frontend.submission import Submission
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
+
+NO_INPUTS: Final[Mapping[str, str]] = {}
 
 
 class Question(Submission):
@@ -31,14 +34,20 @@ class Consultation:
         self._question = question
 
     async def ask(
-        self, exchange: Exchange, model: str, version: str | None, **_: Any
+        self,
+        exchange: Exchange,
+        model: str,
+        version: str | None,
+        inputs: Mapping[str, str] = NO_INPUTS,
+        **_: Any,
     ) -> dict[str, Any]:
         """`status` and `metadata` as the handler has them; its headers go into the exchange.
 
         Raises:
             StokerError: As for a prediction.
         """
-        pending = self._question.submit(exchange, model, version, "")
+        given = [Parameter(name, "", text.encode()) for name, text in inputs.items()]
+        pending = self._question.submit(exchange, model, version, "", given)
         exchange.on_left = pending.cancel
         if exchange.has_left:  # while the registry was asked
             pending.cancel()

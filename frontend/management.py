@@ -77,9 +77,15 @@ class Management:
                     warnings=warnings,
                 )
             asks_handler = arguments.pop("asks_handler", False)
+            inputs: dict[str, str] = arguments.pop("inputs", {})
+            check = arguments.pop("check", None)
             outcome = await self._link.call(operation.verb, arguments, operation.timeout_s)
             if asks_handler and self._consultation is not None:
-                outcome |= await self._consultation.ask(exchange_of(request), **arguments)
+                if check is not None:
+                    check(outcome)
+                outcome |= await self._consultation.ask(
+                    exchange_of(request), inputs=inputs, **arguments
+                )
             answer_reply(request, response, operation.write(outcome, arguments), warnings)
         except StokerError as error:
             answer_problem(request, response, self._dialect, error, operation.verb, arguments)

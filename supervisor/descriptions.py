@@ -69,6 +69,7 @@ class Describer:
             "url": spec.shown["url"],
             "engine": spec.shown["engine"],
             "is_unversioned": spec.shown["is_unversioned"],
+            "takes_adapters": bool(spec.loading.get("adapters_name")),
             "number_gpu": spec.number_gpu,
             "is_preloaded": spec.is_preloaded,
             "manifest_engine": spec.shown.get("manifest_engine"),

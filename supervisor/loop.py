@@ -28,6 +28,7 @@ from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import become_subreaper
 from stoker.supervisor import actions as a
+from stoker.supervisor.adapter_files import remove_all_adapters
 from stoker.supervisor.alarm import Alarm
 from stoker.supervisor.calls import Caller
 from stoker.supervisor.contents import ContentReader
@@ -169,6 +170,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR2, self._hand_over)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         try:
+            if not place.goes_on:
+                remove_all_adapters(self._settings.runtime_dir)
             await self._control.start(
                 goes_on=place.goes_on, keep_aside=place.keep_aside, progress=self._still_starting
             )

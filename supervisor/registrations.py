@@ -29,6 +29,7 @@ from stoker.errors import InvalidParameter, ShuttingDown, StateNotWritten, Stoke
 from stoker.logs import get_logger
 from stoker.names import check_model_name, check_version
 from stoker.settings import Settings
+from stoker.supervisor.adapter_files import remove_adapters
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
@@ -289,6 +290,8 @@ class Registrations:
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers: its archive is not needed any more."""
+        if name := spec.loading.get("adapters_name"):
+            remove_adapters(name)
         archive = self._held.pop(spec, None)
         if archive is not None:
             self._archives.release(archive)

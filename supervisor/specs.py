@@ -17,6 +17,7 @@ from stoker.archives.resolve import DJL, DJL_FUNCTION, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
+from stoker.supervisor.adapter_files import adapters_name
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
@@ -149,6 +150,7 @@ def build_spec(
             "model_dir": None if archive.model_dir is None else str(archive.model_dir),
             "manifest": archive.manifest,
             "contract": archive.contract,
+            "adapters_name": _adapters_name(archive, settings),
             "config": archive.config_raw,
             "envelope": archive.envelope or settings.service_envelope,
             "decode_request": settings.decode_input_request,
@@ -167,6 +169,14 @@ def build_spec(
             "runtime": parse_runtime(override.runtime) if override.runtime else archive.runtime,
         },
     )
+
+
+def _adapters_name(archive: ResolvedArchive, settings: Settings) -> str:
+    """Of the file that its workers share; "" for a model that takes no adapters."""
+    is_enabled = str(archive.config_raw.get("enable_lora", "")).lower() == "true"
+    if archive.contract != DJL or not is_enabled:
+        return ""
+    return adapters_name(settings.runtime_dir, archive.model, archive.version)
 
 
 def check_batch_size(size: int) -> int:

@@ -46,6 +46,7 @@ class LoadSpec:
             [] where there are no sequences.
         sequence_max_idle_s: A sequence without a request for so long has ended.
         sequence_timeout_s: One that is so old has ended; 0: none has.
+        adapters_name: Of the file that the workers share, if the model takes adapters.
         orphan_grace_s: How long the worker looks for a successor of its supervisor;
             0: it ends with it.
         arena: Folder of the frontends' shared memory.
@@ -74,6 +75,7 @@ class LoadSpec:
     detects_metrics: bool = True
     prints_metrics: bool = True
     orphan_grace_s: float = 0.0
+    adapters_name: str = ""
     sequence_headers: list[str] = field(default_factory=list)
     sequence_max_idle_s: float = 0.0
     sequence_timeout_s: float = 0.0

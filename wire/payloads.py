@@ -34,6 +34,8 @@ from stoker.wire.frames import AnswerKind as AnswerKind
 #: How many workers had a request, among the headers of its answer; said only of
 #: more than one.
 ATTEMPTS_HEADER: Final = "x-stoker-attempts"
+#: What a question about adapters is for.  No client can send it: a header's name has no colon.
+ADAPTERS_HEADER: Final = "stoker: adapters"
 #: Three digits are what HTTP has room for.
 MAX_STATUS: Final = 999
 _TEXT: Final = {str}

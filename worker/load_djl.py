@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import inspect
 import os
-from pathlib import PurePath
+import tempfile
+from pathlib import Path, PurePath
+from types import ModuleType
 from typing import Final
 
 from stoker.wire.arena import ArenaReader
 from stoker.wire.loading import LoadSpec
 from stoker.worker.contracts.djl import OUT_OF_MEMORY, DjlContract, Function
+from stoker.worker.djl.adapters import FUNCTIONS, Adapters
 from stoker.worker.djl.functions import FunctionContract, WorkflowFunction
 from stoker.worker.djl.inputs import Input
 from stoker.worker.djl.outputs import Output, to_bytes
@@ -31,12 +34,31 @@ def open_djl(spec: LoadSpec, in_hand: BatchInHand, arena: ArenaReader) -> DjlCon
         MemoryError: It says that it has no memory for that.
         BaseException: Whatever the user's code raised.
     """
-    function = _import(spec)
+    module, function = _import(spec)
     standing = standing_properties(spec)
     _initialise(function, spec, standing)
     return DjlContract(
-        function, standing, in_hand, max_response_bytes=spec.max_response_bytes, arena=arena
+        function,
+        standing,
+        in_hand,
+        max_response_bytes=spec.max_response_bytes,
+        arena=arena,
+        adapters=_adapters(module, spec, standing) if spec.adapters_name else None,
+        is_dynamic=str(spec.config.get("dynamicAdapters", "")).lower() == "true",
     )
+
+
+def _adapters(module: ModuleType, spec: LoadSpec, standing: dict[str, str]) -> Adapters:
+    """With those that are beside the model, and those registered since it was."""
+    functions = {
+        verb: function
+        for verb, name in FUNCTIONS.items()
+        if callable(function := getattr(module, name, None))
+    }
+    folder = Path(tempfile.gettempdir(), f"stoker-adapters-{os.geteuid()}")
+    adapters = Adapters(functions, standing, folder / spec.adapters_name)
+    adapters.load(standing["model_dir"])
+    return adapters
 
 
 def open_djl_function(spec: LoadSpec, in_hand: BatchInHand, arena: ArenaReader) -> DjlContract:
@@ -46,7 +68,7 @@ def open_djl_function(spec: LoadSpec, in_hand: BatchInHand, arena: ArenaReader) 
         LoadRefused: There is no such function.
         BaseException: Whatever the user's code raised.
     """
-    function = WorkflowFunction(_import(spec))
+    function = WorkflowFunction(_import(spec)[1])
     standing = {"model_dir": spec.model_dir or os.getcwd()}
     return FunctionContract(
         function, standing, in_hand, max_response_bytes=spec.max_response_bytes, arena=arena
@@ -64,7 +86,7 @@ def standing_properties(spec: LoadSpec) -> dict[str, str]:
     }
 
 
-def _import(spec: LoadSpec) -> Function:
+def _import(spec: LoadSpec) -> tuple[ModuleType, Function]:
     entry_point, _, name = spec.handler.rpartition(":")
     enter_model_dir(spec)
     # A file of the archive, an absolute path, or a dotted name.
@@ -75,7 +97,7 @@ def _import(spec: LoadSpec) -> Function:
         raise LoadRefused(f"{entry_point} has no function {name}")
     if inspect.iscoroutinefunction(function):
         raise LoadRefused(f"{spec.handler} is async, which is not supported yet")
-    return function  # type: ignore[no-any-return]
+    return module, function
 
 
 def _initialise(function: Function, spec: LoadSpec, standing: dict[str, str]) -> None:

@@ -27,6 +27,34 @@ def handle(inputs):
     pieces = asked["messages"][-1]["content"].split()
     return output.add_stream_content(iter(pieces), lambda piece: f"data: {piece}\\n\\n")
 """
+LORA = """
+import os
+import time
+from djl_python import Output
+
+known = {}
+
+def handle(inputs):
+    if inputs.is_empty():
+        return None
+    if inputs.get_as_string() == "slowly":
+        time.sleep(0.05)
+    scales = " ".join(f"{name}={scale}" for name, scale in known.items())
+    return Output().add(f"{os.getpid()} {scales}")
+
+def register_adapter(inputs):
+    name = inputs.get_property("name")
+    if name == "bad":
+        raise ValueError("no such adapter")
+    known[name] = inputs.get_as_string("scale") if inputs.contains_key("scale") else "1"
+    return Output().add(f"Adapter {name} registered with {known[name]}")
+
+def update_adapter(inputs):
+    known[inputs.get_property("name")] = inputs.get_as_string("scale")
+
+def unregister_adapter(inputs):
+    del known[inputs.get_property("name")]
+"""
 WRONG = "def handle(inputs):\n    raise RuntimeError('no weights')\n"
 REFUSES = (
     "from djl_python import Output\ndef handle(inputs):\n    return Output(507, 'too large')\n"
@@ -62,6 +90,11 @@ def server_flags(tmp_path_factory, model_store):
     }.items():
         (model_store / name).mkdir(exist_ok=True)
         (model_store / name / "model.py").write_text(source)
+    (model_store / "lora").mkdir(exist_ok=True)
+    (model_store / "lora" / "model.py").write_text(LORA)
+    (model_store / "lora" / "serving.properties").write_text(
+        "engine=Python\noption.enable_lora=true\n"
+    )
     (model_store / "traced").mkdir(exist_ok=True)
     (model_store / "traced" / "model.pt").touch()
     (model_store / "fast").mkdir(exist_ok=True)
@@ -133,6 +166,72 @@ def test_what_only_java_can_do_is_refused_at_once(djl):
         assert (answer.status, answer.json["type"]) == (400, "ModelException")
         assert "engine=Python" in answer.json["message"]
     assert djl("GET", "/models").json == {"models": []}
+
+
+def test_adapters_are_known_to_every_worker(server, djl):
+    """
+    5: registered by one worker, used by all, also by one that comes later.
+    """
+    assert djl("POST", "/models?url=lora&min_worker=2&max_worker=2").status == 200
+    base = "/models/lora/adapters"
+
+    registered = djl("POST", f"{base}?name=a1&src=/a1&scale=2")
+    again = djl("POST", f"{base}?name=a1&src=/a1")
+    listed = djl("GET", base).json
+    djl("PUT", "/models/lora?min_worker=4&max_worker=4&synchronous=true")
+    asked = [
+        server.later(djl, "POST", "/predictions/lora?adapter=a1", b"slowly") for _ in range(24)
+    ]
+    said = {each.answer().text for each in asked}
+
+    assert (registered.status, registered.said) == (200, "Adapter a1 registered with 2")
+    assert (again.status, again.json["type"]) == (409, "IllegalArgumentException")
+    assert listed == {"adapters": [{"name": "a1", "src": "/a1", "preload": True, "pin": False}]}
+    assert len({text.split()[0] for text in said}) > 1
+    assert {text.split()[1] for text in said} == {"a1=2"}
+    assert djl("POST", f"{base}/a1/update?scale=3").said == "Adapter a1 updated"
+    assert djl("GET", f"{base}/a1").json["src"] == "/a1"
+    assert djl("DELETE", f"{base}/a1").said == "Adapter a1 unregistered"
+    gone = djl("POST", "/predictions/lora?adapter=a1", b"x")
+    assert (gone.status, gone.json["error"]) == (424, "The adapter a1 has not been registered")
+
+
+def test_adapters_are_refused_where_they_cannot_be(djl):
+    """
+    5: a model that has not asked for them, a model or an adapter that is not there.
+    """
+    djl("POST", "/models?url=upper")
+    djl("POST", "/models?url=lora")
+
+    plain = djl("POST", "/models/upper/adapters?name=a&src=/a")
+    nobody = djl("GET", "/models/none/adapters")
+    absent = djl("GET", "/models/lora/adapters/a")
+    nameless = djl("POST", "/models/lora/adapters?src=/a")
+    remote = djl("POST", "/models/lora/adapters?name=a&src=s3://b/a")
+    refused = djl("POST", "/models/lora/adapters?name=bad&src=/a")
+
+    told = [(a.status, a.json["message"]) for a in (plain, nobody, absent, nameless, remote)]
+    assert told == [
+        (400, "LoRA is not enabled."),
+        (404, "The model none was not found"),
+        (404, "The adapter a was not found"),
+        (400, "The parameter name is required"),
+        (409, "URL adapters are not currently supported"),
+    ]
+    assert (refused.status, refused.json["error"]) == (424, "no such adapter")
+    assert djl("GET", "/models/lora/adapters").json == {"adapters": []}
+
+
+def test_adapters_go_with_their_model(djl):
+    """
+    A model of the same name begins without them.
+    """
+    djl("POST", "/models?url=lora")
+    djl("POST", "/models/lora/adapters?name=a&src=/a")
+    djl("DELETE", "/models/lora")
+    djl("POST", "/models?url=lora")
+
+    assert djl("GET", "/models/lora/adapters").json == {"adapters": []}
 
 
 # -- registration ----------------------------------------------------------------------

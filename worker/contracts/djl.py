@@ -18,8 +18,10 @@ from typing import Any, Final
 from stoker.errors import BadHandlerResult, InvalidParameter, StokerError
 from stoker.wire.arena import ArenaReader
 from stoker.wire.frames import WorkJob
+from stoker.wire.payloads import ADAPTERS_HEADER
 from stoker.worker.answers import CHUNK, FINAL, AnswerRow, error_row
 from stoker.worker.contracts import faults
+from stoker.worker.djl.adapters import Adapters
 from stoker.worker.djl.inputs import CONTENT_TYPE, DATA, Input, join
 from stoker.worker.djl.outputs import OK, Output, to_bytes
 from stoker.worker.in_hand import BatchInHand
@@ -35,6 +37,7 @@ _FORMS: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
 #: SageMaker lets clients send one header, with properties in it.
 _ATTRIBUTES: Final = "x-amzn-sagemaker-custom-attributes"
 _BATCH_KEY: Final = re.compile(r"batch_(\d+)(?:\..*)?", re.DOTALL)
+_ADAPTER: Final = "adapter"
 #: Names another function for one request; clients may not.
 _FUNCTION: Final = "handler"
 
@@ -43,7 +46,9 @@ class DjlContract:
     """Calls the function of one loaded `model.py`.
 
     Args:
-        standing: Properties of every call, weaker than the request's own.
+        standing: Properties of every call, stronger than the request's own.
+        adapters: Of a model that takes any.
+        is_dynamic: The handler deals with names of adapters that were not registered.
     """
 
     def __init__(
@@ -54,24 +59,36 @@ class DjlContract:
         *,
         max_response_bytes: int,
         arena: ArenaReader | None = None,
+        adapters: Adapters | None = None,
+        is_dynamic: bool = False,
     ) -> None:
         self._function = function
         self._standing = standing
         self._in_hand = in_hand
         self._max_response_bytes = max_response_bytes
         self._arena = arena
+        self._adapters = adapters
+        self._is_dynamic = is_dynamic
         #: The handler raised SystemExit, or its device is lost: answer, then let
         #: the process end.
         self.wants_exit = False
 
     def answer(self, jobs: Sequence[WorkJob]) -> list[AnswerRow]:
         """Run the handler on `jobs` and return the last row of each that still needs one."""
+        if self._adapters is not None:
+            self._adapters.catch_up()
         readable: list[WorkJob] = []
         inputs: list[Input] = []
         rows: list[AnswerRow] = []
         for job in jobs:
             try:
-                inputs.append(self._input(Request(job.payload, job.job_id, self._arena)))
+                request = Request(job.payload, job.job_id, self._arena)
+                found = self._input(request)
+                said = None if self._adapters is None else self._look_at_adapters(request, found)
+                if said is not None:
+                    rows += self._rows([job], said)
+                    continue
+                inputs.append(found)
             except StokerError as error:
                 # Damaged, its client has left, or it asks for what it may not.
                 rows.append(error_row(job.job_id, error))
@@ -116,6 +133,21 @@ class DjlContract:
             is_whole = name == _WHOLE_BODY and i == len(parameters) - 1 and kind not in _FORMS
             found.content.add(DATA if is_whole else name, body)
         return found
+
+    def _look_at_adapters(self, request: Request, found: Input) -> Output | None:
+        """The answer to a call of the adapters API, or about an adapter that nobody knows."""
+        assert self._adapters is not None
+        content = {
+            key: bytes(value).decode("utf-8", "replace")
+            for key, value in found.content
+            if key is not None and key != DATA
+        }
+        if (verb := found.get_property(ADAPTERS_HEADER)) is not None:
+            return self._adapters.answer(verb, content, request.headers)
+        named = content.get(_ADAPTER)
+        if named is None or named in self._adapters or self._is_dynamic:
+            return None
+        return Output().error(f"The adapter {named} has not been registered")
 
     # -- the call ---------------------------------------------------------------
 

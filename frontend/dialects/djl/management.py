@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from stoker.frontend.dialects.djl.adapters import adapter_routes
 from stoker.frontend.dialects.djl.describe import describe_operation
 from stoker.frontend.dialects.djl.listing import list_models_operation, list_workflows_operation
 from stoker.frontend.dialects.djl.register import register_operation
@@ -58,6 +59,7 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
             or not (isinstance(row.serves, Operation) and row.serves.verb in _MODEL_API)
         ),
         Route(("GET",), "/server/metrics", Statistics(), "serverMetrics", say),
+        *adapter_routes(),
         *health_routes(),
         *token_routes(settings),
     )

@@ -38,6 +38,8 @@ _NOT_FOUND: Final = "Model or workflow not found: {model}"
 def _not_described(fields: Mapping[str, Any]) -> str:
     # Twice, where a version was asked for: the peer's.
     version = fields["asked_version"]
+    if fields["is_about_adapters"]:
+        return f"The model {fields['model']} was not found"
     said = f"Workflow not found: {fields['model']}"
     return f"Workflow not found: {said}/{version}" if version else said
 

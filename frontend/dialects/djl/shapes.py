@@ -89,6 +89,8 @@ PING: Final[dict[str, Any]] = {
     "additionalProperties": exactly({"status": _STATUSES}),
 }
 HANDLER_ERROR: Final = exactly({"code": NUMBER, "message": TEXT, "error": TEXT})
+ADAPTER: Final = exactly({"name": TEXT, "src": TEXT, "preload": TRUTH, "pin": TRUTH})
+ADAPTERS: Final = exactly({"nextPageToken": TEXT, "adapters": list_of(ADAPTER)}, ("nextPageToken",))
 NOTHING: Final = exactly({})
 
 REGISTERED: Final = (
