@@ -20,6 +20,7 @@ from stoker.cli import (
     stop,
     torchserve,
     version,
+    workflow,
 )
 from stoker.cli.doctor import command as doctor
 from stoker.errors import SettingsError
@@ -37,6 +38,7 @@ _COMMANDS: Final = (
     mms,
     djl_serving,
     doctor,
+    workflow,
     version,
 )
 _DESCRIPTION: Final = "A model server for people who run their own machines."

@@ -8,7 +8,7 @@ import socket
 import ssl
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from stoker import key_file
 from stoker.addresses import Address
@@ -54,7 +54,20 @@ def _find_key(runtime_dir: Path) -> str | None:
     return key.text if key is not None else None
 
 
+def draw_workflow(address: Address, runtime_dir: Path, name: str) -> bytes:
+    """The picture of a workflow, as SVG."""
+    path = f"/workflows/{quote(name, safe='')}?graph=svg"
+    return _fetch(address, path, _find_key(runtime_dir))
+
+
 def _get(address: Address, path: str, key: str | None) -> Any:
+    try:
+        return json.loads(_fetch(address, path, key))
+    except ValueError:
+        raise ManagementError("the answer is not JSON") from None
+
+
+def _fetch(address: Address, path: str, key: str | None) -> bytes:
     connection = _connect(address)
     headers = {"Host": "localhost"}
     if key is not None:
@@ -65,11 +78,9 @@ def _get(address: Address, path: str, key: str | None) -> Any:
         body = answer.read(MAX_ANSWER_BYTES)
         if answer.status != 200:
             raise ManagementError(f"it answers {answer.status}")
-        return json.loads(body)
+        return body
     except (OSError, http.client.HTTPException) as error:
         raise ManagementError(str(error) or type(error).__name__) from None
-    except ValueError:
-        raise ManagementError("the answer is not JSON") from None
     finally:
         connection.close()
 

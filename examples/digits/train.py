@@ -25,10 +25,10 @@ EPOCHS = 15
 BATCH = 32
 
 
-def train(folder: Path) -> None:
-    """Fill `folder`; prints a line per few epochs."""
+def train(folder: Path, seed: int = SEED) -> None:
+    """Fill `folder`; prints a line per few epochs.  Another seed makes another network."""
     started = time.monotonic()
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     digits = load_digits()
     train_ink, held_ink, train_digits, held_digits = train_test_split(
         digits.images, digits.target, test_size=0.2, stratify=digits.target, random_state=SEED
