@@ -11,7 +11,8 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 TESTS = CHECKOUT / "tests"
-PAGES = ("compatibility.md", "compatibility-rows.md", "compatibility-djl.md")
+NAMES = ("compatibility", "compatibility-rows", "compatibility-djl", "compatibility-mms")
+PAGES = tuple(f"{name}.md" for name in NAMES)
 #: `unit/test_x.py::test_name`, `unit/test_x.py`, `doctor/`, or `::test_name` of the file before.
 REFERENCE = re.compile(r"`([\w/]*(?:\.py)?(?:::\w+)?)`")
 
