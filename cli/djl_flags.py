@@ -50,6 +50,9 @@ _SAME: Final = frozenset(
         "throttle_error_http_code",
         "wlm_error_http_code",
         "server_error_http_code",
+        "error_rate_wlm",
+        "error_rate_server",
+        "error_rate_any",
         "cors_allowed_origin",
         "cors_allowed_methods",
         "cors_allowed_headers",
@@ -81,9 +84,6 @@ _MOOT: Final = frozenset(
         "required_memory_mb",
         "model_url_pattern",
         "request_id_header_key",
-        "error_rate_wlm",
-        "error_rate_server",
-        "error_rate_any",
         "error_rate_model",
     }
 )

@@ -30,6 +30,7 @@ from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
 from stoker.frontend.endpoints import Endpoint, load_endpoints
+from stoker.frontend.error_rates import clear_mark
 from stoker.frontend.gunicorn_log import GunicornLog
 from stoker.frontend.keyring import Keyring, KeysBusy, open_keyring
 from stoker.frontend.limits import Limits
@@ -174,6 +175,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
             self._keyring.hide(self._settings.runtime_dir)
         remove_arenas(self._arenas)
         remove_results(self._settings.runtime_dir)
+        clear_mark(self._settings.runtime_dir)
 
 
 def _prepare_fork(arbiter: Any, worker: Any) -> None:
@@ -281,6 +283,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     # start anew while frontends live.
     remove_arenas(arena_folder(settings.runtime_dir))
     remove_results(settings.runtime_dir)
+    clear_mark(settings.runtime_dir)
     write_addresses(settings.runtime_dir, addresses_by_role(listeners, sockets))
     allow_many_connections()
     warn_of_bodies_that_never_fit(settings)

@@ -56,6 +56,8 @@ def answer_problem(
     problem = dialect.problem(error, verb, arguments)
     exchange = exchange_of(request)
     exchange.connection.site.counts.error(error.code)
+    if (watch := dialect.watch) is not None:
+        watch.told(problem, verb)
     exchange.keeps_open = is_overload(error)
     if error.code == Internal.code:
         log.error(

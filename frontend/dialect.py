@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from stoker.errors import StokerError
 from stoker.frontend.listeners import Role
 from stoker.frontend.problems import Problem, ProblemRow, solve
 from stoker.frontend.routes import Route
 from stoker.settings import Settings
+
+
+class Watch(Protocol):
+    """What a dialect does that counts failures."""
+
+    def told(self, problem: Problem, verb: str) -> None:
+        """An error is answered to a call or a prediction."""
+        ...
+
+    def answered(self, status: int) -> None:
+        """A handler has set this status, which is 424 or above."""
+        ...
 
 
 class Dialect(ABC):
@@ -56,6 +68,11 @@ class Dialect(ABC):
     def finish_document(self, document: dict[str, Any], model: str | None = None) -> dict[str, Any]:
         """The last word on an OpenAPI document, of the listener or of one model."""
         return document
+
+    @property
+    def watch(self) -> Watch | None:
+        """Who wants to hear of failures; None: nobody."""
+        return None
 
     def problem(
         self, error: StokerError, verb: str = "", arguments: Mapping[str, Any] | None = None

@@ -150,6 +150,8 @@ class Express:
         if problem.attempts > 1:
             headers.append((ATTEMPTS_HEADER.encode(), b"%d" % problem.attempts))
         exchange.connection.site.counts.error(error.code)
+        if (watch := self._dialect.watch) is not None:
+            watch.told(problem, "predict")
         exchange.reason = None
         exchange.keeps_open = is_overload(error)
         exchange.extra_head, exchange.extra_names = b"", frozenset()

@@ -24,6 +24,8 @@ from stoker.wire.frames import JobFlag
 from stoker.wire.link import Link, Pending
 from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
 
+#: Below it, an answer says nothing about how well we are.
+FIRST_WATCHED: Final = 424
 #: Taking a form apart takes so long for one of this size that others would notice.
 LARGE_FORM_BYTES: Final = 64 * 1024
 #: A workflow's, so that a lane of its is none of a model of the same name.
@@ -57,6 +59,7 @@ class Submission:
         self._unnamed = TURNS if kind.takes_turns else None
         #: Queries are inputs, so the short way, which does not read them, knows none.
         self.takes_query = kind.takes_query
+        self._on_bad_status = None if dialect.watch is None else dialect.watch.answered
         #: Headers that mean something to the long way alone.
         self._detours = DETOURS if kind.is_fetchable else frozenset()
         if kind.of_workflow:
@@ -170,6 +173,8 @@ class Submission:
         exchange.reason = answer.reason.encode("latin-1", "replace")
         if answer.content_type is not None or answer.headers:
             self._dress(exchange, answer)
+        if status >= FIRST_WATCHED and self._on_bad_status is not None:
+            self._on_bad_status(status)
         # 413 belongs to request bodies alone (1.6).
         return 507 if status == 413 else status
 

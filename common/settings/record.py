@@ -303,6 +303,11 @@ class Settings:
     allow_multi_status: bool = setting(
         False, "Answer DJL's /ping with 207 while models are still to come."
     )
+    error_rate_wlm: str = setting(
+        "", "DJL: predictions that workers may fail, like 100/PT5M, before /ping says 503."
+    )
+    error_rate_server: str = setting("", "DJL: those that server and handlers may fail.")
+    error_rate_any: str = setting("", "DJL: both together.")
     bad_request_http_code: int = setting(
         400, "DJL: status of a prediction that is asked wrongly.", minimum=400, maximum=599
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from stoker.errors import QueueFull
+from stoker.frontend.error_rates import clear_mark
 from stoker.wire.frames import JobFlag
 
 RECORD = {
@@ -409,6 +411,46 @@ def test_ping_may_have_a_status_for_what_is_to_come(start_frontend, supervisor):
     running = start_frontend(dialect="djl", allow_multi_status=True)
 
     assert running.request("inference", "GET", "/ping").status == 207
+
+
+@pytest.mark.parametrize("status", [424, 500])
+def test_too_many_failures_make_the_server_unhealthy(start_frontend, supervisor, status):
+    """
+    2.1: whatever a handler answers from 500 on, or 424, counts, on both ways.
+    """
+    supervisor.verbs["health"] = lambda arguments: {"versions": [STATE]}
+    supervisor.models["m"] = lambda job: [job.final(b"x", status=status)]
+    running = start_frontend(dialect="djl", error_rate_any="1")
+    try:
+        for target in ("/predictions/m", "/predictions/m?a=b"):
+            assert running.request("inference", "GET", "/ping").status == 200
+            running.request("inference", "POST", target)
+
+        answer = running.request("inference", "GET", "/ping")
+
+        assert (answer.status, answer.json) == (503, {"m": {"status": "Healthy"}})
+    finally:
+        clear_mark(running.frontend.settings.runtime_dir)
+
+
+def test_a_full_queue_counts_as_a_failure_of_workers(start_frontend, supervisor):
+    """
+    2.1.
+    """
+
+    def refuse(job):
+        raise QueueFull(model="m")
+
+    supervisor.verbs["health"] = lambda arguments: {"versions": [STATE]}
+    supervisor.models["m"] = refuse
+    running = start_frontend(dialect="djl", error_rate_wlm="1")
+    try:
+        for _ in range(2):
+            running.request("inference", "POST", "/predictions/m?a=b")
+
+        assert running.request("inference", "GET", "/ping").status == 503
+    finally:
+        clear_mark(running.frontend.settings.runtime_dir)
 
 
 @pytest.mark.parametrize(

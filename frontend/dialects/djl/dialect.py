@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
+from stoker.clock import MonotonicClock
 from stoker.errors import StokerError, WorkflowNodeFailed, from_wire
-from stoker.frontend.dialect import Dialect
+from stoker.frontend.dialect import Dialect, Watch
 from stoker.frontend.dialects.djl.inference import inference_routes
 from stoker.frontend.dialects.djl.management import management_routes
-from stoker.frontend.dialects.djl.problems import HANDLER, djl_problems
+from stoker.frontend.dialects.djl.problems import FAILED_DEPENDENCY, HANDLER, RATES, djl_problems
 from stoker.frontend.dialects.djl.shapes import HANDLER_ERROR
 from stoker.frontend.dialects.shared.errors import error_document
 from stoker.frontend.dialects.shared.shapes import error_schema
@@ -22,6 +23,7 @@ from stoker.frontend.dialects.shared.standing import (
     NEVER_CACHED_NAMES,
     metrics_routes,
 )
+from stoker.frontend.error_rates import ErrorRates
 from stoker.frontend.listeners import Role
 from stoker.frontend.problems import Problem, ProblemRow
 from stoker.frontend.routes import Route
@@ -36,6 +38,30 @@ class Djl(Dialect):
     fixed_names: ClassVar[frozenset[bytes]] = NEVER_CACHED_NAMES
     is_strict: ClassVar[bool] = True
     empty_is_absent: ClassVar[bool] = True
+
+    @cached_property
+    def error_rates(self) -> ErrorRates:
+        """Raises SettingsError."""
+        settings = self.settings
+        rates = {
+            "wlm": settings.error_rate_wlm,
+            "server": settings.error_rate_server,
+            "any": settings.error_rate_any,
+        }
+        return ErrorRates(rates, settings.runtime_dir, MonotonicClock())
+
+    @property
+    def watch(self) -> Watch | None:
+        return self if self.error_rates.is_watching else None
+
+    def answered(self, status: int) -> None:
+        if status == FAILED_DEPENDENCY or status >= 500:
+            self.error_rates.note("server")
+
+    def told(self, problem: Problem, verb: str) -> None:
+        rate = RATES.get(problem.kind)
+        if verb == "predict" and rate is not None:
+            self.error_rates.note(rate)
 
     @cached_property
     def problems(self) -> Mapping[str, ProblemRow]:
@@ -69,7 +95,7 @@ class Djl(Dialect):
 
     def routes(self, role: Role) -> Sequence[Route]:
         if role is Role.INFERENCE:
-            return inference_routes(self.settings)
+            return inference_routes(self.settings, self.error_rates.has_tripped)
         if role is Role.MANAGEMENT:
             return management_routes(self.settings)
         return metrics_routes()

@@ -40,7 +40,8 @@ _UNNAMED: Final = Prediction(
 _WORST: Final = ("FAILED", "PENDING", "Unhealthy", "Healthy")
 
 
-def inference_routes(settings: Settings) -> tuple[Route, ...]:
+def inference_routes(settings: Settings, has_tripped: Callable[[], bool]) -> tuple[Route, ...]:
+    """`has_tripped`: too many predictions have failed (2.1)."""
     model = "/predictions/{model_name}"
     version = f"{model}/{{model_version}}"
     invoke = "/models/{model_name}/invoke"
@@ -50,7 +51,12 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
     return (
         *DESCRIPTIONS,
         Route(
-            ALL_METHODS, "/ping", _health(settings), "ping", "How are the models?", is_probe=True
+            ALL_METHODS,
+            "/ping",
+            _health(settings, has_tripped),
+            "ping",
+            "How are they?",
+            is_probe=True,
         ),
         *health_routes(),
         Route(ANY, model, _PREDICT, "predictions", "Predict; versions take turns."),
@@ -63,22 +69,25 @@ def inference_routes(settings: Settings) -> tuple[Route, ...]:
     )
 
 
-def _health(settings: Settings) -> Operation:
+def _health(settings: Settings, has_tripped: Callable[[], bool]) -> Operation:
     outcomes = (
         Outcome(200, "No model has failed.", PING),
         Outcome(207, "Some models are still to come (`allow_multi_status`).", PING),
         Outcome(500, "Some model has failed.", PING),
+        Outcome(503, "Too many predictions have failed.", PING),
     )
     return Operation(
         "health",
         lambda values, path: {"all_versions": True},
-        _health_writer(207 if settings.allow_multi_status else 200),
+        _health_writer(207 if settings.allow_multi_status else 200, has_tripped),
         QUICK_S,
         outcomes,
     )
 
 
-def _health_writer(pending_status: int) -> Callable[[dict[str, Any], dict[str, Any]], Reply]:
+def _health_writer(
+    pending_status: int, has_tripped: Callable[[], bool]
+) -> Callable[[dict[str, Any], dict[str, Any]], Reply]:
     def write(outcome: dict[str, Any], arguments: dict[str, Any]) -> Reply:
         words: dict[str, str] = {}
         for state in outcome["versions"]:
@@ -86,7 +95,9 @@ def _health_writer(pending_status: int) -> Callable[[dict[str, Any], dict[str, A
             if known is None or _WORST.index(word) < _WORST.index(known):
                 words[state["model"]] = word
         status = 200
-        if "FAILED" in words.values():
+        if has_tripped():
+            status = 503
+        elif "FAILED" in words.values():
             status = 500
         elif "PENDING" in words.values():
             status = pending_status

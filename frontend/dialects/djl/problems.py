@@ -28,6 +28,9 @@ _MODEL: Final = "ModelException"
 _SERVER: Final = "InternalServerException"
 _TRANSLATE: Final = "TranslateException"
 _WLM: Final = "WlmException"
+#: What an error of a prediction counts as, where rates are watched (2.1).
+RATES: Final = {_WLM: "wlm", _CAPACITY: "wlm", _SERVER: "server", HANDLER: "server"}
+FAILED_DEPENDENCY: Final = 424
 _OOM: Final = "OOM"
 _INITIALISE: Final = "Failed to initialize model"
 _INVALID_URL: Final = "Invalid model url: {url}"
