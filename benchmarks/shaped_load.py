@@ -76,14 +76,17 @@ class Driver:
     async def _ask(self, second: Second, meant_at: float) -> None:
         """Latency counts from when it was meant to be asked: no delay of ours is hidden."""
         second.asked += 1
-        try:
-            status = await asyncio.wait_for(self._exchange(), PATIENCE_S)
-        except TimeoutError:
-            status = "timeout"
-        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-            status = type(error).__name__
-        second.statuses[status] += 1
+        second.statuses[await self.ask_once()] += 1
         second.latencies_s.append(round(time.monotonic() - meant_at, 4))
+
+    async def ask_once(self) -> str:
+        """One request; its status, or what became of it instead."""
+        try:
+            return await asyncio.wait_for(self._exchange(), PATIENCE_S)
+        except TimeoutError:
+            return "timeout"
+        except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+            return type(error).__name__
 
     async def _exchange(self) -> str:
         async with self._places:

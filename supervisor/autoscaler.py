@@ -194,7 +194,7 @@ class Autoscaler:
         fill = sizes.total / batches / self._pool.most_at_once if batches else None
         return {
             "requests_per_s": round(load.rate.per_s, 3),
-            "busy_workers": round(self._window.busy(), 3),
+            "busy_workers": round(min(self._window.busy(), load.ready), 3),
             "queued": load.queued,
             "wait_p99_s": None if p99_s is None else round(p99_s, 4),
             "batch_s": None if batch_s is None else round(batch_s, 4),

@@ -60,10 +60,13 @@ from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import AwaitedCall, Caller, WaitingCall
+from stoker.supervisor.crews import Crew
 from stoker.supervisor.descriptions import Describer, is_pending, status_of
 from stoker.supervisor.desired import DesiredVersion
+from stoker.supervisor.device_groups import Group, changed, even_groups
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.group_descriptions import first_devices
 from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.metrics import Metrics
@@ -71,7 +74,6 @@ from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
 from stoker.supervisor.restoring import Restoring
 from stoker.supervisor.served import Served
 from stoker.supervisor.snapshots import Snapshots
-from stoker.supervisor.specs import device_groups
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.worker_output import log_name
 from stoker.supervisor.workflow_descriptions import describe_workflow
@@ -399,21 +401,16 @@ class Control:
         self, key: VersionKey, arguments: Arguments, call: WaitingCall | None
     ) -> Value | None:
         """None when the answer comes later."""
-        groups = self._groups(key, arguments)
-        bounds = (
-            _times(arguments.optional("min_workers", int), groups),
-            _times(arguments.optional("max_workers", int), groups),
-        )
-        self._check_bounds(key, *bounds)
+        self._bounds(key, arguments)
         drain_s = arguments.seconds("drain_timeout_s")
         if self._registrations.is_absent(key):
             await self._registrations.bring_back(key)
         async with self._journal.changing() as state:
             served = self._find(*key)
             await self._registrations.settle(state, key)
-            least, most = self._check_bounds(key, *bounds)
+            least, most, groups = self._bounds(key, arguments)
             tuned = self._registrations.tuned(served, arguments)
-            await self._journal.write(self._registrations.tuning(state, key, arguments))
+            await self._journal.write(self._registrations.tuning(state, key, arguments, groups))
             await self._journal.write(state.scaling(key, least, most))
             value = {"min_workers": least, "max_workers": most, "outcome": "scheduled"}
             if call is not None:
@@ -429,29 +426,45 @@ class Control:
                     drain_s=drain_s,
                     call=call,
                     wait_s=MAX_WAIT_S if drain_s is None else min(MAX_WAIT_S, wait_s + drain_s),
+                    groups=groups,
                 )
                 return None if call is not None else value
             return value
 
-    def _groups(self, key: VersionKey, arguments: Arguments) -> int:
-        """How often a call's counts count: once, or once for each device of the version.
+    def _bounds(self, key: VersionKey, arguments: Arguments) -> tuple[int, int, tuple[Group, ...]]:
+        """What a scale call wants, in all and, where it counts by device, of each.
 
         Raises:
-            InvalidParameter: It is about some of the devices only.
+            InvalidParameter: Impossible numbers, or a device that the version does not use.
         """
-        if not arguments.flag("per_device"):
-            return 1
-        spec = self._find(*key).spec
-        groups = device_groups(spec, self._places)
-        if (named := arguments.optional("devices", str)) is not None:
-            kind, ids = parse_devices(named)
-            if kind not in (None, spec.device_type) or (ids and len(ids) < groups):
-                raise InvalidParameter(
-                    "Parameter device must name all devices of the model, over which its workers "
-                    "are spread evenly, or none.",
-                    parameter="device",
-                )
-        return groups
+        least = arguments.optional("min_workers", int)
+        most = arguments.optional("max_workers", int)
+        crew = self._find(*key).crew
+        devices = self._named_devices(crew, arguments)
+        if not arguments.flag("per_device") or not crew.spec.group_devices:
+            return (*self._check_bounds(key, least, most), ())
+        groups = crew.groups
+        if groups[0].device is None:
+            groups = even_groups(crew.spec.group_devices, crew.min_workers, crew.max_workers)
+        groups = changed(groups, devices, least, most)
+        for group in groups:
+            _check_range(group.min_workers, group.max_workers)
+        low, high = sum(g.min_workers for g in groups), sum(g.max_workers for g in groups)
+        return low, high, groups
+
+    def _named_devices(self, crew: Crew, arguments: Arguments) -> tuple[int, ...]:
+        """The devices that a call is about; () for all.  Raises InvalidParameter."""
+        named = arguments.optional("devices", str)
+        if named is None:
+            return ()
+        kind, ids = parse_devices(named)
+        known = crew.spec.group_devices or first_devices(crew.spec, self._places)
+        if kind not in (None, crew.spec.device_type) or not set(ids) <= set(known):
+            raise InvalidParameter(
+                "Parameter device names one that the model was not registered for.",
+                parameter="device",
+            )
+        return ids
 
     def _check_bounds(
         self, key: VersionKey, least: int | None, most: int | None
@@ -462,10 +475,7 @@ class Control:
             most = max(crew.max_workers, least or 0)
         if least is None:
             least = min(crew.min_workers, most)
-        if least < 0 or most < least:
-            raise InvalidParameter(
-                "max_worker cannot be less than min_worker.", parameter="max_worker"
-            )
+        _check_range(least, most)
         return least, most
 
     async def _unregister(self, arguments: Arguments, caller: Caller) -> Value | None:
@@ -722,8 +732,9 @@ class Control:
         return {}
 
 
-def _times(count: int | None, groups: int) -> int | None:
-    return None if count is None else count * groups
+def _check_range(least: int, most: int) -> None:
+    if least < 0 or most < least:
+        raise InvalidParameter("max_worker cannot be less than min_worker.", parameter="max_worker")
 
 
 async def _guarded(work: Coroutine[Any, Any, None]) -> None:

@@ -9,11 +9,12 @@ whoever carries out the actions.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
 from stoker.supervisor.actions import Action, Adopt, Note, SendLoad, Spawn
 from stoker.supervisor.deaths import RETIRED, Death, Exit, cause_of, error_of, loss_of
+from stoker.supervisor.device_groups import Group, even_groups, share_out
 from stoker.supervisor.ladder import Ladder
 from stoker.supervisor.orphans import Orphan
 from stoker.supervisor.pools import Pool
@@ -32,6 +33,10 @@ class Devices(Protocol):
     """Which device a new worker gets; see placement."""
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None: ...
+
+    def place_on(self, worker_id: int, spec: VersionSpec, device: int) -> int | None:
+        """On this one: its group's."""
+        ...
 
     def place_on_cpu(self, worker_id: int, spec: VersionSpec) -> None: ...
 
@@ -75,6 +80,7 @@ class Crew:
         self.slots: list[Slot] = []
         self.min_workers = 0
         self.max_workers = 0
+        self._groups: tuple[Group, ...] = ()
         self.has_ever_loaded = False
         #: Why the latest load failed; cleared when one succeeds.
         self.failure: Failure | None = None
@@ -103,6 +109,18 @@ class Crew:
         for slot in self.slots:
             if slot.worker is not None:
                 yield slot.worker
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Its workers by device, with the bounds of each."""
+        return self._groups or (Group(None, self.min_workers, self.max_workers),)
+
+    def bound(self, min_workers: int, max_workers: int, groups: tuple[Group, ...] = ()) -> None:
+        """Have so many workers, in all and on each device."""
+        self.min_workers, self.max_workers = min_workers, max_workers
+        if not groups and max_workers and self.spec.group_devices:
+            groups = even_groups(self.spec.group_devices, min_workers, max_workers)
+        self._groups = groups
 
     @property
     def staying(self) -> list[Slot]:
@@ -184,25 +202,36 @@ class Crew:
         # The same of why the last load failed.
         self.failure = None
         self._recycle_at = now
-        staying = self.staying
-        for slot in reversed(staying[wanted:]):
-            self._retire(slot, drain_s, now)
-        for _ in range(wanted - len(staying)):
-            inherited = self._inherit(now)
-            self.slots.append(inherited or Slot(self._numbers.next_slot(), now, restart_at=now))
+        self.inherit_more(wanted, now)
+        self._have(wanted, lambda slots: slots[::-1], drain_s, now)
         self._move_between_devices(now)
-        self._start_due(now)
 
     def resize(self, wanted: int, now: float) -> None:
         """Have `wanted` slots because of the load, which forgives and hurries nobody."""
-        staying = self.staying
-        for slot in self._least_needed(staying)[: max(0, len(staying) - wanted)]:
-            self._retire(slot, None, now)
-        for _ in range(wanted - len(staying)):
-            self.slots.append(Slot(self._numbers.next_slot(), now, restart_at=now))
+        self._have(wanted, self._least_needed, None, now)
         if not wanted:
             # What failed has been left behind; the next request is a new try.
             self.failure = None
+
+    def _have(
+        self,
+        wanted: int,
+        in_order: Callable[[list[Slot]], list[Slot]],
+        drain_s: float | None,
+        now: float,
+    ) -> None:
+        """Add slots to the groups that are to have more, retire from those that are not."""
+        staying = self.staying
+        counts = Counter(slot.device for slot in staying)
+        shares = share_out(self.groups, counts, wanted)
+        for device in {**dict.fromkeys(counts), **shares}:
+            surplus = counts[device] - shares.get(device, 0)
+            here = [slot for slot in staying if slot.device == device]
+            for slot in in_order(here)[: max(0, surplus)]:
+                self._retire(slot, drain_s, now)
+            for _ in range(-surplus):
+                fresh = Slot(self._numbers.next_slot(), now, restart_at=now, device=device)
+                self.slots.append(fresh)
         self._start_due(now)
 
     def _least_needed(self, slots: list[Slot]) -> list[Slot]:
@@ -245,7 +274,7 @@ class Crew:
             if orphan.has_loaded:
                 self._pool.expect(worker)
             self._actions.append(Adopt(worker.worker_id, orphan.slot, orphan.pid, self.spec))
-            return Slot(orphan.slot, now, worker=worker)
+            return Slot(orphan.slot, now, worker=worker, device=device if self._groups else None)
         return None
 
     def _index_of(self, slot: Slot) -> int:
@@ -280,7 +309,9 @@ class Crew:
     def _spawn(self, slot: Slot, now: float) -> None:
         worker_id = self._numbers.next_worker_id()
         device = None
-        if self.spec.number_gpu is None or self._devices.has_gpu(self.spec, self._index_of(slot)):
+        if slot.device is not None:
+            device = self._devices.place_on(worker_id, self.spec, slot.device)
+        elif self.spec.number_gpu is None or self._devices.has_gpu(self.spec, self._index_of(slot)):
             device = self._devices.place(worker_id, self.spec)
         else:
             self._devices.place_on_cpu(worker_id, self.spec)
@@ -506,7 +537,7 @@ class Crew:
         assert old.worker is not None
         self.recycled_count += 1
         self._note("info", "worker recycles", old.worker, why=why)
-        successor = Slot(self._numbers.next_slot(), now, replaces=old)
+        successor = Slot(self._numbers.next_slot(), now, replaces=old, device=old.device)
         self.slots.insert(self.slots.index(old) + 1, successor)
         self._spawn(successor, now)
 

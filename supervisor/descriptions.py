@@ -15,6 +15,7 @@ from stoker.supervisor.deaths import Death
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import usage_text
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.group_descriptions import describe_groups
 from stoker.supervisor.host_fencing import describe_fence
 from stoker.supervisor.residency import Residency
 from stoker.supervisor.sequence_pool import SequencePool
@@ -102,6 +103,7 @@ class Describer:
                 "last_line": failure.last_line,
                 "log": str(log_name(spec.model, spec.version)),
             },
+            "groups": describe_groups(served, self._places),
             "workers": [
                 self._worker(slot, wall, memory_bytes)
                 | _of_sequences(served, slot.worker.worker_id)

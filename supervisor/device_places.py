@@ -15,7 +15,14 @@ class DevicePlaces:
         self._state = placement.empty(len(devices))
 
     def place(self, worker_id: int, spec: VersionSpec) -> int | None:
-        placed, self._state = placement.place(self._state, _request(worker_id, spec))
+        return self._place(_request(worker_id, spec))
+
+    def place_on(self, worker_id: int, spec: VersionSpec, device: int) -> int | None:
+        """On this one, whatever is there already."""
+        return self._place(_request(worker_id, spec)._replace(device=device))
+
+    def _place(self, request: placement.Request) -> int | None:
+        placed, self._state = placement.place(self._state, request)
         return placed.device
 
     def place_on_cpu(self, worker_id: int, spec: VersionSpec) -> None:

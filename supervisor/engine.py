@@ -20,6 +20,7 @@ from stoker.supervisor.concurrent_pools import ConcurrentPool
 from stoker.supervisor.concurrent_sequence_pool import ConcurrentSequencePool
 from stoker.supervisor.crews import Crew, Devices
 from stoker.supervisor.deaths import Exit
+from stoker.supervisor.device_groups import Group
 from stoker.supervisor.inheritance import Inheritance
 from stoker.supervisor.jobs import (
     ENDS_IN_HAND,
@@ -216,8 +217,9 @@ class Engine:
         call: Any = None,
         wait_s: float = 0.0,
         is_registration: bool = False,
+        groups: tuple[Group, ...] = (),
     ) -> None:
-        """Set how many workers a version has.
+        """Set how many workers a version has, in all and, with `groups`, on each device.
 
         With `call`, that call is resolved when they are all ready and the
         surplus is gone ("ready"), when a worker fails to load (an error), or
@@ -232,10 +234,14 @@ class Engine:
         most = served.spec.most_workers
         if most is not None:
             min_workers, max_workers = min(min_workers, most), min(max_workers, most)
+            # Each takes all the devices of its group.
+            groups = tuple(
+                Group(g.device, min(g.min_workers, 1), min(g.max_workers, 1)) for g in groups
+            )
         if call is not None:
             failures = served.crew.failure_count
             served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))
-        served.scale(min_workers, max_workers, drain_s, now)
+        served.scale(min_workers, max_workers, drain_s, now, groups)
         if served.autoscaler is None:
             self._autoscaled.pop(served, None)
         else:

@@ -60,6 +60,7 @@ class Request(NamedTuple):
         is_gpu: The version may use GPUs (`deviceType` is not `cpu`).
         device_ids: The version's own list; () for any device.
         span: How many devices one worker takes (`parallelLevel`).
+        device: The device, or first of several, that it must get; None for any.
     """
 
     worker_id: int
@@ -67,6 +68,7 @@ class Request(NamedTuple):
     is_gpu: bool = True
     device_ids: tuple[int, ...] = ()
     span: int = 1
+    device: int | None = None
 
 
 class Placement(NamedTuple):
@@ -114,10 +116,12 @@ def place(state: PlacementState, request: Request) -> tuple[Placement, Placement
     is a release and a new placement.
 
     Raises:
-        ValueError: The worker has a place already, or no group is large enough.
+        ValueError: The worker has a place already, no group is large enough, or none is there.
     """
     if request.worker_id in state.placed:
         raise ValueError(f"worker {request.worker_id} has a place")
+    if request.device is not None and request.device not in state.everybody.slots:
+        raise ValueError(f"no device {request.device}")
     everybody, versions = state.everybody, state.versions
     ids = usable_device_ids(request.device_ids, len(everybody.slots))
     if not request.is_gpu or not everybody.slots:
@@ -128,13 +132,13 @@ def place(state: PlacementState, request: Request) -> tuple[Placement, Placement
             raise ValueError(f"no {request.span} devices for {request.version}")
         key = (request.version, ids, request.span)
         ring = versions.get(key) or Ring.of(tuple(group[0] for group in choices))
-        slot = ring.next_slot()
+        slot = ring.next_slot() if request.device is None else ring.slots.index(request.device)
         versions = {**versions, key: ring.add(slot, 1).after(slot)}
         for device in choices[slot]:
             everybody = everybody.add(device, 1)
         placement = Placement(choices[slot], key, slot)
     else:
-        device = everybody.next_slot()
+        device = everybody.next_slot() if request.device is None else request.device
         everybody = everybody.add(device, 1).after(device)
         placement = Placement((device,))
     placed = {**state.placed, request.worker_id: placement}

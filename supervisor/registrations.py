@@ -42,6 +42,7 @@ from stoker.supervisor.desired import (
     PutDefault,
     PutVersion,
 )
+from stoker.supervisor.device_groups import Group, from_text, to_text
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.fencing import FencingMeans
@@ -76,11 +77,14 @@ KEPT_ARGUMENTS: Final = (
     "required_memory_mb",
     "reserved_memory_mb",
     "devices",
+    "per_device",
     "engine",
     "is_unversioned",
     "preload",
     "number_gpu",
 )
+#: Kept beside them: the bounds of each device, where a scale call said them.
+GROUP_BOUNDS: Final = "group_bounds"
 #: Of those, what a scale call may change.
 TUNED_ARGUMENTS: Final = ("batch_size", "max_batch_delay_s", "max_idle_s", "number_gpu")
 MAX_KEPT_CHARACTERS: Final = 64 * 1024
@@ -235,6 +239,7 @@ class Registrations:
                 call=call,
                 wait_s=spec.startup_timeout_s + SETTLE_GRACE_S,
                 is_registration=call is not None,
+                groups=_groups_of(spec, desired),
             )
             value["outcome"] = "scheduled"
         return value if caller is None else None
@@ -298,13 +303,22 @@ class Registrations:
 
     # -- changes of a version that is served ----------------------------------
 
-    def tuning(self, state: DesiredState, key: VersionKey, arguments: Arguments) -> list[Edit]:
-        """What a call says of batches and idle workers, as edits of what was asked for."""
+    def tuning(
+        self,
+        state: DesiredState,
+        key: VersionKey,
+        arguments: Arguments,
+        groups: tuple[Group, ...] = (),
+    ) -> list[Edit]:
+        """What a call says of batches, idle workers and devices, as edits of what was asked for."""
         known = state.versions.get(key)
-        said = arguments.stated(TUNED_ARGUMENTS)
-        if known is None or not said:
+        if known is None:
             return []
-        return [PutVersion(replace(known, asked={**known.asked, **said}))]
+        asked = {**known.asked, **arguments.stated(TUNED_ARGUMENTS)}
+        asked.pop(GROUP_BOUNDS, None)
+        if groups:
+            asked[GROUP_BOUNDS] = to_text(groups)
+        return [] if asked == known.asked else [PutVersion(replace(known, asked=asked))]
 
     def tuned(self, served: Served, arguments: Arguments) -> tuple[BatchPolicy, float, int | None]:
         """How batches are to be formed, how long workers may idle, and how many use a GPU.
@@ -457,6 +471,13 @@ class Registrations:
     def _follow_default(self, state: DesiredState, model: str) -> None:
         if model in state.defaults:
             self.make_default(VersionKey(model, state.defaults[model]))
+
+
+def _groups_of(spec: VersionSpec, desired: DesiredVersion) -> tuple[Group, ...]:
+    """The bounds of each device; () where nothing else than the sum was said since."""
+    groups = from_text(str(desired.asked.get(GROUP_BOUNDS, "")), spec.group_devices)
+    sums = (sum(g.min_workers for g in groups), sum(g.max_workers for g in groups))
+    return groups if sums == (desired.min_workers, desired.max_workers) else ()
 
 
 def desired_version(

@@ -16,6 +16,7 @@ from stoker.supervisor.autoscaler import Autoscaler, Change, Room
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.crews import Crew
 from stoker.supervisor.deaths import RETIRED
+from stoker.supervisor.device_groups import Group
 from stoker.supervisor.memory_room import Tenant
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.scaling import wanted_workers
@@ -55,9 +56,16 @@ class Served:
     def is_leaving(self) -> bool:
         return self.state is VersionState.DRAINING
 
-    def scale(self, min_workers: int, max_workers: int, drain_s: float | None, now: float) -> None:
+    def scale(
+        self,
+        min_workers: int,
+        max_workers: int,
+        drain_s: float | None,
+        now: float,
+        groups: tuple[Group, ...] = (),
+    ) -> None:
         crew = self.crew
-        crew.min_workers, crew.max_workers = min_workers, max_workers
+        crew.bound(min_workers, max_workers, groups)
         self.pool.resize(min_workers, max_workers)
         self._move(VersionEvent.SCALE)
         self.pool.recovery.release(None)
@@ -118,7 +126,7 @@ class Served:
     def fail(self, failure: Failure, min_workers: int, max_workers: int) -> None:
         """It cannot even be tried: its archive is not there."""
         crew = self.crew
-        crew.min_workers, crew.max_workers = min_workers, max_workers
+        crew.bound(min_workers, max_workers)
         crew.failure = failure
         self._move(VersionEvent.FAIL)
         self.note("error", "model cannot be loaded", reason=failure.message)
@@ -134,7 +142,7 @@ class Served:
         self.waiters.await_removal(removal)
         self._move(VersionEvent.DRAIN)
         self.waiters.resolve(error)
-        self.crew.min_workers = self.crew.max_workers = 0
+        self.crew.bound(0, 0)
         self.note("info", "model unregistered", queued=len(self.pool.queue))
         self._serves_on = not ends_queue
         if ends_queue:

@@ -16,6 +16,7 @@ class Slot:
     Attributes:
         restart_at: When the next process is due; None while there is one, or
             when the slot is given up.
+        device: The device of its group; None where placement chooses.
         replaces: The slot that this one takes over from once it has loaded.
         is_replaced: It retires because a successor has taken over.
         is_renewing: Its worker leaves for another one in this very slot.
@@ -33,6 +34,7 @@ class Slot:
     is_renewing: bool = False
     replaces: Slot | None = None
     load_failure: Failure | None = None
+    device: int | None = None
 
     @property
     def is_ready(self) -> bool:

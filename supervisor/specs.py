@@ -130,6 +130,9 @@ def build_spec(
         is_loaded_at_startup=is_startup,
         is_preloaded=_is_preloaded(archive, config, arguments, settings, fence),
         number_gpu=arguments.optional("number_gpu", int),
+        group_devices=_group_devices(config, device_ids, places)
+        if device_type == "gpu" and arguments.flag("per_device")
+        else (),
         queue_wait_target_s=_first(
             arguments.seconds("queue_wait_target_s") or None,
             config.queue_wait_target_s,
@@ -177,6 +180,15 @@ def _adapters_name(archive: ResolvedArchive, settings: Settings) -> str:
     if archive.contract != DJL or not is_enabled:
         return ""
     return adapters_name(settings.runtime_dir, archive.model, archive.version)
+
+
+def _group_devices(
+    config: ModelConfig, device_ids: tuple[int, ...], places: DevicePlaces
+) -> tuple[int, ...]:
+    """Where counts are meant for each device: which devices; () where there is but one group."""
+    found = groups(device_ids, len(places.devices), max(1, config.parallel_level))
+    firsts = tuple(dict.fromkeys(group[0] for group in found))
+    return firsts if len(firsts) > 1 else ()
 
 
 def check_batch_size(size: int) -> int:

@@ -103,6 +103,8 @@ class VersionSpec:
         fence: Of its workers; None: no fence.
         has_time_limits: False for debugging: loading and answering may take for ever.
         most_workers: As many as there are devices for; None for any number.
+        group_devices: Where its bounds count for each device: the devices, or the first of
+            each group of neighbours; () where they count for all together.
         max_idle_s: How long a worker beyond the least must not have been needed before it goes.
         queue_wait_target_s: Where the number of workers is not fixed, what 99 of 100 requests
             shall wait for a worker at most.
@@ -142,6 +144,7 @@ class VersionSpec:
     is_loaded_at_startup: bool = False
     is_preloaded: bool = False
     number_gpu: int | None = None
+    group_devices: tuple[int, ...] = ()
     max_idle_s: float = 60
     queue_wait_target_s: float = 0.25
     required_memory_bytes: int = 0

@@ -53,6 +53,7 @@ _OF_THE_SUPERVISOR: Final = frozenset(
         "client_timeout_s",
         "has_time_limits",
         "is_loaded_at_startup",
+        "group_devices",
         "max_attempts",
         "max_idle_s",
         "max_retry_s",

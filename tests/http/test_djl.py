@@ -24,6 +24,7 @@ RECORD = {
     "loaded_at_startup": True,
     "device_ids": [],
     "workers": [{"id": 9000, "started_at": 0.0, "state": "ready", "gpu_id": None}],
+    "groups": [{"gpu_id": None, "min_workers": 1, "max_workers": 2, "workers": [9000]}],
 }
 STATE = {
     "model": "m",
@@ -297,8 +298,11 @@ def test_workers_of_several_gpus_are_groups(djl, asked):
         **RECORD,
         "min_workers": 2,
         "max_workers": 4,
-        "device_ids": [0, 1],
         "workers": [{**worker, "gpu_id": 1}],
+        "groups": [
+            {"gpu_id": 0, "min_workers": 1, "max_workers": 2, "workers": []},
+            {"gpu_id": 1, "min_workers": 1, "max_workers": 2, "workers": [9000]},
+        ],
     }
     asked("describe", {"versions": [record, record]})
 

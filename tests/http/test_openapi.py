@@ -257,11 +257,19 @@ def test_every_field_of_a_describe_is_described(frontend, supervisor, record):
         deaths=1,
         last_death=death,
         recycled=1,
-        quarantine=[conviction],
+        groups=[
+            {"gpu_id": 0, "min_workers": 1, "max_workers": 2, "workers": [9000]},
+            {"gpu_id": None, "min_workers": 0, "max_workers": 0, "workers": []},
+        ],
         scaling={
-            **{"wanted": 2, "why": "w", "queue_wait_target_s": 0.1, "max_idle_s": 60.0},
-            **{"measured": {"requests_per_s": 1.5, "queued": 3}, "last_change": None},
+            **{"wanted": 1, "why": "the load fits", "queue_wait_target_s": 0.25},
+            **{"max_idle_s": 60.0, "measured": {"requests_per_s": 1.5, "queued": 0}},
+            "last_change": {
+                **{"at": 0.0, "from": 2, "to": 1, "why": "nothing came"},
+                "measured": {"batch_s": 0.1, "start_s": None},
+            },
         },
+        quarantine=[conviction],
         fence={
             **{"kind": "rlimits", "network": True, "user": "models", "memory_bytes": 1},
             "no_bubblewrap": "bwrap is not installed",

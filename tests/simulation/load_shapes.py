@@ -6,10 +6,14 @@ that arrivals can be drawn by thinning) and the instants at which it jumps.
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+RECORDED = Path(__file__).parent / "recorded_load.json"
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,21 @@ def diurnal(high: float = 25.0, day_s: float = 900.0) -> Shape:
         return max(0.3, high * curve)
 
     return Shape("diurnal", day_s, high, rate, (0.0,))
+
+
+def recorded() -> Shape:
+    """What a server was asked by people, second by second (`benchmarks/scaling_runs.py`)."""
+    counts: list[int] = json.loads(RECORDED.read_text())["requests_per_s"]
+    smooth = [sum(part) / len(part) for i in range(len(counts)) if (part := counts[i : i + 5])]
+    jumps = [0.0]
+    for second in range(5, len(smooth)):
+        rises = smooth[second] > 1.5 * smooth[second - 5] + 2
+        if rises and second - jumps[-1] > 5:
+            jumps.append(float(second))
+    return Shape(
+        "recorded",
+        float(len(counts)),
+        float(max(counts)),
+        lambda t: float(counts[int(t)]),
+        tuple(jumps),
+    )

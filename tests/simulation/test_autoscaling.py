@@ -1,4 +1,4 @@
-"""The autoscaler against loads of many shapes, from seeds; see `scale_world.py`.
+"""The autoscaler against recorded and made loads, from seeds; see `scale_world.py`.
 
 Held, whatever the load: 99 of 100 requests wait no longer than the target
 wherever the maximum permits it and a worker can have started in time; at a
@@ -16,6 +16,7 @@ from load_shapes import (
     constant,
     diurnal,
     ramp,
+    recorded,
     sawtooth,
     spike,
     step,
@@ -47,6 +48,7 @@ SHAPES = {
     "sawtooth": lambda seed: sawtooth(),
     "bursts": bursts,
     "diurnal": lambda seed: diurnal(),
+    "recorded": lambda seed: recorded(),
 }
 
 

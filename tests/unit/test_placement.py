@@ -187,6 +187,7 @@ requests = st.builds(
     is_gpu=st.booleans(),
     device_ids=st.lists(st.integers(-1, 5), max_size=4).map(tuple),
     span=st.integers(1, 3),
+    device=st.none(),
 )
 #: A request to place, or a worker id to release.
 events = st.lists(st.one_of(requests, st.integers(0, 12)), max_size=60)

@@ -129,22 +129,19 @@ def _describe_graph(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _groups(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One for each device; a version's workers are spread evenly over its devices."""
-    by_device: dict[int | None, list[dict[str, Any]]] = {
-        device: [] for device in record["device_ids"]
-    }
-    for worker in record["workers"]:
-        by_device.setdefault(worker["gpu_id"], []).append(_worker(worker))
-    if not by_device and record["max_workers"]:
-        by_device[None] = []
+    """One for each device."""
+    workers = {worker["id"]: _worker(worker) for worker in record["workers"]}
     return [
         {
-            "device": _CPU if device is None else {"deviceType": "gpu", "deviceId": device},
-            "minWorkers": record["min_workers"] // len(by_device),
-            "maxWorkers": record["max_workers"] // len(by_device),
-            "workers": workers,
+            "device": _CPU
+            if group["gpu_id"] is None
+            else {"deviceType": "gpu", "deviceId": group["gpu_id"]},
+            "minWorkers": group["min_workers"],
+            "maxWorkers": group["max_workers"],
+            "workers": [workers[number] for number in group["workers"]],
         }
-        for device, workers in by_device.items()
+        for group in record["groups"]
+        if group["max_workers"] or group["workers"]
     ]
 
 

@@ -15,6 +15,7 @@ from stoker.frontend.dialects.shared.records import (
     instant,
     milliseconds,
     what_went_wrong,
+    worker_groups,
 )
 from stoker.frontend.dialects.shared.replies import QUICK_S
 from stoker.frontend.routes import Operation, Outcome, Reply, Values
@@ -57,7 +58,7 @@ def describe_model(record: Mapping[str, Any]) -> dict[str, Any]:
         document["numberGpu"] = record["number_gpu"]
     if record.get("is_preloaded"):
         document["preloadModel"] = True
-    return document | what_went_wrong(record)
+    return document | worker_groups(record) | what_went_wrong(record)
 
 
 def _describe_worker(worker: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from stoker.frontend.dialects.shared.shapes import (
     TEXT,
     TRUTH,
     WHAT_WENT_WRONG,
+    WORKER_GROUPS,
     exactly,
     list_of,
 )
@@ -24,7 +25,7 @@ _WORKER: Final = exactly(
     }
 )
 #: Ours, and only what there is to say.
-_OURS: Final = {"numberGpu": COUNT, "preloadModel": TRUTH, **WHAT_WENT_WRONG}
+_OURS: Final = {"numberGpu": COUNT, "preloadModel": TRUTH, **WORKER_GROUPS, **WHAT_WENT_WRONG}
 MODEL: Final = exactly(
     {
         **dict.fromkeys(("modelName", "modelVersion", "modelUrl", "engine", "runtime"), TEXT),

@@ -95,6 +95,24 @@ def _measured(numbers: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def worker_groups(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`workerGroups`, of a version that may use several devices; {} of any other."""
+    groups = record.get("groups") or ()
+    if len(groups) < 2:
+        return {}
+    return {
+        "workerGroups": [
+            {
+                "gpuId": group["gpu_id"],
+                "minWorkers": group["min_workers"],
+                "maxWorkers": group["max_workers"],
+                "workers": [str(number) for number in group["workers"]],
+            }
+            for group in groups
+        ]
+    }
+
+
 def what_went_wrong(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of ours that no peer has: there only when there is something to say."""
     found: dict[str, Any] = {}

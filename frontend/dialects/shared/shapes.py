@@ -108,6 +108,19 @@ _SCALING: Final = exactly(
     },
     ("lastChange",),
 )
+#: Of `records.worker_groups`.
+WORKER_GROUPS: Final[Mapping[str, Schema]] = {
+    "workerGroups": list_of(
+        exactly(
+            {
+                "gpuId": {"type": ["integer", "null"], "minimum": 0},
+                "minWorkers": COUNT,
+                "maxWorkers": COUNT,
+                "workers": list_of(TEXT),
+            }
+        )
+    )
+}
 #: Of `records.what_went_wrong`; each may be left out.
 WHAT_WENT_WRONG: Final[Mapping[str, Schema]] = {
     "scaling": _SCALING,

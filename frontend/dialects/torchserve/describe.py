@@ -16,6 +16,7 @@ from stoker.frontend.dialects.shared.records import (
     instant,
     milliseconds,
     what_went_wrong,
+    worker_groups,
 )
 from stoker.frontend.dialects.shared.replies import QUICK_S
 from stoker.frontend.dialects.torchserve.shapes import VERSIONS
@@ -92,7 +93,7 @@ def describe_version(record: dict[str, Any]) -> dict[str, Any]:
             "pendingRequests": record["queue"]["pending"],
         },
     }
-    return document | what_went_wrong(record)
+    return document | worker_groups(record) | what_went_wrong(record)
 
 
 def _describe_sequences(sequences: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from stoker.frontend.dialects.shared.shapes import (
     TEXT,
     TRUTH,
     WHAT_WENT_WRONG,
+    WORKER_GROUPS,
     exactly,
     list_of,
 )
@@ -65,10 +66,11 @@ _VERSION: Final = exactly(
         "loadedAtStartup": TRUTH,
         "workers": list_of(_WORKER),
         "jobQueueStatus": exactly({"remainingCapacity": COUNT, "pendingRequests": COUNT}),
+        **WORKER_GROUPS,
         **WHAT_WENT_WRONG,
         "customizedMetadata": {"type": "object"},
     },
-    ("deviceIds", *WHAT_WENT_WRONG, "customizedMetadata"),
+    ("deviceIds", *WORKER_GROUPS, *WHAT_WENT_WRONG, "customizedMetadata"),
 )
 
 VERSIONS: Final = list_of(_VERSION)

@@ -1,0 +1,152 @@
+"""The plots of docs/autoscaling.md: load, workers and wait over time; needs matplotlib.
+
+python benchmarks/scaling_plots.py [--folder docs/autoscaling] [--kind svg]
+
+Simulated ones are played anew, from the seeds of the tests; those of real
+processes are drawn from `scaling.json` (`scaling_runs.py play`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from plots import STYLE
+from scaling_runs import FIGURES, MAX_WORKERS
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE.parent / "docs" / "autoscaling"
+sys.path.append(str(HERE.parent / "tests" / "simulation"))
+
+from load_shapes import bursts, diurnal, ramp, recorded, sawtooth, spike, step  # type: ignore[import-not-found]  # noqa: E402
+from scale_world import Model, Run, play  # type: ignore[import-not-found]  # noqa: E402
+
+LOAD, WORKERS, READY, WAIT, TARGET = "#666666", "#e69f00", "#0072b2", "#009e73", "#d55e00"
+#: A dot of the wait is the 99th percentile of so many seconds.
+GRAIN_S = 5
+TARGET_S = 0.25
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Story:
+    """What one column of a figure shows, second by second or look by look."""
+
+    title: str
+    asked: Sequence[int]
+    at_s: Sequence[float]
+    wanted: Sequence[int]
+    ready: Sequence[int]
+    waits: Sequence[tuple[float, float]]
+    most: int
+    wait_name: str
+
+
+def of_run(run: Run) -> Story:
+    seconds = run.seconds
+    return Story(
+        run.shape.name,
+        [second.asked for second in seconds],
+        range(1, len(seconds) + 1),
+        [second.wanted for second in seconds],
+        [second.ready for second in seconds],
+        run.waits,
+        run.model.high,
+        "wait for a worker, 99th percentile",
+    )
+
+
+def of_real(name: str, figures: dict[str, Any]) -> Story:
+    seconds, looks = figures["seconds"], figures["looks"]
+    waits = [
+        (float(number), max(0.0, latency - 0.1))
+        for number, second in enumerate(seconds)
+        for latency in second["latencies_s"]
+    ]
+    return Story(
+        f"{name}, real processes",
+        [second["asked"] for second in seconds],
+        [look["at_s"] for look in looks],
+        [look["wanted"] for look in looks],
+        [look["ready"] for look in looks],
+        waits,
+        MAX_WORKERS,
+        "answer time beyond the handler's 0.1 s, 99th percentile",
+    )
+
+
+def percentiles(waits: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """In the middle of each GRAIN_S, and of the requests that came in it."""
+    cells: dict[int, list[float]] = {}
+    for at, waited in waits:
+        cells.setdefault(int(at // GRAIN_S), []).append(waited)
+    where = [(cell + 0.5) * GRAIN_S for cell in sorted(cells)]
+    values = [sorted(cells[cell])[int(len(cells[cell]) * 0.99)] for cell in sorted(cells)]
+    return where, [max(value, 0.001) for value in values]
+
+
+def draw(stories: Sequence[Story], columns: int) -> Any:
+    rows = -(-len(stories) // columns)
+    figure = plt.figure(figsize=(4.6 * columns, 4.4 * rows), layout="constrained")
+    for part, story in zip(figure.subfigures(rows, columns, squeeze=False).flat, stories,
+                           strict=False):  # fmt: skip
+        load, workers, wait = part.subplots(3, 1, sharex=True, height_ratios=(2, 2, 2))
+        load.fill_between(range(len(story.asked)), story.asked, step="post", color=LOAD, alpha=0.5)
+        load.set(title=story.title, ylim=(0, None))
+        workers.fill_between(story.at_s, story.ready, step="post", color=READY, alpha=0.35)
+        workers.step(story.at_s, story.wanted, where="post", color=WORKERS, linewidth=1.5)
+        workers.set(ylim=(0, story.most + 0.5), yticks=range(0, story.most + 1, 2))
+        wait.plot(*percentiles(story.waits), ".", color=WAIT, markersize=4)
+        wait.axhline(TARGET_S, color=TARGET, linewidth=1)
+        wait.set(yscale="log", ylim=(0.0008, 20), xlabel="seconds")
+        wait.set_yticks([0.001, 0.01, 0.1, 1, 10], ["0", "0.01", "0.1", "1", "10"])
+        wait.minorticks_off()
+        for axes, name in ((load, "requests/s"), (workers, "workers"), (wait, "p99 wait, s")):
+            axes.set_ylabel(name)
+        part.align_ylabels()
+    handles = [
+        mpl.patches.Patch(color=LOAD, alpha=0.5, label="requests asked in a second"),
+        mpl.lines.Line2D([], [], color=WORKERS, label="workers wanted"),
+        mpl.patches.Patch(color=READY, alpha=0.35, label="workers ready"),
+        mpl.lines.Line2D([], [], color=WAIT, marker=".", ls="", label=stories[0].wait_name),
+        mpl.lines.Line2D([], [], color=TARGET, label="the target"),
+    ]
+    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
+    return figure
+
+
+def simulated() -> Any:
+    shapes = (step(), ramp(), spike(), sawtooth(), bursts(SEED), diurnal(), recorded())
+    return draw([of_run(play(SEED, shape, Model())) for shape in shapes], columns=3)
+
+
+def real() -> Any:
+    figures = json.loads(FIGURES.read_text())
+    return draw([of_real(name, figures[name]) for name in figures], columns=2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw load, workers and wait over time.")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--kind", default="svg")
+    chosen = parser.parse_args()
+    chosen.folder.mkdir(parents=True, exist_ok=True)
+    with plt.rc_context(STYLE):
+        for name, make in (("simulated", simulated), ("real", real)):
+            figure = make()
+            figure.savefig(chosen.folder / f"{name}.{chosen.kind}", metadata={"Date": None}
+                           if chosen.kind == "svg" else None)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
