@@ -33,7 +33,7 @@ ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
 $(VENV)/checkout: FORCE
 endif
 
-.PHONY: FORCE help run demo test lint fuzz kill-points soak bench bench-quick embeddings clean simulation
+.PHONY: FORCE help run demo test lint fuzz kill-points soak dialects bench bench-quick embeddings clean simulation
 .NOTPARALLEL:
 
 help:
@@ -44,6 +44,7 @@ help:
 	@echo 'make lint         the first half of that: ruff, import contracts, mypy --strict'
 	@echo 'make fuzz         ten thousand requests made from the OpenAPI documents (about 5 minutes)'
 	@echo 'make kill-points  SIGKILL at ten thousand seeded points of management calls (about 10 minutes)'
+	@echo 'make dialects     16 clients change 50 models through three dialects at once (2 minutes)'
 	@echo 'make soak         random faults every 2 s under mixed load (10 minutes)'
 	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
 	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
@@ -81,6 +82,10 @@ fuzz: $(VENV)/test
 # KILL_SEED=n chooses other points.
 kill-points: $(VENV)/test
 	@KILL_POINTS=$${KILL_POINTS:-10000} $(PY) -m pytest --import-mode=importlib tests/process/test_state_kills.py
+
+# CI does so for a few seconds.
+dialects: $(VENV)/test
+	@STOKER_DIALECTS_S=$${STOKER_DIALECTS_S:-120} $(PY) -m pytest --import-mode=importlib -s tests/e2e/test_three_dialects.py
 
 # SOAK_ARGS='--seconds 3600 --seed 7' goes on for longer, or repeats the faults of a run.
 soak: $(VENV)/test

@@ -178,7 +178,7 @@ def _own_files(found: dict[str, Any], importer: str, files: dict[str, Facts]) ->
 
 def _shim_findings(files: dict[str, Facts], needed: set[str]) -> Iterator[Finding]:
     for path, found in _all_imports(files):
-        if found["module"].partition(".")[0] != shim.PACKAGE:
+        if found["module"].partition(".")[0] not in shim.PACKAGES:
             continue
         if lost := shim.missing(found["module"], found["names"]):
             is_fatal = path in needed and not found["is_guarded"] and not found["is_lazy"]
@@ -200,7 +200,7 @@ def _package_findings(
     later: dict[str, None] = {}
     for path, found in _all_imports(files):
         top = found["module"].partition(".")[0]
-        if not top or top in own or top == shim.PACKAGE or _is_installed(top):
+        if not top or top in own or top in shim.PACKAGES or _is_installed(top):
             continue
         if path in needed and not found["is_guarded"] and not found["is_lazy"]:
             fatal[top] = None

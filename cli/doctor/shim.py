@@ -1,4 +1,4 @@
-"""What of the peer's `ts` package a handler may import here.
+"""What of the peers' packages a handler may import here.
 
 Read from the files that stand in for it, so that the answer cannot be out of
 date; they are parsed, not imported.
@@ -12,8 +12,8 @@ import importlib.util
 from pathlib import Path
 from typing import Final
 
-#: The one package whose imports are judged here.
-PACKAGE: Final = "ts"
+#: The packages whose imports are judged here.
+PACKAGES: Final = frozenset({"ts", "mms"})
 BUILT_IN: Final = "ts.torch_handler"
 #: Names that mean "built in" for the peer's archiver (6.1).
 PEERS_HANDLERS: Final = frozenset(

@@ -369,3 +369,28 @@ def test_unpacked_models_are_looked_at_where_they_are(tmp_path, build):
         "MAR-INF",
         "handler.py",
     ]
+
+
+MMS_HANDLER = """
+from mms.service import PredictionException
+{line}
+
+def handle(data, context): ...
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "severity"),
+    [
+        ("from mms.metrics.dimension import Dimension", Severity.WORKS),
+        ("from mms.model_service.mxnet_model_service import MXNetBaseService", Severity.FAILS),
+        ("import mms.nothing_of_the_kind", Severity.FAILS),
+    ],
+)
+def test_what_handlers_of_mms_import_is_judged_too(diagnose, build, line, severity):
+    """
+    By the files that stand in for its package, MXNet's services aside.
+    """
+    report = diagnose(build.mar({"handler.py": MMS_HANDLER.format(line=line)}))
+
+    assert report.severity is severity
