@@ -84,6 +84,8 @@ class WorkerCommand:
     may_fork: bool = True
     #: Stands before argv: bwrap and what it shows.
     wrapper: tuple[str, ...] = ()
+    #: A group that may open its pipes: that of a worker who is another user.
+    group: int | None = None
     #: The process that has loaded its model; only a fork of that will do.
     parent: Nursery | None = None
 
@@ -570,6 +572,10 @@ def _spawn(command: WorkerCommand, nursery: Nursery | None) -> _Started:
         for _ in Stream:
             fds += os.pipe2(os.O_CLOEXEC)
         out, out_end, err, err_end = fds
+        for end in (out_end, err_end) if command.group is not None else ():
+            # It holds them open while there is no supervisor, and opens /dev/stdout anew.
+            os.fchown(end, -1, command.group)
+            os.fchmod(end, 0o660)
         popen = monitor = None
         pid = None
         if command.parent is not None:

@@ -191,10 +191,10 @@ def worker_command(
         env.update(rank_environment(place.ranks, place.slot))
     if place.fence is not None:
         _fence(env, place.fence, policy.user)
+    group = None if policy.user is None else policy.user.gid
     if place.fence is not None and place.fence.kind == BUBBLEWRAP:
-        return WorkerCommand(
-            argv, env, "/", label, may_fork=False, wrapper=_shut_in(env, place, place.fence, policy)
-        )
+        wrapper = _shut_in(env, place, place.fence, policy)
+        return WorkerCommand(argv, env, "/", label, may_fork=False, wrapper=wrapper, group=group)
     return WorkerCommand(
         argv,
         env,
@@ -202,6 +202,7 @@ def worker_command(
         label,
         # A template has imported the server's packages; this model may have others.
         may_fork=place.packages_dir is None,
+        group=group,
     )
 
 

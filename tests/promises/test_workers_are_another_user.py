@@ -76,12 +76,20 @@ def stranger_of_module(_orphans_come_to_us) -> tuple[str, ...]:
     return prefix
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["forked", "executed"])
+WAYS = {
+    "forked": ("--worker-template", "true"),
+    "executed": ("--worker-template", "false"),
+    "loaded once": ("--preload-model", "true"),
+}
+
+
+@pytest.fixture(scope="module", params=WAYS)
 def server(request, stranger_of_module, tmp_path_factory) -> Iterator[Server]:
-    """Its workers are forked from a template, or executed."""
+    """Its workers are forked from a template, executed, or forked from one with their model."""
     store = tmp_path_factory.mktemp("strangers")
     server = Server(
-        *(*FLAGS, "--worker-template", request.param),
+        *FLAGS,
+        *WAYS[request.param],
         model_store=store,
         prefix=stranger_of_module,
         mode=0o711,
@@ -152,6 +160,19 @@ def test_it_reads_its_model_and_nothing_of_the_server(server, own):
     (other,) = pids(server, f"{own}-other")
     for secret in ("environ", "cwd", "maps", "fd"):
         assert tell(server, own, f"see /proc/{other}/{secret}") in ("EACCES", "EPERM", [])
+
+
+def test_it_may_open_its_own_output(server, own):
+    """
+    It holds it open while there is no supervisor, or a print would kill it.
+    """
+    (pid,) = pids(server, own)
+    ends = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+
+    for fd in (1, 2):
+        pipe = os.readlink(f"/proc/{pid}/fd/{fd}")
+        assert pipe.startswith("pipe:")
+        assert ends.count(pipe) >= 2
 
 
 def test_large_bodies_reach_it_and_deaths_are_told(server, own):
