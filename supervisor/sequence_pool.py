@@ -23,6 +23,7 @@ from stoker.errors import (
     TooManySequences,
 )
 from stoker.shares import Budget
+from stoker.supervisor import batching
 from stoker.supervisor.actions import Action
 from stoker.supervisor.jobs import Heard, Job, JobEvent
 from stoker.supervisor.pools import Pool
@@ -296,6 +297,7 @@ class SequencePool(Pool):
     def _take_due(self, home: Home, now: float) -> list[Job]:
         """One job of each of the sequences that have waited longest; what is too late is told."""
         jobs: list[Job] = []
+        held_bytes = 0
         for sequence in list(home.due.values()):
             if len(jobs) == self.policy.max_size:
                 break
@@ -303,7 +305,8 @@ class SequencePool(Pool):
             if sequence.name not in home.due:
                 continue
             is_loner = sequence.waiting[0].is_loner
-            if is_loner and jobs:
+            held_bytes += len(sequence.waiting[0].payload)
+            if jobs and (is_loner or held_bytes > batching.MAX_BATCH_BYTES):
                 break
             job = self.sequences.take(sequence)
             self.queue.remove(job.job_id)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from stoker.errors import ProtocolError
 from stoker.supervisor import actions as a
+from stoker.supervisor import batching
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.sequences import KnownSequence, SequencePolicy
 from stoker.wire.frames import JobFlag
@@ -120,6 +121,20 @@ def test_a_batch_has_one_job_of_each_sequence(stage, serve, ask):
     assert stage.sent() == [[first[0], first[2], first[4]]]
     stage.answer(home_of(stage, first[0]))
     assert stage.sent()[1:] == [[first[1], first[3]]]
+
+
+def test_a_batch_ends_before_it_would_be_too_large_to_send(stage, serve, ask, monkeypatch):
+    """
+    One frame says what a batch is; the rest is the next one's.
+    """
+    monkeypatch.setattr(batching, "MAX_BATCH_BYTES", 250)
+    serve(workers=1, batch_size=4)
+
+    jobs = [ask(name, ends_turn=False, more="x" * 60) for name in "abcd"]
+    stage.end_turn()
+    stage.answer(home_of(stage, jobs[0]))
+
+    assert stage.sent() == [jobs[:2], jobs[2:]]
 
 
 def test_nothing_is_sent_ahead(stage, serve, ask):
