@@ -572,10 +572,11 @@ def _spawn(command: WorkerCommand, nursery: Nursery | None) -> _Started:
         for _ in Stream:
             fds += os.pipe2(os.O_CLOEXEC)
         out, out_end, err, err_end = fds
-        for end in (out_end, err_end) if command.group is not None else ():
+        if command.group is not None:
             # It holds them open while there is no supervisor, and opens /dev/stdout anew.
-            os.fchown(end, -1, command.group)
-            os.fchmod(end, 0o660)
+            for end in (out_end, err_end):
+                os.fchown(end, -1, command.group)
+                os.fchmod(end, 0o660)
         popen = monitor = None
         pid = None
         if command.parent is not None:
