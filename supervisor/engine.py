@@ -602,6 +602,24 @@ class Engine:
         entry = self._workers.get(worker_id)
         return None if entry is None else entry[1]
 
+    def crews(self) -> dict[VersionKey, tuple[list[int], dict[int, int]]]:
+        """Of every version with workers: all slots, and the pids of those with a process."""
+        found = {}
+        for served in (*self.registry, *self._leaving):
+            slots = served.crew.slots
+            pids = {
+                slot.number: slot.worker.pid
+                for slot in slots
+                if slot.worker is not None and slot.worker.pid > 0
+            }
+            if pids:
+                found[served.spec.key] = [slot.number for slot in slots], pids
+        return found
+
+    def slots_of(self, worker_id: int) -> list[int]:
+        """Of its whole version."""
+        return [slot.number for slot in self._workers[worker_id][0].crew.slots]
+
     def spec_of(self, worker_id: int) -> VersionSpec | None:
         entry = self._workers.get(worker_id)
         return None if entry is None else entry[0].spec

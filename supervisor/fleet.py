@@ -28,6 +28,8 @@ from stoker.process_start import is_called, start_ticks
 from stoker.settings import Settings
 from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
+from stoker.supervisor.core_pinning import CorePinning, read_processors
+from stoker.supervisor.core_shares import parse_launcher_args
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
@@ -140,6 +142,8 @@ class Fleet:
         #: Versions whose handler imported something heavy.
         self._preload: dict[VersionSpec, tuple[str, ...]] = {}
         self._oom_kills = OomKills()
+        #: None unless workers are to be pinned to cores.
+        self._pinning = _pinning_of(settings)
         self._output = WorkerOutput(
             settings.log_dir, settings.worker_log_max_bytes, take_metric=metrics.take_printed
         )
@@ -209,6 +213,8 @@ class Fleet:
         self._kill_escaped()
         self._port.sweep(now)
         self._parents.sweep(self._engine.wants_workers)
+        if self._pinning is not None:
+            self._pinning.look(self._engine.crews())
         since = self._stopped_since
         self._stopped_since = {w: since.get(w, now) for w in self._launcher.stopped()}
         for worker_id, stopped_at in self._stopped_since.items():
@@ -329,6 +335,10 @@ class Fleet:
             hold_arenas(self._arenas, self._fencing.user.gid if self._fencing.user else None)
         self._output.open(worker_id, spec.model, spec.version, slot)
         command = worker_command(self._place(action, token), self._policy, os.environ)
+        if self._pinning is not None:
+            cores = self._pinning.environment(self._engine.slots_of(worker_id), slot)
+            # A template has torch's threads counted already.
+            command = replace(command, env={**cores, **command.env}, may_fork=False)
         started = self._launcher.start(
             worker_id,
             replace(
@@ -339,6 +349,8 @@ class Fleet:
             guarded(self._exited),
             self._output.feed,
         )
+        if self._pinning is not None:
+            self._pinning.place(self._engine.slots_of(worker_id), slot, started.pid)
         return started.pid
 
     def _parent_command(self, spec: VersionSpec) -> ParentCommand:
@@ -625,6 +637,16 @@ class Fleet:
         self._ledger.ended(worker_id)
         self._engine.worker_exited(worker_id, how, self._clock.now())
         self._end_turn()
+
+
+def _pinning_of(settings: Settings) -> CorePinning | None:
+    """Raises SettingsError."""
+    if not settings.cpu_launcher_enable:
+        return None
+    args = parse_launcher_args(settings.cpu_launcher_args)
+    if args.moot:
+        log.warning("cpu_launcher_args has what changes nothing here", arguments=list(args.moot))
+    return CorePinning(args, read_processors())
 
 
 def _is_executed(spec: VersionSpec) -> bool:

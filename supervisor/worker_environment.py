@@ -6,8 +6,8 @@ what systemd meant for the supervisor alone.  Cloud credentials stay unless
 blacklisted: handlers fetch their weights with them.
 
 Thread counts (`OMP_NUM_THREADS` and its like) are not touched, but for workers
-of several processes: the peer does not either, and how many cores a worker
-should have is the operator's choice.
+of several processes and those that are pinned (`core_shares.py`): the peer does
+not either, and how many cores a worker should have is the operator's choice.
 
 Source: contracts/torchserve.md 6.5, 8.9.
 """

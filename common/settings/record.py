@@ -397,6 +397,10 @@ class Settings:
     metrics_config: Path | None = peer(None, "File that names the metrics.")
     model_metrics_auto_detect: bool = peer(False, "Keep handler metrics that no file names.")
     disable_system_metrics: bool = peer(False, "Do not measure the host.")
+    cpu_launcher_enable: bool = peer(
+        False, "Pin workers to processor cores; those of a version share them out."
+    )
+    cpu_launcher_args: str = peer("", "How, in the words of torch.backends.xeon.run_cpu.")
     system_metrics_cmd: str = peer(
         "",
         "A program that measures the host instead of us, every metric_time_interval.",
@@ -422,8 +426,6 @@ class Settings:
         "Header that ends a sequence.",
         peer_env="HEADER_KEY_SEQUENCE_END",
     )
-    cpu_launcher_enable: bool = later(False, "Pin workers to processor cores.")
-    cpu_launcher_args: str = later("", "How to pin them.")
 
     # Known, and without meaning outside a Java virtual machine
     number_of_netty_threads: int = moot(0, "See frontend_processes.", minimum=0)

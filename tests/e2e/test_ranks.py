@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,21 @@ def test_torchs_own_process_group_forms_and_reduces(server, register):
     register("parallelType: tp\nparallelLevel: 2\n", "reduces.py")
 
     assert ask(server, b"12345").text == "15"
+
+
+def test_workers_are_pinned_to_their_shares_of_the_cores(start_server, until):
+    """
+    `cpu_launcher_enable` (8.9): also those that are there already when another one comes.
+    """
+    server = start_server("--cpu-launcher-enable", "true")
+    cores = sorted(os.sched_getaffinity(0))
+    server.register("echo", "echo:handle")
+    (first,) = [worker["pid"] for worker in server.workers("echo")]
+    until(lambda: os.sched_getaffinity(first) == set(cores), "one has all of them")
+
+    server.manage("PUT", "/models/echo", min_worker=2, synchronous="true")
+
+    half = max(1, len(cores) // 2)
+    pids = [worker["pid"] for worker in sorted(server.workers("echo"), key=lambda w: int(w["id"]))]
+    shares = [set(cores[:half]), set(cores[half : 2 * half] or cores[:half])]
+    until(lambda: [os.sched_getaffinity(pid) for pid in pids] == shares, "each has its share")

@@ -440,13 +440,11 @@ def test_keys_of_later_releases_are_named_in_one_note(tmp_path):
     """
     Accepting a key in silence would look like obeying it.
     """
-    (tmp_path / "config.properties").write_text(
-        "grpc_inference_port=7000\ncpu_launcher_enable=true\n"
-    )
+    (tmp_path / "config.properties").write_text("grpc_inference_port=7000\nenable_grpc_ssl=true\n")
 
     notes = load_with_origins([], {}).notes
 
-    assert notes == ("not yet in effect: grpc_inference_port, cpu_launcher_enable",)
+    assert notes == ("not yet in effect: grpc_inference_port, enable_grpc_ssl",)
 
 
 def test_a_snapshot_of_the_peer_is_readable(tmp_path):
