@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from stoker.frontend.dialects.torchserve import TorchServe
+from stoker.frontend.dialects import load_dialect
 from stoker.frontend.listeners import Role
 from stoker.frontend.openapi import Documents
 from stoker.settings import Settings
@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 #: Requests per operation and way of making them, and where chance begins;
 #: `make fuzz` asks for more, and for others every time.
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "10"))
+#: Where a dialect has a share of them only: the core behind it is the same.
+SHARES = {"torchserve": 1.0, "mms": 0.3}
 SEED = int(os.environ.get("FUZZ_SEED", "0"))
 
 #: Faults that the contract lists, and no others.
@@ -43,6 +45,8 @@ LISTED = [
     (500, r"Failed to start workers for model .* version: .*"),
     (500, r"Failed to save model: .*"),
     (500, r"Failed to get customized model matadata\."),
+    (503, r"No worker is available to serve request for model: .*"),
+    (500, r"Failed to start workers"),
 ]
 #: What a request may not ask of the machine that runs the tests.
 MOST = {"initial_workers": 1, "min_worker": 2, "max_worker": 2, "max_batch_delay": 20}
@@ -61,21 +65,28 @@ GOOD = {
 
 
 def _documents() -> dict[str, Any]:
-    dialect = TorchServe(Settings())
     found = {}
-    for role in (Role.INFERENCE, Role.MANAGEMENT):
-        document = Documents(dialect, dialect.routes(role), is_guarded=False).of_api
-        found[role.value] = json.loads(json.dumps(document))
+    for name in SHARES:
+        dialect = load_dialect(name)(Settings())
+        for role in (Role.INFERENCE, Role.MANAGEMENT):
+            document = Documents(dialect, dialect.routes(role), is_guarded=False).of_api
+            found[f"{name}/{role.value}"] = json.loads(json.dumps(document))
     return found
 
 
 DOCUMENTS = _documents()
 OPERATIONS = [
-    pytest.param(listener, path, method, id=f"{method.upper()} {path}")
+    pytest.param(listener, path, method, id=f"{listener} {method.upper()} {path}")
     for listener, document in DOCUMENTS.items()
     for path, methods in document["paths"].items()
     for method in methods
 ]
+
+
+@pytest.fixture(scope="module")
+def server_flags():
+    free = "http://127.0.0.1:0"
+    return ("--listeners", ",".join(f"{free} {name.replace('/', ' ')}" for name in DOCUMENTS))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +133,7 @@ def test_undocumented_answer_would_be_noticed(server, api):
     """
     A net without knots catches nothing.
     """
-    document = copy.deepcopy(DOCUMENTS["management"])
+    document = copy.deepcopy(DOCUMENTS["torchserve/management"])
     del document["paths"]["/models/{model_name}"]["delete"]["responses"]["404"]
     operation = schemathesis.openapi.from_dict(document)["/models/{model_name}"]["DELETE"]
     case = operation.Case(path_parameters={"model_name": "ghost"})
@@ -148,7 +159,7 @@ def test_operation_answers_as_described(staffed, api, listener, path, method):
 
         @seed(zlib.crc32(f"{SEED} {operation.label} {mode}".encode()))
         @settings(
-            max_examples=EXAMPLES,
+            max_examples=max(1, int(EXAMPLES * SHARES[listener.partition("/")[0]])),
             database=None,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -157,3 +157,29 @@ def test_a_model_that_cannot_be_loaded_says_why(server):
     assert answer.json["failure"]["lastLine"] == "OSError: no weights"
     assert len(loads(server)) == 1
     assert "OSError: no weights" in server.model_log("broken")
+
+
+def test_workers_outlive_the_supervisor_and_its_parents(server, start_server, until):
+    """
+    They have the model; its successor loads it again when it wants another worker.
+    """
+    own = start_server("--preload-model", "true")
+    own.register("lasting", "weights:handle")
+    (before,) = own.workers("lasting")
+    supervisor = own.supervisor
+
+    supervisor.kill()
+    psutil.wait_procs([supervisor], timeout=30)
+
+    def goes_on():
+        try:
+            return own.predict("lasting").json["pid"] == before["pid"]
+        except (OSError, KeyError, ValueError):
+            return False
+
+    until(goes_on, "the same worker answers again")
+    assert len(loads(own)) == 1
+    scaled = own.manage("PUT", "/models/lasting", min_worker=2, synchronous="true")
+    assert scaled.status == 200, scaled.text
+    assert len(loads(own)) == 2
+    assert len(own.workers("lasting")) == 2

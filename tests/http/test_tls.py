@@ -280,3 +280,33 @@ def test_key_material_does_not_show_in_a_repr(server):
     material = read_material(Settings(**server.pair))
 
     assert "PRIVATE" not in repr(material)
+
+
+def test_each_listener_has_its_own_address_and_dialect(
+    start_frontend, server, authority, short_folder, supervisor
+):
+    """One process: https for one dialect, a Unix socket for another, plain HTTP for a third."""
+    path = f"{short_folder}/own.sock"
+    supervisor.verbs["list"] = lambda arguments: {"total": 0, "models": []}
+    listeners = (
+        "https://127.0.0.1:0 mms management",
+        f"unix:{path} torchserve management",
+        "http://127.0.0.1:0 mms inference",
+    )
+    running = start_frontend(
+        inference_address=Settings().inference_address,
+        management_address=Settings().management_address,
+        metrics_address=Settings().metrics_address,
+        listeners=listeners,
+        **server.pair,
+    )
+
+    encrypted = encrypt(running.client("mms/management"), trusting(authority))
+    local = running.client("torchserve/management")
+    plain = running.client("mms/management")
+
+    assert encrypted.request("GET", "/models").json == {"models": []}
+    assert local.request("GET", "/models/m/1.0/nothing").status == 404
+    refused = plain.request("GET", "/models")
+    assert refused.json == {"status": "This MMS instance only accepts HTTPS requests"}
+    assert refused.status == 403

@@ -113,7 +113,7 @@ WORKER_GROUPS: Final[Mapping[str, Schema]] = {
     "workerGroups": list_of(
         exactly(
             {
-                "gpuId": {"type": ["integer", "null"], "minimum": 0},
+                "gpuId": {"type": "integer", "minimum": 0, "nullable": True},
                 "minWorkers": COUNT,
                 "maxWorkers": COUNT,
                 "workers": list_of(TEXT),
