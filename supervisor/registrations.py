@@ -189,6 +189,9 @@ class Registrations:
             registered_at=time.time(),
         )
         spec = self._spec_of_absent(desired)
+        nothing = ResolvedArchive(desired.model, desired.version, "", DEFAULT_RUNTIME, "")
+        least, most = self._counts(spec, nothing, arguments)
+        desired = replace(desired, min_workers=least, max_workers=most)
         async with self._journal.changing() as state:
             self._check_new(spec.key, arguments)
             await self._journal.write(state.registering(desired))
@@ -209,6 +212,13 @@ class Registrations:
             async with self._journal.changing() as state:
                 if self._engine.registry.find(*key).spec is not spec:
                     return
+                known = state.versions[key]
+                if (known.min_workers, known.max_workers) != (
+                    desired.min_workers,
+                    desired.max_workers,
+                ):
+                    # Somebody has scaled it meanwhile, and later words hold.
+                    least, most = known.min_workers, known.max_workers
                 await self._journal.write(state.scaling(key, least, most))
                 staffed = replace(desired, min_workers=least, max_workers=most)
                 self.staff(spec, staffed)

@@ -413,3 +413,25 @@ def test_a_handler_made_for_torchserve_fails_as_djl_tells_it(server, djl):
 
     assert answer.status == 424
     assert answer.json["message"] == "invoke handler failure"
+
+
+def test_a_registration_survives_the_supervisor(start_server, server_flags):
+    """
+    Also what only this dialect says of it: no version, its own numbers, what was tuned since.
+    """
+    server = start_server(*server_flags)
+
+    def djl(method, path, body=None):
+        return server.ask("djl/management", method, path, body)
+
+    djl("POST", "/models?url=fast&max_idle_time=8")
+    djl("PUT", "/models/fast?batch_size=3&min_worker=1&max_worker=1&synchronous=true")
+    names = ("batchSize", "maxBatchDelay", "maxIdleTime", "minWorkers", "maxWorkers")
+    server.supervisor.kill()
+
+    wait_until(server.is_answering, "there is another supervisor")
+    wait_status(djl, "fast", "Healthy")
+    described = djl("GET", "/models/fast").json
+    assert [described[name] for name in names] == [3, 5, 8, 1, 1]
+    assert "version" not in described
+    assert djl("POST", "/predictions/fast", b"abc").text == "ABC"
