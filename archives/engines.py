@@ -1,8 +1,9 @@
 """Which engine an archive is for, and whether that is one we have.
 
-`Python` is ours.  The others are libraries that DJL reaches from Java, with
-translators that are Java classes: a server without a virtual machine cannot
-run them, and says so before anything is loaded.
+`Python` is ours, and `PyTorch` where a TorchScript file is all there is.  The
+others are libraries that DJL reaches from Java, with translators that are Java
+classes: a server without a virtual machine cannot run them, and says so before
+anything is loaded.
 
 Source: contracts/djl-serving.md 10.
 """
@@ -16,13 +17,18 @@ from typing import Final
 from stoker.errors import EngineMissing, EngineUnknown
 
 PYTHON: Final = "Python"
+PYTORCH: Final = "PyTorch"
+#: Modules of ours for archives without a handler, by engine.
+BUILT_IN: Final = {PYTORCH: "stoker.worker.djl.torchscript"}
+#: Options that name Java classes.
+_JAVA_OPTIONS: Final = ("translator", "translatorFactory")
 #: Engines of DJL by their lower-case names.
 _KNOWN: Final = {
     name.lower(): name
     for name in (
         PYTHON,
         "MPI",
-        "PyTorch",
+        PYTORCH,
         "TensorFlow",
         "OnnxRuntime",
         "XGBoost",
@@ -51,7 +57,7 @@ def check_engine(engine: str, url: str) -> str:
         EngineMissing: Only a Java server has it, or nobody.
     """
     name = _KNOWN.get(engine.lower())
-    if name == PYTHON:
+    if name == PYTHON or name in BUILT_IN:
         return name
     if name is None:
         said = f"There is no engine {engine[:64]}"
@@ -66,6 +72,18 @@ def check_engine(engine: str, url: str) -> str:
     )
 
 
+def check_options(options: Mapping[str, str], url: str) -> None:
+    """Raises EngineMissing: They name classes of Java."""
+    for name in _JAVA_OPTIONS:
+        if options.get(name):
+            raise EngineMissing(
+                f"{name}={options[name][:128]} is a Java class, which stoker does without. Put a "
+                "model.py with handle(inputs) into the archive and use engine=Python.",
+                url=url,
+                engine=PYTORCH,
+            )
+
+
 def detect_engine(model_dir: Path, options: Mapping[str, str], url: str) -> str:
     """What the files of an archive say that names no engine.
 
@@ -78,7 +96,7 @@ def detect_engine(model_dir: Path, options: Mapping[str, str], url: str) -> str:
         return PYTHON
     if names & {f"{own}.pt", "model.pt"}:
         # A handler beside it is what the archive's author wants called.
-        return PYTHON if "model.py" in names else "PyTorch"
+        return PYTHON if "model.py" in names else PYTORCH
     if "config.pbtxt" in names:
         return "TritonServer"
     if "saved_model.pb" in names:

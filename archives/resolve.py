@@ -16,7 +16,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stoker.archives.cache import ArchiveCache, CachedArchive, directory_model
-from stoker.archives.engines import check_engine, detect_engine
+from stoker.archives.engines import BUILT_IN, check_engine, check_options, detect_engine
 from stoker.archives.fetch import FetchLimits, FetchRequest, Progress, failed, fetched
 from stoker.archives.location import (
     THE_STORE,
@@ -41,6 +41,7 @@ from stoker.archives.model_config import ModelConfig, read_model_config
 from stoker.archives.partial import clean_partials
 from stoker.archives.s3_signature import S3Credentials
 from stoker.archives.serving_properties import (
+    DEFAULT_FUNCTION,
     ServingProperties,
     is_djl_folder,
     read_serving_properties,
@@ -399,14 +400,19 @@ def _read_djl(
     """An archive without a manifest: for DJL Serving, if anything says so."""
     url = request.url or ""
     name = _name(request, manifest, url)
-    if not (request.engine or serving.engine):
+    engine = request.engine or serving.engine
+    if not engine:
         try:
-            check_engine(detect_engine(model_dir, serving.options, url), url)
+            engine = check_engine(detect_engine(model_dir, serving.options, url), url)
         except EngineUnknown:
             if serving.is_stated or request.engine is not None:
                 raise
             raise ManifestInvalid("Handler is not defined.", url=url) from None
     entry_point, function = serving.entry_point, request.handler or serving.function
+    built_in = BUILT_IN.get(check_engine(engine, url))
+    if built_in is not None and not (model_dir / entry_point).is_file():
+        check_options(serving.options, url)
+        entry_point, function = built_in, DEFAULT_FUNCTION
     if ":" in function:
         entry_point, _, function = function.rpartition(":")
     if entry_point.endswith(".py") and not model_dir.joinpath(entry_point).is_file():

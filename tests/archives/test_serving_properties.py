@@ -113,7 +113,7 @@ def test_devices_that_nobody_has_are_refused(text):
         parse_devices(text)
 
 
-@pytest.mark.parametrize("engine", ["PyTorch", "MXNet", "OnnxRuntime", "Rust", "MPI", "Abacus"])
+@pytest.mark.parametrize("engine", ["MXNet", "OnnxRuntime", "Rust", "MPI", "Abacus"])
 def test_an_engine_that_needs_java_is_refused_with_a_way_out(engine):
     """
     10: said before anything is loaded.
@@ -238,3 +238,28 @@ def test_what_is_no_archive_of_anybody_depends_on_who_asks(places):
         read(places, "m")
     with pytest.raises(EngineUnknown):
         read(places, "m", engine="")
+
+
+def test_a_torchscript_file_needs_no_handler(places):
+    """
+    10: engine PyTorch, named or meant, unless the archive has a model.py.
+    """
+    (places.model_store / "m").mkdir()
+    (places.model_store / "m" / "m.pt").touch()
+
+    assert read(places, "m").handler == "stoker.worker.djl.torchscript:handle"
+    assert read(places, "m", engine="pytorch").contract == "djl"
+    (places.model_store / "m" / "model.py").write_text(HANDLER)
+    assert read(places, "m", engine="PyTorch").handler == "model.py:handle"
+
+
+def test_a_translator_is_java(places):
+    """
+    11: a class name, which nothing here could load.
+    """
+    (places.model_store / "m").mkdir()
+    (places.model_store / "m" / "m.pt").touch()
+    (places.model_store / "m" / "serving.properties").write_text("translator=ai.djl.X\n")
+
+    with pytest.raises(EngineMissing, match=r"translator=ai\.djl\.X is a Java class"):
+        read(places, "m")

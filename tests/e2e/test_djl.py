@@ -96,7 +96,7 @@ def server_flags(tmp_path_factory, model_store):
         "engine=Python\noption.enable_lora=true\n"
     )
     (model_store / "traced").mkdir(exist_ok=True)
-    (model_store / "traced" / "model.pt").touch()
+    (model_store / "traced" / "saved_model.pb").touch()
     (model_store / "fast").mkdir(exist_ok=True)
     (model_store / "fast" / "model.py").write_text(UPPER)
     (model_store / "fast" / "serving.properties").write_text(
