@@ -174,26 +174,40 @@ class Server:
             command += ["--model-store", str(model_store)]
         self._command = [*command, *flags]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("STOKER_", "TS_"))}
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+        self._env = {
+            **inherited,
+            "PYTHONPATH": os.pathsep.join(
+                [str(HANDLERS), *filter(None, [inherited.get("PYTHONPATH")])]
+            ),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": str(self.home / "tmp"),
+            "E2E_GATES": str(self.home / "gates"),
+            **(env or {}),
+        }
+        self.process = self._start()
+        RUNNING.append(self)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=self.home,
-                env={
-                    **inherited,
-                    "PYTHONPATH": os.pathsep.join(
-                        [str(HANDLERS), *filter(None, [inherited.get("PYTHONPATH")])]
-                    ),
-                    "PYTHONDONTWRITEBYTECODE": "1",
-                    "TMPDIR": str(self.home / "tmp"),
-                    "E2E_GATES": str(self.home / "gates"),
-                    **(env or {}),
-                },
+                env=self._env,
                 start_new_session=True,
             )
-        RUNNING.append(self)
+
+    def start_anew(self, **env: str) -> None:
+        """Stop it, and start it again with what it had, and these variables."""
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE_S) == 0
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self._env |= env
+        self.process = self._start()
+        self.wait_started()
 
     def wait_started(self) -> None:
         """Standard output says so, as tools expect (contract 1.1)."""

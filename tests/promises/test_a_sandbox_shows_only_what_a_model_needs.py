@@ -76,25 +76,31 @@ def shut_in(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def own(shut_in, model, model_store) -> str:
-    """A model of an archive, beside another one."""
-    for name in (model, f"{model}-other"):
-        register(shut_in, packed(name, model_store))
+    """A model of an archive."""
+    register(shut_in, packed(model, model_store))
     return model
+
+
+@pytest.fixture
+def other(shut_in, own, model_store) -> str:
+    """Another one, beside it."""
+    register(shut_in, packed(f"{own}-other", model_store))
+    return f"{own}-other"
 
 
 def folder_of(server: Server, model: str) -> str:
     return str(tell(server, model, "who")["folder"])
 
 
-def test_a_worker_sees_its_model_and_nothing_of_the_server(shut_in, own):
+def test_a_worker_sees_its_model_and_nothing_of_the_server(shut_in, own, other):
     """
     No other model, no key, no state, no configuration, no socket but its own.
     """
     home = shut_in.home
     (home / "key_file.json").write_text("secret")
-    folder, other = folder_of(shut_in, own), folder_of(shut_in, f"{own}-other")
+    folder, others = folder_of(shut_in, own), folder_of(shut_in, other)
     hidden = [
-        other,
+        others,
         *(home / name for name in ("key_file.json", "state", "log", "server.log", "gates")),
         *(shut_in.runtime_dir / name for name in ("frontend.sock", "workers.ledger")),
         *(shut_in.runtime_dir / name for name in ("supervisor.lock", "addresses.json")),
@@ -110,10 +116,10 @@ def test_a_worker_sees_its_model_and_nothing_of_the_server(shut_in, own):
     assert tell(shut_in, own, f"see {shut_in.runtime_dir}") == ["workers"]
     assert tell(shut_in, own, f"see {shut_in.runtime_dir / 'workers'}") == ["worker.sock"]
     assert tell(shut_in, own, f"connect {shut_in.runtime_dir / 'frontend.sock'}") == "ENOENT"
-    assert tell(shut_in, f"{own}-other", f"see {folder}") == "ENOENT"
+    assert tell(shut_in, other, f"see {folder}") == "ENOENT"
 
 
-def test_a_worker_writes_to_its_temporary_folder_alone(shut_in, own):
+def test_a_worker_writes_to_its_temporary_folder_alone(shut_in, own, other):
     """
     Which is nobody else's, and gone with it.
     """
@@ -129,7 +135,7 @@ def test_a_worker_writes_to_its_temporary_folder_alone(shut_in, own):
         **dict.fromkeys((folder, "/", "/usr/lib", "/etc", str(HANDLERS)), "EROFS"),
     }
     assert not Path("/tmp/written").exists()
-    assert "written" not in tell(shut_in, f"{own}-other", "see /tmp")
+    assert "written" not in tell(shut_in, other, "see /tmp")
 
 
 def test_a_worker_is_alone_and_has_no_rights(shut_in, own):
@@ -330,6 +336,26 @@ def test_without_bubblewrap_an_archive_that_asks_for_it_is_refused(
     assert (answer.status, answer.json["type"]) == (400, "InvalidModelException")
     assert why in answer.json["message"]
     assert server.manage("GET", f"/models/{model}").status == 404
+
+
+def test_a_model_that_is_restored_without_its_sandbox_is_failed_and_not_served(
+    start_server, tmp_path, model
+):
+    """
+    What was fenced yesterday does not run without a fence today; the reason is there to read.
+    """
+    if not has_bubblewrap():
+        pytest.skip("nothing can be registered that asks for one, which another test shows")
+    server = start_server("--model-store", str(tmp_path))
+    register(server, packed(model, tmp_path, sandbox="bubblewrap"))
+
+    server.start_anew(PATH=str(tmp_path))
+    found = server.describe(model)
+
+    assert (found["status"], found["workers"]) == ("Failed", [])
+    assert "bwrap is not installed" in found["failure"]["message"]
+    assert server.predict(model, "who").status == 503
+    server.expect_error("model cannot be loaded")
 
 
 def test_without_bubblewrap_workers_are_fenced_as_another_user(without, start_server, model):
