@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
-#: Exists on every host, and owns nothing.
-STRANGER: Final = "nobody"
+#: Exist on every host, and own nothing; one of them is not us.
+STRANGER: Final = "nobody" if pwd.getpwnam("nobody").pw_uid != os.geteuid() else "daemon"
 CHECKOUT: Final = Path(__file__).resolve().parents[1]
 _OPEN: Final = 0o001
 
