@@ -29,6 +29,7 @@ from setproctitle import setproctitle
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.frontend.app import Frontend
+from stoker.frontend.dialects import load_dialect
 from stoker.frontend.endpoints import Endpoint, load_endpoints
 from stoker.frontend.error_rates import clear_mark
 from stoker.frontend.gunicorn_log import GunicornLog
@@ -263,6 +264,9 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     try:
         prepare_folder(settings.runtime_dir, may_be_passed=bool(settings.worker_user))
         listeners = plan_listeners(settings)
+        # Here, so that the processes to be forked share it.
+        for name in {listener.dialect for listener in listeners}:
+            load_dialect(name)
         is_tls = any(listener.address.is_tls for listener in listeners)
         tls = read_material(settings) if is_tls else None
         endpoints = load_endpoints(settings.endpoints)

@@ -396,6 +396,26 @@ def test_every_answer_has_the_standing_headers(mms, asked):
     assert answer.header("content-length") == str(len(answer.body))
 
 
+@pytest.mark.parametrize(("has_worker", "status"), [(True, 200), (False, 503)])
+def test_sagemakers_ping_takes_the_place_of_ours(start_frontend, asked, has_worker, status):
+    """
+    Capital S, and words instead of a document while nothing is loaded (5.1, 15).
+    """
+    asked("health", {"has_ready_worker": has_worker, "running_workers": 0, "wanted_workers": 0})
+    running = start_frontend(dialect="mms", sagemaker="single", max_request_size=3 << 20)
+
+    answer = running.request("inference", "GET", "/ping")
+    parameters = running.request("inference", "GET", "/execution-parameters")
+
+    said = b'{\n\t"Status": "Healthy"\n}\n' if has_worker else b"Models are not loaded"
+    assert (answer.status, answer.body) == (status, said)
+    assert parameters.json == {
+        "MaxConcurrentTransforms": 1,
+        "BatchStrategy": "MULTI_RECORD",
+        "MaxPayloadInMB": 3,
+    }
+
+
 # -- descriptions ----------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from stoker.settings import Settings
 BAD, INTERNAL = "BadRequestException", "InternalServerException"
 NOT_FOUND, UNAVAILABLE = "ModelNotFoundException", "ServiceUnavailableException"
 TIMED_OUT, INVALID = "RequestTimeoutException", "InvalidModelException"
+ENDPOINT = "ModelServerEndpointException"
 NO_WORKER = (
     "No worker is available to serve request for model: m. Consider increasing job queue size."
 )
@@ -104,9 +105,9 @@ ROWS: dict[str, tuple[int, str, str]] = {
         "Workflow w has failed to register. Failures: [f]",
     ),
     "workflow_node_failed": (500, INTERNAL, "Error executing n"),
-    "endpoint_method_missing": (503, UNAVAILABLE, "Invalid HTTP method received"),
-    "endpoint_broken": (500, INTERNAL, "I/O error while running the custom endpoint"),
-    "endpoint_failed": (500, INTERNAL, "Unknown exception"),
+    "endpoint_method_missing": (500, ENDPOINT, "No implementation found"),
+    "endpoint_broken": (500, ENDPOINT, "I/O error while running the custom endpoint"),
+    "endpoint_failed": (500, ENDPOINT, "Unknown exception"),
     "internal": (
         500,
         INTERNAL,

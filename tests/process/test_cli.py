@@ -96,6 +96,24 @@ def test_start_status_and_stop_tell_one_story(stoker):
     assert "is not running" in after.stdout
 
 
+def test_status_names_listeners_by_dialect_where_there_are_several(stoker):
+    """
+    An address alone would not say who is understood there.
+    """
+    free = "http://127.0.0.1:0"
+    listeners = f"{free} mms, {free} torchserve inference"
+    started = stoker("start", "--listeners", listeners)
+    status = stoker("status")
+    stoker("stop")
+
+    assert started.returncode == 0, started.stderr
+    named = re.findall(r"^  (\w+/\w+) +(http://127\.0\.0\.1:\d+)$", status.stdout, re.MULTILINE)
+    where = dict(named)
+    assert sorted(where) == ["mms/inference", "mms/management", "torchserve/inference"]
+    assert where["mms/inference"] == where["mms/management"] != where["torchserve/inference"]
+    assert "models      none" in status.stdout
+
+
 def test_status_for_programs_names_every_pid(stoker):
     """
     Scripts should not have to parse sentences.

@@ -21,6 +21,7 @@ _NO_WORKER: Final = (
     "Consider increasing job queue size."
 )
 _DOWNLOAD: Final = "DownloadModelException"
+_ENDPOINT: Final = "ModelServerEndpointException"
 
 
 def _url_refused(fields: Mapping[str, Any]) -> str:
@@ -58,6 +59,10 @@ def mms_problems(queue_full_status: int) -> dict[str, Row]:
         "archive_not_found": Row(404, MODEL_NOT_FOUND, "Model not found in model store: {url}"),
         "archive_url_not_allowed": Row(404, MODEL_NOT_FOUND, _url_refused),
         "download_failed": Row(400, _DOWNLOAD, _not_downloaded),
+        # endpoints of the operator's own (15)
+        "endpoint_method_missing": Row(500, _ENDPOINT, "No implementation found"),
+        "endpoint_broken": Row(500, _ENDPOINT, "I/O error while running the custom endpoint"),
+        "endpoint_failed": Row(500, _ENDPOINT, "Unknown exception"),
         "environment_failed": Row(400, INVALID_MODEL),
         "manifest_invalid": Row(400, INVALID_MODEL, _invalid_manifest),
     }
