@@ -24,6 +24,7 @@ from urllib.parse import urlencode, urlsplit
 
 import psutil
 from facts import DEADLINE_S, wait_until
+from process_titles import title_of
 from raw_http import RawHttp
 
 HANDLERS = Path(__file__).parent / "e2e" / "handlers"
@@ -394,8 +395,8 @@ class Server:
 
     def child(self, title: str) -> psutil.Process:
         """The one process below the launcher whose title starts so."""
-        found = [process for process in self.tree() if _title(process).startswith(title)]
-        assert len(found) == 1, [(p.pid, _title(p)) for p in self.tree()]
+        found = [process for process in self.tree() if title_of(process).startswith(title)]
+        assert len(found) == 1, [(p.pid, title_of(p)) for p in self.tree()]
         return found[0]
 
     @property
@@ -456,7 +457,7 @@ class Server:
         orphans = [
             process
             for process in psutil.Process().children()
-            if _title(process).startswith("stoker: ") and process.pid not in _meant()
+            if title_of(process).startswith("stoker: ") and process.pid not in _meant()
         ]
         for process in [*tree, *orphans]:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -497,12 +498,6 @@ class Later:
         return self._outcome
 
 
-def _title(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return " ".join(process.cmdline()).strip()
-    return ""
-
-
 def has_ended(pid: int) -> bool:
     """Also a zombie has: an orphan's waits for us."""
     try:
@@ -530,7 +525,7 @@ def find_leftovers() -> list[str]:
             if process.pid in meant:
                 continue
             if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(f"{process.pid} {_title(process)}")
+                found.append(f"{process.pid} {title_of(process)}")
             elif process.ppid() == os.getpid():
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from process_titles import title_of
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_keys_survive_a_frontend_that_dies(server_of_module, until, victim):
     document = (server.home / "key_file.json").read_text()
     # By descent: a process that has just been forked bears its master's title.
     masters = psutil.Process(server.process.pid).children()
-    master = next(one for one in masters if "stoker: frontend" in " ".join(one.cmdline()))
+    master = next(one for one in masters if "stoker: frontend" in title_of(one))
     if victim == "process":
         server.expect_error("Worker (pid:")
     died = master.children()[0] if victim == "process" else master

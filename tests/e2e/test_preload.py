@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from process_titles import title_of
 
 pytestmark = pytest.mark.slow
 
@@ -38,9 +39,7 @@ def nothing_loaded(server):
 
 def parents(server):
     return [
-        process
-        for process in server.tree()
-        if " ".join(process.cmdline()).startswith("stoker: preload ")
+        process for process in server.tree() if title_of(process).startswith("stoker: preload ")
     ]
 
 

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from facts import DEADLINE_S, wait_until
+from process_titles import title_of
 
 from stoker.cli.listening import bound_addresses
 from stoker.cli.pid_file import find_running
@@ -201,7 +202,7 @@ def test_kill_9_of_the_launcher_leaves_nothing_running(server: Server) -> None:
     assert server.ask("management", "POST", query)[0] == 200
     assert server.ask("inference", "POST", "/predictions/here") == (200, b"here")
     processes = server.processes()
-    titles = {" ".join(process.cmdline()[:1]).split(" ")[1] for process in processes}
+    titles = {title.split(" ")[1] for title in map(title_of, processes) if title}
 
     server.process.kill()
     server.process.wait(DEADLINE_S)
@@ -232,7 +233,7 @@ def test_workers_that_are_there_from_the_start_share_their_imports(tmp_path: Pat
         shared_kb = [
             int(line.split()[1])
             for process in server.processes()
-            if "stoker: worker" in process.cmdline()[0]
+            if "stoker: worker" in title_of(process)
             for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
             if line.startswith("Shared_Dirty:")
         ]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from process_titles import title_of
 
 from stoker.strays import become_subreaper
 from stoker.supervisor.template import Template
@@ -93,7 +94,7 @@ def test_a_dead_template_refuses_and_can_be_started_again(
     [child] = [
         process
         for process in psutil.Process().children()
-        if "stoker: template" in " ".join(process.cmdline())
+        if "stoker: template" in title_of(process)
     ]
     child.kill()
     child.wait(DEADLINE_S)

@@ -14,6 +14,7 @@ import pytest
 from facts import wait_until
 from impatient import SERVE
 from live_server import Server
+from process_titles import title_of
 
 from stoker.archives.pack import Parts, pack
 
@@ -48,7 +49,7 @@ def serving_process(server: Server) -> int:
     """The one below gunicorn's master; 0 while there is none."""
     master = psutil.Process(server.process.pid).children()
     below = [
-        child.pid for each in master if "frontend" in each.cmdline()[0] for child in each.children()
+        child.pid for each in master if "frontend" in title_of(each) for child in each.children()
     ]
     return below[0] if below else 0
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import psutil
 from live_server import Server
+from process_titles import title_of
 
 #: Requests under way when the process at their other end is killed are cut, also a moment later.
 CUT_S = 1.0
@@ -41,7 +42,7 @@ class Faults:
         return any(at >= since - CUT_S for at in self.frontends_killed_at)
 
     def of_role(self, title: str) -> list[psutil.Process]:
-        return [process for process in self.server.tree() if _title(process).startswith(title)]
+        return [process for process in self.server.tree() if title_of(process).startswith(title)]
 
     def hit(self, processes: Sequence[psutil.Process], number: int) -> bool:
         if not processes:
@@ -56,12 +57,6 @@ class Faults:
         found = self.hit(self.of_role("stoker: frontend "), signal.SIGKILL)
         self.frontends_killed_at.append(time.monotonic())
         return found
-
-
-def _title(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        return " ".join(process.cmdline()).strip()
-    return ""
 
 
 def _killer(title: str, number: int) -> Callable[[Faults], bool]:
