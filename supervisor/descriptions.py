@@ -23,6 +23,7 @@ from stoker.supervisor.served import Served
 from stoker.supervisor.slots import Slot
 from stoker.supervisor.versions import VersionState
 from stoker.supervisor.worker_output import log_name
+from stoker.supervisor.workers import Worker
 from stoker.wire.loading import CONTINUOUS
 
 
@@ -107,6 +108,7 @@ class Describer:
             "workers": [
                 self._worker(slot, wall, memory_bytes)
                 | _of_sequences(served, slot.worker.worker_id)
+                | _of_many_at_once(served, slot.worker)
                 for slot in crew.slots
                 if slot.worker is not None
             ],
@@ -174,6 +176,10 @@ def _of_sequences(served: Served, worker_id: int) -> dict[str, Any]:
     if served.spec.sequences is None:
         return {}
     return {"sequences": served.pool.sequence_count(worker_id)}
+
+
+def _of_many_at_once(served: Served, worker: Worker) -> dict[str, Any]:
+    return {"in_hand": len(worker.in_hand)} if served.spec.jobs_at_once else {}
 
 
 def _scaling(served: Served, wall: float) -> dict[str, Any] | None:

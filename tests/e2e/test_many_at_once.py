@@ -133,7 +133,7 @@ def test_streams_end_before_their_worker_does(server, register):
     wait_until(lambda: not server.workers("joins"), "and then it leaves")
 
 
-def test_what_runs_is_on_the_metrics_page(server, register):
+def test_what_runs_is_on_the_metrics_page_and_in_describe(server, register):
     register("joins", "joins.py", CONTINUOUS)
     streams = [begin_stream(server, "joins", f"s{i} {ENDLESS}") for i in range(2)]
 
@@ -145,6 +145,7 @@ def test_what_runs_is_on_the_metrics_page(server, register):
         if line.startswith("stoker_requests_in_hand{") and "joins" in line
     ]
     assert float(line.split()[-1]) == 2
+    assert [worker["requestsInHand"] for worker in server.workers("joins")] == [2]
     for stream in streams:
         stream.close()
 

@@ -120,4 +120,6 @@ def _describe_worker(worker: dict[str, Any]) -> dict[str, Any]:
     }
     if "sequences" in worker:
         document["openSequences"] = worker["sequences"]
+    if "in_hand" in worker:
+        document["requestsInHand"] = worker["in_hand"]
     return document

@@ -29,8 +29,9 @@ _WORKER: Final = exactly(
         "gpu": TRUTH,
         "gpuUsage": TEXT,
         "openSequences": COUNT,
+        "requestsInHand": COUNT,
     },
-    ("openSequences",),
+    ("openSequences", "requestsInHand"),
 )
 _VERSION: Final = exactly(
     {

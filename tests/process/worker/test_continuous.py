@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 
@@ -494,3 +495,100 @@ def test_the_spec_of_a_running_batch_travels(make_request):
     spec = LoadSpec("m", "1", "h", mode=CONTINUOUS, jobs_at_once=7)
 
     assert LoadSpec.from_wire(spec.to_wire()) == spec
+
+
+#: The shape of the peer's own example: a BaseHandler that prefills who is new,
+#: decodes the rest together, and stops by objects that count down.
+EXAMPLE = """
+from abc import ABC
+
+from ts.context import Context
+from ts.torch_handler.base_handler import BaseHandler
+
+
+class StreamingHandler(BaseHandler, ABC):
+    def initialize(self, ctx: Context):
+        self.context = ctx
+        ctx.cache = {}
+        self.initialized = True
+
+    def preprocess(self, data):
+        self._clean_cache()
+        prefill, decode_ids = [], []
+        for req_id, req_data in zip(self.context.request_ids.values(), data):
+            if req_id not in self.context.cache:
+                tokens = req_data.get("data") or req_data.get("body")
+                prompt = tokens["prompt"]
+                self.context.cache[req_id] = {
+                    "text": prompt,
+                    "stopping_criteria": self.criterion(req_id, tokens["max_new_tokens"]),
+                }
+                prefill.append(req_id)
+            else:
+                decode_ids.append(req_id)
+        return prefill, decode_ids
+
+    def inference(self, batches):
+        prefill, decode_ids = batches
+        results = {}
+        for req_id in prefill:
+            results[req_id] = {"text": self.context.cache[req_id]["text"], "ids": [0]}
+        for req_id in decode_ids:
+            state = self.context.cache[req_id]
+            results[req_id] = {"text": state["text"][-1] * len(decode_ids), "ids": [1]}
+        return [results[i] for i in self.context.request_ids.values()]
+
+    def postprocess(self, x):
+        self.context.stopping_criteria = [
+            self.context.cache[i]["stopping_criteria"]
+            for i in self.context.request_ids.values()
+        ]
+        return x
+
+    def criterion(self, req_id, max_new_tokens):
+        class StoppingCriteria:
+            def __init__(self, cache, req_id, max_new_tokens):
+                self.cache, self.req_id, self.left = cache, req_id, max_new_tokens
+
+            def __call__(self, res):
+                self.left -= 1
+                if self.left == 0 or res["ids"][-1] == 2:
+                    del self.cache[self.req_id]
+                    return True
+                return False
+
+        return StoppingCriteria(self.context.cache, req_id, max_new_tokens)
+
+    def _clean_cache(self):
+        new_ids = set(self.context.request_ids.values())
+        for req_id in list(self.context.cache.keys()):
+            if req_id not in new_ids:
+                del self.context.cache[req_id]
+"""
+
+
+def test_a_handler_in_the_form_of_the_peers_example_runs_as_it_is(start, make_job_id):
+    """
+    Prefill, decode, stopping criteria with a state of their own; JSON pieces.
+    """
+    pytest.importorskip("torch")
+    worker = start(EXAMPLE)
+    for number, prompt in ((1, "ab"), (2, "xyz")):
+        payload = worker._make_request(
+            json.dumps({"prompt": prompt, "max_new_tokens": number + 1}).encode(),
+            "application/json",
+            request_id=f"r{number}",
+        )
+        job = f.WorkJob(make_job_id(number), payload)
+        worker._batch_ids[number] = number
+        worker.replies[number] = []
+        worker.peer.send(f.Work([f.WorkBatch(number, [job])]))
+
+    worker.hear_end(1, 2)
+
+    texts = [json.loads(answer.body)["text"] for answer in worker.answers(1)]
+    assert [text[:1] for text in texts] == ["a", "b"]
+    texts = [json.loads(answer.body)["text"] for answer in worker.answers(2)]
+    assert texts[0] == "xyz"
+    assert len(texts) == 3
+    assert worker.answers(2)[-1].kind == payloads.AnswerKind.FINAL
