@@ -6,6 +6,7 @@ from collections import Counter, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import sim_many as many
 from sim_faults import POISONS
 from sim_records import SimCall, SimJob, check
 from sim_sequences import REFUSALS as SEQUENCE_REFUSALS
@@ -14,6 +15,7 @@ from sim_sequences import SequenceJudge
 from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import is_full, ready_at
+from stoker.supervisor.concurrent_pools import ConcurrentPool
 from stoker.supervisor.dispatch import choose_busy, credit
 from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import Job
@@ -105,8 +107,8 @@ class Judge:
                 self._judge_word(action)
         for key, order in last_sent.items():
             served = self._find(key)
-            if served is not None and served.spec.sequences is not None:
-                continue  # first in, first out for each sequence
+            if served is not None and (served.spec.sequences or served.spec.jobs_at_once):
+                continue  # first in, first out for each sequence; loners are passed by
             oldest = served.pool.queue.oldest() if served is not None else None
             if oldest is not None:
                 left = self._world.jobs[oldest.job_id].order
@@ -123,15 +125,18 @@ class Judge:
         pool = jobs[0].pool
         assert pool is not None
         key = VersionKey(pool.model, pool.version)
-        check(len(jobs) <= pool.policy.max_size, "a batch keeps to its size", action)
-        check(len(jobs) == 1 or not any(j.is_loner for j in jobs), "describe alone", action)
-        held = self._held[worker_id]
         spec = world.engine.spec_of(worker_id)
         assert spec is not None
+        most = 1 if spec.jobs_at_once else pool.policy.max_size
+        check(len(jobs) <= most, "a batch keeps to its size", action)
+        check(len(jobs) == 1 or not any(j.is_loner for j in jobs), "describe alone", action)
+        held = self._held[worker_id]
         if spec.sequences is not None:
             check(not held, "of sequences nothing is sent ahead", action)
             self._sequences.judge_batch(spec, action)
-        if held:
+        if spec.jobs_at_once:
+            many.judge_give(world, spec, action, len(held))
+        elif held:
             allowed = credit(worker.service_time_s, len(pool.workers))
             check(len(held) < allowed, "never more than the credit", len(held), allowed)
             is_whole = len(jobs) == pool.policy.max_size or jobs[0].is_loner
@@ -148,7 +153,8 @@ class Judge:
             conviction = pool.convictions.get(content_of(job.payload))
             is_kept_out = conviction is not None and conviction.until > world.now
             check(not is_kept_out, "who kills workers reaches none", job.job_id)
-            is_next = spec.sequences is not None or mine.order > last_sent.get(key, -1)
+            has_order = spec.sequences is None and not spec.jobs_at_once
+            is_next = not has_order or mine.order > last_sent.get(key, -1)
             check(is_next, "first in, first out", job.job_id)
             mine.holder = worker_id
             last_sent[key] = mine.order
@@ -194,7 +200,8 @@ class Judge:
     def _judge_blame(self, job: SimJob, error: StokerError) -> None:
         """Where only some requests kill, only they are told so."""
         served = self._find(job.key)
-        may_not = served is None or served.spec.max_attempts == 1
+        # In a running batch a stream that has begun dies with its neighbour.
+        may_not = served is None or served.spec.max_attempts == 1 or served.spec.jobs_at_once
         if self._world.is_kind and not may_not and error.details["reason"] == "exit":
             check(job.payload in POISONS, "the innocent are answered", job, error)
         check(error.details["attempts"] >= 1, "attempts are counted", error.details)
@@ -341,11 +348,15 @@ class Judge:
         held = self._held.get(worker_id)
         if held is None or worker_id in self._exited:
             return
+        spec = self._world.engine.spec_of(worker_id)
         for reply in replies:
+            if spec is not None and spec.jobs_at_once:
+                if reply.is_last:
+                    many.take_done(held, reply)
+                continue
             if not held or held[0][0] != reply.batch_id:
                 return
             if reply.is_last:
-                spec = self._world.engine.spec_of(worker_id)
                 _, job_ids = held.popleft()
                 if spec is not None and spec.sequences is not None:
                     self._sequences.note_done(spec, job_ids)
@@ -356,7 +367,10 @@ class Judge:
         self._exited.add(worker_id)
         self._sequences.note_exit(worker_id)
         held = self._held.pop(worker_id)
+        spec = self._world.engine.spec_of(worker_id)
         started = held.popleft()[1] if held else []
+        while held and spec is not None and spec.jobs_at_once:
+            started += held.popleft()[1]
         self._note_deaths(worker_id, started)
         for job_id in (*started, *(job_id for _, job_ids in held for job_id in job_ids)):
             job = self._world.jobs.get(job_id)
@@ -384,7 +398,8 @@ class Judge:
             assert job.pool is not None
             allowed = job.pool.recovery._max_attempts
             check(0 < job.attempts < allowed, "tried as often as allowed", job_id)
-            check(job.is_loner and job.is_suspect, "who saw a death travels alone", job_id)
+            is_alone = job.is_loner or isinstance(job.pool, ConcurrentPool)
+            check(is_alone and job.is_suspect, "who saw a death travels alone", job_id)
             self._world.counts["tried again"] += 1
         check(self._world.engine.worker(worker_id) is None, "a gone worker is forgotten")
 
@@ -432,9 +447,12 @@ class Judge:
             assert mine.holder is not None
             worker = world.engine.worker(mine.holder)
             assert worker is not None
-            begun = [job.job_id for job in worker.in_hand[0].jobs]
-            check(job_id in begun, "nobody waits in a hand past a deadline", job_id)
-            is_wanted = not mine.ends_in_hand or worker.in_hand[0].has_sent_pieces
+            spec = world.engine.spec_of(mine.holder)
+            assert spec is not None
+            begun = list(worker.in_hand)[: None if spec.jobs_at_once else 1]
+            its = [batch for batch in begun if job_id in [job.job_id for job in batch.jobs]]
+            check(its, "nobody waits in a hand past a deadline", job_id)
+            is_wanted = not mine.ends_in_hand or its[0].has_sent_pieces
             check(is_wanted, "a client's own deadline holds in a hand", job_id)
 
     def look_at_dispatch(self) -> None:
@@ -445,6 +463,9 @@ class Judge:
             pool = served.pool
             if served.spec.sequences is not None:
                 self._sequences.look_at_dispatch(served)
+                continue
+            if served.spec.jobs_at_once:
+                many.look_at_dispatch(world, served)
                 continue
             due_at = ready_at(pool.queue, pool.policy)
             if due_at is None:
@@ -461,6 +482,7 @@ class Judge:
             batch.waiting
             for worker in served.pool.workers.values()
             for batch in islice(worker.in_hand, 1, None)
+            if not served.spec.jobs_at_once
         )
         check(queue.ahead == ahead, "ahead is what was sent ahead", queue.ahead, ahead)
         again = sum(job.attempts > 0 for job in queue)

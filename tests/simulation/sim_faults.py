@@ -120,8 +120,10 @@ def random_limits(rng: random.Random) -> Limits:
 def random_spec(rng: random.Random, model: str, version: str) -> VersionSpec:
     """Limits short enough for everything to happen within a minute."""
     sequences = random_policy(rng) if rng.random() < 0.2 else None
+    many = sequences is None and rng.random() < 0.25
     return VersionSpec(
         sequences=sequences,
+        jobs_at_once=rng.choice((1, 2, 4, 16)) if many else 0,
         model=model,
         version=version,
         batch=BatchPolicy(

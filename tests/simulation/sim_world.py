@@ -25,6 +25,7 @@ from sim_faults import (
     random_handler,
     random_spec,
 )
+from sim_many import SimManyWorker
 from sim_records import SimCall, SimJob, check
 from sim_sequences import headers_in, random_label
 from sim_workers import SimWorker
@@ -181,7 +182,8 @@ class World:
 
     def _play(self, action: Any) -> None:
         if isinstance(action, a.Spawn):
-            worker = SimWorker(
+            kind = SimManyWorker if action.spec.jobs_at_once else SimWorker
+            worker = kind(
                 self, action.worker_id, action.slot, action.spec, self.handlers[action.spec]
             )
             self.workers[action.worker_id] = worker

@@ -10,6 +10,7 @@ from sim_run import SimulationFailed, run
 
 from stoker.supervisor import (
     batching,
+    concurrent_pools,
     crews,
     dispatch,
     engine,
@@ -31,6 +32,9 @@ SEEN: Counter[str] = Counter()
 
 #: What the simulation is for; if it stops reaching one of these it proves less than it says.
 REACHED = (
+    "a piece among many",
+    "a sign of life",
+    "many at once",
     "Abort",
     "Kill",
     "SendDrop",
@@ -246,6 +250,19 @@ def plant_the_newest_first(monkeypatch):
         return sequence
 
     monkeypatch.setattr(sequences.Sequences, "put", put)
+
+
+def plant_crowded_hands(monkeypatch):
+    real = concurrent_pools.choose_roomiest
+    monkeypatch.setattr(concurrent_pools, "choose_roomiest", lambda w, most: real(w, most + 1))
+
+
+def plant_everlasting_patience(monkeypatch):
+    monkeypatch.setattr(concurrent_pools, "PATIENCE_S", 1e6)
+
+
+def plant_company_for_loners(monkeypatch):
+    monkeypatch.setattr(concurrent_pools.Run, "wants_to_be_alone", False)
 
 
 @pytest.mark.parametrize(
