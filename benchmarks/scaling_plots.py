@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parent / "docs" / "autoscaling"
 sys.path.append(str(HERE.parent / "tests" / "simulation"))
 
-from load_shapes import bursts, diurnal, ramp, recorded, sawtooth, spike, step  # type: ignore[import-not-found]  # noqa: E402
+from load_shapes import bursts, constant, diurnal, ramp, recorded, sawtooth, spike, step  # type: ignore[import-not-found]  # noqa: E402
 from scale_world import Model, Run, play  # type: ignore[import-not-found]  # noqa: E402
 
 LOAD, WORKERS, READY, WAIT, TARGET = "#666666", "#e69f00", "#0072b2", "#009e73", "#d55e00"
@@ -52,17 +52,17 @@ class Story:
     wait_name: str
 
 
-def of_run(run: Run) -> Story:
+def of_run(run: Run, title: str = "") -> Story:
     seconds = run.seconds
     return Story(
-        run.shape.name,
+        title or run.shape.name,
         [second.asked for second in seconds],
         range(1, len(seconds) + 1),
         [second.wanted for second in seconds],
         [second.ready for second in seconds],
         run.waits,
         run.model.high,
-        "wait for a worker, 99th percentile",
+        "p99 of the wait for a worker",
     )
 
 
@@ -81,7 +81,7 @@ def of_real(name: str, figures: dict[str, Any]) -> Story:
         [look["ready"] for look in looks],
         waits,
         MAX_WORKERS,
-        "answer time beyond the handler's 0.1 s, 99th percentile",
+        "p99 of the answer time beyond 0.1 s",
     )
 
 
@@ -105,29 +105,37 @@ def draw(stories: Sequence[Story], columns: int) -> Any:
         load.set(title=story.title, ylim=(0, None))
         workers.fill_between(story.at_s, story.ready, step="post", color=READY, alpha=0.35)
         workers.step(story.at_s, story.wanted, where="post", color=WORKERS, linewidth=1.5)
-        workers.set(ylim=(0, story.most + 0.5), yticks=range(0, story.most + 1, 2))
+        workers.set(ylim=(0, story.most + 0.5))
+        workers.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=4))
         wait.plot(*percentiles(story.waits), ".", color=WAIT, markersize=4)
         wait.axhline(TARGET_S, color=TARGET, linewidth=1)
-        wait.set(yscale="log", ylim=(0.0008, 20), xlabel="seconds")
-        wait.set_yticks([0.001, 0.01, 0.1, 1, 10], ["0", "0.01", "0.1", "1", "10"])
+        wait.set(yscale="log", ylim=(0.0008, 100), xlabel="seconds")
+        wait.set_yticks([0.001, 0.01, 0.1, 1, 10, 100], ["0", "0.01", "0.1", "1", "10", "100"])
         wait.minorticks_off()
         for axes, name in ((load, "requests/s"), (workers, "workers"), (wait, "p99 wait, s")):
             axes.set_ylabel(name)
         part.align_ylabels()
     handles = [
-        mpl.patches.Patch(color=LOAD, alpha=0.5, label="requests asked in a second"),
+        mpl.patches.Patch(color=LOAD, alpha=0.5, label="requests"),
         mpl.lines.Line2D([], [], color=WORKERS, label="workers wanted"),
         mpl.patches.Patch(color=READY, alpha=0.35, label="workers ready"),
         mpl.lines.Line2D([], [], color=WAIT, marker=".", ls="", label=stories[0].wait_name),
-        mpl.lines.Line2D([], [], color=TARGET, label="the target"),
+        mpl.lines.Line2D([], [], color=TARGET, label="target"),
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=5, frameon=False)
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=5, columnspacing=1.2, frameon=False
+    )
     return figure
 
 
 def simulated() -> Any:
     shapes = (step(), ramp(), spike(), sawtooth(), bursts(SEED), diurnal(), recorded())
-    return draw([of_run(play(SEED, shape, Model())) for shape in shapes], columns=3)
+    stories = [of_run(play(SEED, shape, Model())) for shape in shapes]
+    few = play(SEED, step(high=60.0), Model(high=3))
+    stories.append(of_run(few, "too much for max_worker=3"))
+    rare = play(SEED, constant(0.02, 420.0), Model(low=0, max_idle_s=10.0))
+    stories.append(of_run(rare, "now and then, min_worker=0"))
+    return draw(stories, columns=3)
 
 
 def real() -> Any:

@@ -33,7 +33,7 @@ RECORDED = HERE.parent / "tests" / "simulation" / "recorded_load.json"
 HANDLER = "nap_handler:Nap"
 #: How often the number of workers is looked at.
 LOOK_S = 0.25
-LOADS = {"step": "2*15,20*45,2*40", "spike": "2*20,40*8,2*52"}
+LOADS = {"step": "2*15,20*45,2*45,0*25", "spike": "2*20,40*8,2*52,0*25"}
 FLAGS = ("--job-queue-size=2048", "--max-idle-s=20", "--log-level=warning")
 MAX_WORKERS = 8
 

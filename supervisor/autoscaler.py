@@ -60,7 +60,7 @@ class Autoscaler:
         self._crew = crew
         self._window = LoadWindow()
         self._times = BatchTimes()
-        self._state = ScalingState(active_at=now)
+        self._state = ScalingState(active_at=now, settled_at=now)
         self._ready = 0
         #: When the latest worker got ready, until what waited then is done.
         self._grown_at: float | None = None

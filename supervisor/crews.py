@@ -203,12 +203,14 @@ class Crew:
         self.failure = None
         self._recycle_at = now
         self.inherit_more(wanted, now)
-        self._have(wanted, lambda slots: slots[::-1], drain_s, now)
+        self._have(wanted, _youngest_first, drain_s, now)
         self._move_between_devices(now)
 
     def resize(self, wanted: int, now: float) -> None:
         """Have `wanted` slots because of the load, which forgives and hurries nobody."""
-        self._have(wanted, self._least_needed, None, now)
+        # With `number_gpu` the first ones are those on GPUs.
+        is_counted = self.spec.number_gpu is not None
+        self._have(wanted, _youngest_first if is_counted else self._least_needed, None, now)
         if not wanted:
             # What failed has been left behind; the next request is a new try.
             self.failure = None
@@ -604,6 +606,10 @@ class Crew:
                 },
             )
         )
+
+
+def _youngest_first(slots: list[Slot]) -> list[Slot]:
+    return slots[::-1]
 
 
 def _end_of_load(worker: Worker, how: Exit) -> Failure:

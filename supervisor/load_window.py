@@ -86,7 +86,7 @@ class LoadWindow:
     def rate(self, enough: float = ENOUGH) -> Rate:
         """Over the shortest time in which `enough` came; else over RATE_S."""
         kept = self._totals
-        if len(kept) < 2:
+        if len(kept) < 2 or kept[0].arrived == kept[-1].arrived:
             return Rate(0.0, 0.0)
         last = kept[-1]
         arrived, passed_s = 0, 0.0
@@ -112,7 +112,7 @@ class LoadWindow:
         """By how much the rate grows in a second, if it has for two steps in a row; else 0.0."""
         kept = self._totals
         last = kept[-1].at
-        if kept[0].at > last - 2.9 * TREND_S:
+        if kept[0].at > last - 2.9 * TREND_S or kept[0].arrived == kept[-1].arrived:
             return 0.0
         marks = [self._arrived_at(last - steps * TREND_S) for steps in (3, 2, 1, 0)]
         old, middle, new = (b - a for a, b in pairwise(marks))

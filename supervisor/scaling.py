@@ -117,21 +117,28 @@ class Missed(NamedTuple):
     at: float
 
 
+class Need(NamedTuple):
+    """So many workers would have done, then."""
+
+    at: float
+    workers: int
+
+
 @dataclass(frozen=True, slots=True)
 class ScalingState:
     """What is remembered from look to look.
 
     Attributes:
         active_at: When there was something to do the last time.
-        fewer_since: Since when fewer workers would have done; None: they would not.
-        fewest: So many would have done all of that time.
+        settled_at: Since when there have been as many workers as were wanted.
+        needs: Of the looks since, those that needed more than every later one.
         fewer_at: When workers were let go though requests came.
         missed: Counts that were too low.
     """
 
     active_at: float
-    fewer_since: float | None = None
-    fewest: int = 0
+    settled_at: float = -math.inf
+    needs: tuple[Need, ...] = ()
     fewer_at: float | None = None
     missed: tuple[Missed, ...] = ()
 
@@ -167,9 +174,9 @@ def decide(policy: ScalingPolicy, state: ScalingState, load: Load, now: float) -
     if load.arrived or load.in_hand or load.queued:
         state = replace(state, active_at=now)
     if load.workers < policy.min_workers:
-        return _grow(policy, state, load, policy.min_workers, BELOW)
+        return _grow(policy, state, load, policy.min_workers, BELOW, now)
     if load.workers > policy.max_workers:
-        return Decision(policy.max_workers, ABOVE, replace(state, fewer_since=None))
+        return Decision(policy.max_workers, ABOVE, _unsettled(state, now))
     need, reason, state = _need(policy, state, load, now)
     if need > load.workers:
         if state.fewer_at is not None and now - state.fewer_at < 2 * CALM_S:
@@ -177,13 +184,13 @@ def decide(policy: ScalingPolicy, state: ScalingState, load: Load, now: float) -
             busy = load.rate.per_s * _worker_s(policy, load)
             state = _remember(state, Missed(load.workers, busy, now))
         if load.is_recovering:
-            return Decision(load.workers, RECOVERS, replace(state, fewer_since=None))
-        return _grow(policy, state, load, need, reason)
+            return Decision(load.workers, RECOVERS, _unsettled(state, now))
+        return _grow(policy, state, load, need, reason, now)
     return _shrink(policy, state, load, now)
 
 
 def _grow(
-    policy: ScalingPolicy, state: ScalingState, load: Load, need: int, reason: str
+    policy: ScalingPolicy, state: ScalingState, load: Load, need: int, reason: str, now: float
 ) -> Decision:
     wanted = need
     if wanted > policy.max_workers:
@@ -192,7 +199,7 @@ def _grow(
     room = max(load.workers + load.room, policy.min_workers)
     if wanted > room:
         wanted, reason = room, NO_ROOM
-    return Decision(wanted, reason, replace(state, fewer_since=None))
+    return Decision(wanted, reason, _unsettled(state, now))
 
 
 def _need(
@@ -276,17 +283,28 @@ def _shrink(policy: ScalingPolicy, state: ScalingState, load: Load, now: float) 
     """Fewer, if fewer have been enough for what might have come, all of the time."""
     state = replace(state, missed=tuple(m for m in state.missed if now - m.at < MISSED_S))
     if load.workers > policy.min_workers and now - state.active_at >= policy.max_idle_s:
-        return Decision(policy.min_workers, IDLE, replace(state, fewer_since=None))
-    maybe = _maybe_need(policy, state, load)
-    if maybe >= load.workers or load.ready < load.workers:
-        return Decision(load.workers, FITS, replace(state, fewer_since=None))
-    if state.fewer_since is None:
-        return Decision(load.workers, FITS, replace(state, fewer_since=now, fewest=maybe))
-    fewest = max(state.fewest, maybe)
+        return Decision(policy.min_workers, IDLE, _unsettled(state, now))
     patience_s = max(policy.max_idle_s, 2 * (load.start_s or 0.0), CALM_S)
-    if now - state.fewer_since < patience_s:
-        return Decision(load.workers, FITS, replace(state, fewest=fewest))
-    return Decision(fewest, FEWER, replace(state, fewer_since=None, fewer_at=now))
+    state = _note_need(state, Need(now, _maybe_need(policy, state, load)), patience_s)
+    if load.ready < load.workers:
+        return Decision(load.workers, FITS, _unsettled(state, now))
+    fewest = state.needs[0].workers
+    if fewest >= load.workers or now - state.settled_at < patience_s:
+        return Decision(load.workers, FITS, state)
+    return Decision(fewest, FEWER, replace(state, fewer_at=now))
+
+
+def _unsettled(state: ScalingState, now: float) -> ScalingState:
+    """The number of workers is not what it is to be; what they need is seen afterwards."""
+    return replace(state, settled_at=now, needs=())
+
+
+def _note_need(state: ScalingState, need: Need, within_s: float) -> ScalingState:
+    """Keep what tells the largest need within that time, now and at every later look."""
+    kept = [
+        old for old in state.needs if old.at >= need.at - within_s and old.workers > need.workers
+    ]
+    return replace(state, needs=(*kept, need))
 
 
 def _maybe_need(policy: ScalingPolicy, state: ScalingState, load: Load) -> int:

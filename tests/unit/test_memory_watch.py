@@ -41,3 +41,19 @@ def test_a_worker_that_is_gone_measures_nothing():
     MemoryWatch(engine).look(10.0)
 
     assert engine.measured == [(7, False, 10.0)]
+
+
+def test_what_is_left_of_the_hosts_memory_is_told_where_workers_come_with_the_load():
+    """
+    Nobody else asks, and the look has a cost.
+    """
+    engine = Engine()
+    told = []
+    engine.memory_available = told.append
+
+    MemoryWatch(engine).look(10.0)
+    engine.is_autoscaling = True
+    MemoryWatch(engine).look(10.0)
+
+    assert len(told) == 1
+    assert told[0] > 0

@@ -79,7 +79,7 @@ def load_of(workers: int, per_s: float = 0.0, **facts: Any) -> Load:
 
 def run(policy: ScalingPolicy, loads: Iterable[tuple[float, Load]]) -> list[tuple[int, str]]:
     """One decision after the other, each with what the one before remembered."""
-    state, said = ScalingState(active_at=NOW), []
+    state, said = ScalingState(active_at=NOW, settled_at=NOW), []
     for now, load in loads:
         wanted, reason, state = decide(policy, state, load, now)
         said.append((wanted, reason))
@@ -219,6 +219,20 @@ def test_fewer_only_after_they_would_have_done_all_the_time() -> None:
 
     assert {wanted for wanted, _ in said[:-1]} == {4}
     assert said[-1] == (2, "fewer have been enough")
+
+
+def test_after_a_spike_the_count_falls_as_far_as_it_may_at_once() -> None:
+    """
+    Each look counts for `max_idle_s` and no longer, the slow decay of a measured rate included.
+    """
+    decay = [(NOW + t, load_of(8, per_s=50.0 - 5 * t)) for t in range(10)]
+    calm = [(NOW + 10 + t, load_of(8, per_s=0.3)) for t in range(65)]
+
+    said = [wanted for wanted, _ in run(POLICY, [*decay, *calm])]
+
+    assert said[:60] == [8] * 60
+    assert said[-1] == 1
+    assert said == sorted(said, reverse=True)
 
 
 def test_idle_goes_to_the_minimum_at_once() -> None:
