@@ -34,6 +34,7 @@ from scale_world import Model, Run, play  # type: ignore[import-not-found]  # no
 LOAD, WORKERS, READY, WAIT, TARGET = "#666666", "#e69f00", "#0072b2", "#009e73", "#d55e00"
 #: A dot of the wait is the 99th percentile of so many seconds.
 GRAIN_S = 5
+LOAD_GRAIN_S = 3
 TARGET_S = 0.25
 SEED = 0
 
@@ -95,16 +96,31 @@ def percentiles(waits: Sequence[tuple[float, float]]) -> tuple[list[float], list
     return where, [max(value, 0.001) for value in values]
 
 
+def smooth(asked: Sequence[int]) -> tuple[list[int], list[float]]:
+    """Requests per second, of LOAD_GRAIN_S each."""
+    starts = list(range(0, len(asked), LOAD_GRAIN_S))
+    parts = [asked[start : start + LOAD_GRAIN_S] for start in starts]
+    return starts, [sum(part) / len(part) for part in parts]
+
+
+def corners(at_s: Sequence[float], counts: Sequence[int]) -> tuple[list[float], list[int]]:
+    """Where a count changes, and both ends."""
+    last = len(counts) - 1
+    kept = [n for n in range(last + 1) if n in (0, last) or counts[n] != counts[n - 1]]
+    return [at_s[n] for n in kept], [counts[n] for n in kept]
+
+
 def draw(stories: Sequence[Story], columns: int) -> Any:
     rows = -(-len(stories) // columns)
     figure = plt.figure(figsize=(4.6 * columns, 4.4 * rows), layout="constrained")
     for part, story in zip(figure.subfigures(rows, columns, squeeze=False).flat, stories,
                            strict=False):  # fmt: skip
         load, workers, wait = part.subplots(3, 1, sharex=True, height_ratios=(2, 2, 2))
-        load.fill_between(range(len(story.asked)), story.asked, step="post", color=LOAD, alpha=0.5)
+        load.fill_between(*smooth(story.asked), step="post", color=LOAD, alpha=0.5)
         load.set(title=story.title, ylim=(0, None))
-        workers.fill_between(story.at_s, story.ready, step="post", color=READY, alpha=0.35)
-        workers.step(story.at_s, story.wanted, where="post", color=WORKERS, linewidth=1.5)
+        ready, wanted = (corners(story.at_s, each) for each in (story.ready, story.wanted))
+        workers.fill_between(*ready, step="post", color=READY, alpha=0.35)
+        workers.step(*wanted, where="post", color=WORKERS, linewidth=1.5)
         workers.set(ylim=(0, story.most + 0.5))
         workers.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True, nbins=4))
         wait.plot(*percentiles(story.waits), ".", color=WAIT, markersize=4)

@@ -34,6 +34,7 @@ REACHED = (
     "meant for the predecessor",
     "orphan found nobody",
     "request kills workers",
+    "scaled with the load",
     "sequence goes on",
     "sequence goes on after a death",
     "sequence moved",

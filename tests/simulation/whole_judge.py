@@ -113,6 +113,12 @@ class Judge:
         if supervisor is not None:
             known = supervisor.engine.job_count
             check(known <= self._world.submitted, "no more jobs than were asked", known)
+            for served in supervisor.engine.registry:
+                crew, count = served.crew, len(served.crew.staying)
+                is_right = crew.min_workers <= count <= crew.max_workers
+                check(is_right, "as many workers as may be", served.spec.key, count)
+                if served.autoscaler is not None and served.autoscaler.change is not None:
+                    self._world.counts["scaled with the load"] += 1
         if len(self._ended) > 100_000:
             for job_id in list(self._ended)[:50_000]:
                 del self._ended[job_id]

@@ -101,7 +101,7 @@ class WholeSupervisor:
 
     # -- life -----------------------------------------------------------------------
 
-    def restore(self, specs: list[VersionSpec], sizes: dict[str, int]) -> None:
+    def restore(self, specs: list[VersionSpec], sizes: dict[str, tuple[int, int]]) -> None:
         """What the journal says, one after the other; workers may come back meanwhile."""
         when = 0.0
         for spec in specs:
@@ -109,9 +109,9 @@ class WholeSupervisor:
             self.later(when, self._restore_one, spec, sizes[spec.model])
         self.later(when + 0.001, self._serve)
 
-    def _restore_one(self, spec: VersionSpec, size: int) -> None:
+    def _restore_one(self, spec: VersionSpec, size: tuple[int, int]) -> None:
         self.engine.register(spec)
-        self.engine.scale(spec.key, size, size, self._agenda.now)
+        self.engine.scale(spec.key, *size, self._agenda.now)
         self._end_turn()
 
     def _serve(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from sim_sequences import random_policy
@@ -16,6 +17,11 @@ from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.versions import VersionSpec
 
 MODELS = ("bert", "echo", "resnet")
+
+
+def random_size(rng: random.Random) -> tuple[int, int]:
+    low = rng.randint(0, 3)
+    return low, max(1, low + rng.choice((0, 0, 1, 3)))
 
 
 class World:
@@ -53,11 +59,14 @@ class World:
                 startup_timeout_s=3.0,
                 max_attempts=attempts,
                 quarantine_s=rng.choice((0.0, 20.0)),
+                max_idle_s=rng.choice((0.0, 1.0, 10.0)),
+                queue_wait_target_s=rng.choice((0.001, 0.05)),
                 sequences=random_policy(rng) if attempts == 1 and rng.random() < 0.6 else None,
             )
             for model, attempts in zip(MODELS, (1, 2, rng.choice((1, 2, 3))), strict=True)
         ]
-        self.sizes = {model: rng.randint(1, 3) for model in MODELS}
+        #: Least and most workers; one that may sleep, and one that grows, among others.
+        self.sizes = {model: random_size(rng) for model in MODELS}
         self.service_s = {model: rng.choice((0.0002, 0.002, 0.02)) for model in MODELS}
         self.poisoned = rng.choice((0.0, 0.0005, 0.003))
         self.arrivals_per_s = rng.choice((20.0, 60.0, 150.0))
