@@ -183,6 +183,23 @@ def test_its_death_is_told_as_any_other(shut_in, own, how, exit):
     assert tell(shut_in, own, "who")["pid"] == 1
 
 
+def test_one_that_hangs_shows_where_and_is_killed(shut_in, model):
+    """
+    SIGABRT cannot end the first process of a namespace, but its stacks are in the log.
+    """
+    shut_in.register(model, "fenced:handle", response_timeout=1)
+    (before,) = pids(shut_in, model)
+
+    answer = shut_in.predict(model, "hang for ever")
+
+    assert answer.status == 500
+    wait_until(lambda: has_ended(before), "it is killed")
+    log = shut_in.model_log(model)
+    assert "Fatal Python error: Aborted" in log
+    assert "in hang" in log
+    wait_until(lambda: tell(shut_in, model, "who")["pid"] == 1, "there is another")
+
+
 @pytest.mark.parametrize("how", ["executed", "forked"])
 def test_nothing_that_it_started_outlives_it(shut_in, own, how):
     """

@@ -131,6 +131,11 @@ def regain(rest):
     return [attempt(lambda: os.setuid(0)), attempt(lambda: os.setgid(0))]
 
 
+def hang(rest):
+    while True:
+        time.sleep(60)
+
+
 def crash(how):
     if how == "segfault":
         ctypes.string_at(0)
@@ -148,6 +153,7 @@ ACTS = {
     "shoot": shoot,
     "who": who,
     "regain": regain,
+    "hang": hang,
     "crash": crash,
     "environment": lambda rest: dict(os.environ),
     "fence": fence,
