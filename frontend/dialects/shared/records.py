@@ -96,14 +96,17 @@ def _measured(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def worker_groups(record: Mapping[str, Any]) -> dict[str, Any]:
-    """`workerGroups`, of a version that may use several devices; {} of any other."""
+    """`workerGroups`, of a version that may use several devices; {} of any other.
+
+    One without `gpuId` is the group of the processors.
+    """
     groups = record.get("groups") or ()
     if len(groups) < 2:
         return {}
     return {
         "workerGroups": [
             {
-                "gpuId": group["gpu_id"],
+                **({} if group["gpu_id"] is None else {"gpuId": group["gpu_id"]}),
                 "minWorkers": group["min_workers"],
                 "maxWorkers": group["max_workers"],
                 "workers": [str(number) for number in group["workers"]],

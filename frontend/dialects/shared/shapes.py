@@ -113,11 +113,12 @@ WORKER_GROUPS: Final[Mapping[str, Schema]] = {
     "workerGroups": list_of(
         exactly(
             {
-                "gpuId": {"type": "integer", "minimum": 0, "nullable": True},
+                "gpuId": COUNT,
                 "minWorkers": COUNT,
                 "maxWorkers": COUNT,
                 "workers": list_of(TEXT),
-            }
+            },
+            ("gpuId",),
         )
     )
 }
