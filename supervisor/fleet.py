@@ -503,7 +503,7 @@ class Fleet:
         spec = self._engine.spec_of(worker_id)
         if not self._settings.worker_template or spec is None or heavy != ["torch"]:
             return
-        if not spec.python and spec.packages_dir is None:
+        if not spec.python and spec.packages_dir is None and not spec.is_preloaded:
             self._preload[spec] = ("torch",)
             self._nursery.warm(self._policy.python, ("torch",))
 

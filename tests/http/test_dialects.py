@@ -9,7 +9,7 @@ import pytest
 
 import stoker.frontend.dialects
 from stoker.errors import _BY_CODE as ERRORS
-from stoker.errors import ModelNotFound, from_wire
+from stoker.errors import ModelNotFound, SettingsError, from_wire
 from stoker.frontend import endpoints, keyring, problems
 from stoker.frontend.dialects import load_dialect
 from stoker.frontend.listeners import Role
@@ -36,6 +36,14 @@ def test_names_are_those_of_the_folder():
     assert {"torchserve", "mms"} <= {*dialect_names()}
     for name in dialect_names():
         assert load_dialect(name).name == name
+
+
+def test_a_module_without_a_dialect_says_so():
+    """
+    What lies in the folder by mistake stops a start with its name.
+    """
+    with pytest.raises(SettingsError, match=r"dialects\.shared is no dialect: it has no DIALECT"):
+        load_dialect("shared")
 
 
 def test_every_error_of_a_dialect_is_promised_somewhere(dialect):
