@@ -86,6 +86,8 @@ class ModelConfig:
     queue_wait_target_s: float | None = None
     required_memory_mb: int | None = None
     reserved_memory_mb: int | None = None
+    gpu_required_memory_mb: int | None = None
+    gpu_reserved_memory_mb: int | None = None
     sandbox: str | None = None
     sandbox_network: bool | None = None
     sandbox_memory_mb: int | None = None
@@ -194,6 +196,8 @@ def _config(document: Any, changes: list[str]) -> ModelConfig:
         queue_wait_target_s=keys.duration("queue_wait_target_s"),
         required_memory_mb=keys.number("required_memory_mb", lowest=0),
         reserved_memory_mb=keys.number("reserved_memory_mb", lowest=0),
+        gpu_required_memory_mb=keys.number("gpu_required_memory_mb", lowest=0),
+        gpu_reserved_memory_mb=keys.number("gpu_reserved_memory_mb", lowest=0),
         sandbox=_sandbox(keys),
         sandbox_network=_sandbox_network(keys),
         sandbox_memory_mb=keys.number("sandbox_memory_mb", lowest=0),

@@ -146,6 +146,8 @@ class _Reader:
             max_idle_s=None if idle_s is None else float(idle_s),
             required_memory_mb=self._number(self._values, "required_memory_mb"),
             reserved_memory_mb=self._number(self._values, "reserved_memory_mb"),
+            gpu_required_memory_mb=self._number(self._values, "gpu.required_memory_mb"),
+            gpu_reserved_memory_mb=self._number(self._values, "gpu.reserved_memory_mb"),
             job_queue_size=self._number(self._values, "job_queue_size", least=1),
             response_timeout_s=self._number(self._options, "predict_timeout", least=1),
             startup_timeout_s=self._number(self._options, "model_loading_timeout", least=1),

@@ -16,6 +16,7 @@ Source: contracts/torchserve.md 3.1 and 9.5; issue "TorchServe's whole REST cont
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import suppress
@@ -47,7 +48,7 @@ from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.journal import Journal
-from stoker.supervisor.memory_check import check_memory
+from stoker.supervisor.memory_check import check_device_memory, check_memory
 from stoker.supervisor.served import Served
 from stoker.supervisor.specs import (
     NO_CONFIG,
@@ -142,7 +143,7 @@ class Registrations:
         spec: VersionSpec | None = None
         try:
             spec = self.spec(archive, arguments, is_startup=False)
-            check_memory(arguments, archive.config or NO_CONFIG, self._settings)
+            await self._check_memory(spec, archive, arguments)
             counts = self._counts(spec, archive, arguments)
             desired = desired_version(archive, asked, counts)
             is_synchronous = arguments.flag("synchronous") and counts[1] > 0
@@ -166,6 +167,17 @@ class Registrations:
         self._engine.check_new(key)
         if arguments.flag("takes_free_name"):
             self._engine.registry.check_name_free(key.model)
+
+    async def _check_memory(
+        self, spec: VersionSpec, archive: ResolvedArchive, arguments: Arguments
+    ) -> None:
+        """Raises NotEnoughMemory, InvalidParameter."""
+        config = archive.config or NO_CONFIG
+        check_memory(arguments, config, self._settings)
+        if spec.device_type == "gpu":
+            known = self._places.devices
+            devices = [known[index] for index in spec.device_ids] or known
+            await asyncio.to_thread(check_device_memory, config, devices, self._settings)
 
     def _counts(
         self, spec: VersionSpec, archive: ResolvedArchive, arguments: Arguments
@@ -207,7 +219,7 @@ class Registrations:
             if spec is None:
                 return
             archive = self._held[spec]
-            check_memory(arguments, archive.config or NO_CONFIG, self._settings)
+            await self._check_memory(spec, archive, arguments)
             least, most = self._counts(spec, archive, arguments)
             async with self._journal.changing() as state:
                 if self._engine.registry.find(*key).spec is not spec:

@@ -234,3 +234,24 @@ def test_a_sandbox_may_be_spelt_as_yaml_likes_it(text: str, word: str | None) ->
     config = parse_model_config(text.encode())
 
     assert (config.sandbox, config.warnings) == (word, ())
+
+
+def test_what_steers_the_number_of_workers_is_read() -> None:
+    """
+    Ours, called like the settings; a time may have a fraction.
+    """
+    config = parse_model_config(
+        b"max_idle_s: 0\nqueue_wait_target_s: 0.05\nrequired_memory_mb: 9\n"
+        b"gpu_required_memory_mb: 8\n"
+    )
+
+    assert (config.max_idle_s, config.queue_wait_target_s) == (0.0, 0.05)
+    assert (config.required_memory_mb, config.gpu_required_memory_mb) == (9, 8)
+    assert config.warnings == ()
+
+
+def test_a_target_that_cannot_be_kept_is_ignored_and_named() -> None:
+    config = parse_model_config(b"queue_wait_target_s: 0\nmax_idle_s: soon\n")
+
+    assert (config.queue_wait_target_s, config.max_idle_s) == (None, None)
+    assert len(config.warnings) == 2

@@ -35,6 +35,20 @@ def test_keys_of_the_server_and_options_of_the_handler_come_apart():
     assert "batch_size" not in found.options
 
 
+def test_what_is_said_of_memory_is_read():
+    """
+    11: of the host, and of GPUs.
+    """
+    found = parse_serving_properties(
+        b"required_memory_mb=1\nreserved_memory_mb=2\n"
+        b"gpu.required_memory_mb=3\ngpu.reserved_memory_mb=4\n"
+    )
+
+    config = found.config
+    assert (config.required_memory_mb, config.reserved_memory_mb) == (1, 2)
+    assert (config.gpu_required_memory_mb, config.gpu_reserved_memory_mb) == (3, 4)
+
+
 def test_numbers_of_a_device_are_stronger_than_those_of_all():
     """
     6.2, and `max_dynamic_batch_size` means the batch size.

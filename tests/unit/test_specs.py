@@ -335,3 +335,27 @@ def test_a_sandbox_around_each_worker_cannot_be_forked():
         build_spec(
             archive_of(), Arguments({"preload": "on"}), settings, DevicePlaces(()), False, means
         )
+
+
+def test_what_steers_the_number_of_workers_is_said_by_request_archive_or_server() -> None:
+    """
+    In this order; a 0 is said.
+    """
+    config = ModelConfig(max_idle_s=9.0, queue_wait_target_s=0.5, required_memory_mb=7)
+
+    assert spec_of(config).max_idle_s == 9.0
+    assert spec_of(config, max_idle_s=0.0).max_idle_s == 0.0
+    assert spec_of(config).queue_wait_target_s == 0.5
+    assert spec_of().queue_wait_target_s == SETTINGS.queue_wait_target_s
+    assert spec_of(config).required_memory_bytes == 7 << 20
+    assert spec_of(config, required_memory_mb=0).required_memory_bytes == 0
+    assert spec_of().reserved_memory_bytes == SETTINGS.reserved_memory_mb << 20
+
+
+def test_counts_per_device_make_groups_where_there_are_several_devices() -> None:
+    assert spec_of(None, TWO_GPUS, per_device=True).group_devices == (0, 1)
+    assert spec_of(None, TWO_GPUS).group_devices == ()
+    assert spec_of(None, TWO_GPUS[:1], per_device=True).group_devices == ()
+    assert spec_of(ModelConfig(device_type="cpu"), TWO_GPUS, per_device=True).group_devices == ()
+    parallel = ModelConfig(parallel_type="custom", parallel_level=2)
+    assert spec_of(parallel, TWO_GPUS, per_device=True).group_devices == ()
