@@ -237,3 +237,21 @@ def test_each_listener_has_names_to_ask_for_it():
         ["management", "torchserve/management"],
         [],
     ]
+
+
+def test_the_example_of_the_manual_is_understood(tmp_path):
+    """
+    docs/operations.md, as it stands there.
+    """
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text("utf-8")
+    example = page.partition("```toml\n")[2].partition("```")[0]
+    assert example.startswith("listeners = [")
+
+    settings = load(["--config", write(tmp_path, "stoker.toml", example)], {})
+
+    assert [dialect for _, dialect, _ in shown(settings)] == [
+        "torchserve",
+        "torchserve",
+        "mms",
+        "djl",
+    ]
