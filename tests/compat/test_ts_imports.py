@@ -21,6 +21,7 @@ LINES = [
     "from ts.torch_handler.request_envelope.kservev2 import KServev2Envelope",
     "from ts.context import Context",
     "from ts.handler_utils.timer import timed",
+    "from ts.handler_utils.hf_batch_streamer import TextIteratorStreamerBatch",
     "from ts.handler_utils.micro_batching import MicroBatching",
     "from ts.handler_utils.utils import import_class",
     "from ts.handler_utils.utils import send_intermediate_predict_response",

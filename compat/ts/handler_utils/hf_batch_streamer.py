@@ -1,0 +1,5 @@
+"""Texts of a batch as they are generated, for transformers' `generate(streamer=...)`."""
+
+from stoker.handlers.batch_streamer import TextIteratorStreamerBatch
+
+__all__ = ["TextIteratorStreamerBatch"]
