@@ -33,7 +33,7 @@ ifneq ($(shell cat $(VENV)/checkout 2>/dev/null),$(CURDIR))
 $(VENV)/checkout: FORCE
 endif
 
-.PHONY: FORCE help run demo test lint fuzz kill-points soak dialects bench bench-quick embeddings clean simulation
+.PHONY: FORCE help run demo test lint fuzz kill-points soak workflow-soak dialects bench bench-quick embeddings clean simulation
 .NOTPARALLEL:
 
 help:
@@ -46,6 +46,7 @@ help:
 	@echo 'make kill-points  SIGKILL at ten thousand seeded points of management calls (about 10 minutes)'
 	@echo 'make dialects     16 clients change 50 models through three dialects at once (2 minutes)'
 	@echo 'make soak         random faults every 2 s under mixed load (10 minutes)'
+	@echo 'make workflow-soak  64 clients on a diamond graph while a node'"'"'s workers are killed (1 minute)'
 	@echo 'make bench        ours and every peer side by side, docs/performance.md (about 40 minutes)'
 	@echo 'make bench-quick  CPU per request as ratios to a bare echo (about 1 minute)'
 	@echo 'make embeddings   serve a sentence-embedding model and compare some sentences'
@@ -90,6 +91,10 @@ dialects: $(VENV)/test
 # SOAK_ARGS='--seconds 3600 --seed 7' goes on for longer, or repeats the faults of a run.
 soak: $(VENV)/test
 	@$(SCRIPT) tests/soak/run.py $(SOAK_ARGS)
+# CI has a few seconds of it.
+workflow-soak: $(VENV)/test
+	@WORKFLOW_SOAK_S=$${WORKFLOW_SOAK_S:-60} $(PY) -m pytest --import-mode=importlib -s \
+	  tests/promises/test_a_workflow_outlives_its_workers.py
 # CI has 300,000 events of each; this takes about ten minutes.
 simulation: $(VENV)/test
 	@STOKER_SCALING_SEEDS=10 STOKER_SIMULATION_EVENTS=10000000 STOKER_SIMULATION_EVENTS_PER_SEED=100000 \

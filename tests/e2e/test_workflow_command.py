@@ -7,11 +7,9 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 
-import psutil
 import pytest
 from facts import DEADLINE_S
 from live_server import HANDLERS
-from process_titles import title_of
 
 from stoker.archives.war import pack_war
 
@@ -38,19 +36,16 @@ def spec(tmp_path):
     return write
 
 
-def test_a_specification_is_tried_and_nothing_is_left(spec, tmp_path):
+def test_a_specification_is_tried_and_nothing_is_left(spec, tmp_path, leftovers):
     """
     The engine is a server's; only HTTP is missing.
     """
-    before = {process.pid for process in psutil.process_iter()}
-
     ran = stoker("run", spec(), tmp_path / "input", "--handler", HANDLERS / "nodes.py")
 
     assert ran.returncode == 0, ran.stderr.decode()
     assert json.loads(json.loads(ran.stdout)["got"]["left"]) == {"left": "hi!"}
     assert b"4 nodes loaded" in ran.stderr
-    ours = [p for p in psutil.process_iter() if p.pid not in before]
-    assert not [p for p in ours if "stoker: " in title_of(p)]
+    assert leftovers() == []
 
 
 def test_several_leaves_are_shown_by_name(spec):
