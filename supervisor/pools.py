@@ -272,6 +272,7 @@ class Pool:
         else:
             worker.quiet_since = now
             worker.batch_since = now
+            worker.includes_trip = True
         worker.in_hand.append(batch)
         if worker.state is WorkerState.READY:
             del self._idle[worker.worker_id]
@@ -323,7 +324,12 @@ class Pool:
             if job.state is JobState.SENT:
                 self._fail(job, BadHandlerResult("The worker left the request unanswered."))
         self.tally.note_batch(batch.jobs, worker.batch_since, now)
-        worker.note_service_time(now - worker.batch_since)
+        took_s = now - worker.batch_since
+        if worker.includes_trip:
+            worker.includes_trip = False
+            worker.bound_service_time(took_s)
+        else:
+            worker.note_service_time(took_s)
         worker.batch_since = now
         if worker.in_hand:
             begun = worker.in_hand[0]

@@ -36,6 +36,10 @@ from typing import Final
 from stoker.supervisor.jobs import ImpossibleMove, Job
 
 
+#: From here on the way to a worker is small beside what it does.
+FAST_S: Final = 0.001
+
+
 class WorkerState(enum.Enum):
     __hash__ = object.__hash__  # Enum's own is Python code, and every move pays it
 
@@ -140,6 +144,8 @@ class Worker:
         jobs_done: Requests it has worked on.
         memory_bytes: As last measured; 0 before.
         service_time_s: Smoothed time of one batch; None before the first.
+        includes_trip: The batch it works on was sent when it was idle, so its time holds
+            the way there and back, and the wait for a processor.
     """
 
     __slots__ = (
@@ -148,6 +154,7 @@ class Worker:
         "device",
         "drain_until",
         "in_hand",
+        "includes_trip",
         "is_awaited",
         "is_told_to_leave",
         "jobs_done",
@@ -181,6 +188,7 @@ class Worker:
         self.jobs_done = 0
         self.memory_bytes = 0
         self.service_time_s: float | None = None
+        self.includes_trip = False
         self.drain_until: float | None = None
         self.is_awaited = False
         self.alone_since = now
@@ -207,6 +215,16 @@ class Worker:
     @property
     def is_idle(self) -> bool:
         return self.state is WorkerState.READY
+
+    def bound_service_time(self, seconds: float) -> None:
+        """It was no longer than this: counts where nothing, or nothing shorter, is known.
+
+        Else a fast handler would be taken for a slow one as soon as its processor is busy,
+        get little ahead, answer little at a time, and keep the processor busy.
+        """
+        known = self.service_time_s
+        if known is None or seconds < known or known >= FAST_S:
+            self.note_service_time(seconds)
 
     def note_service_time(self, seconds: float) -> None:
         """Smooth over about eight batches: fast enough to follow a load change."""

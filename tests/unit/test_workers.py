@@ -89,3 +89,18 @@ def test_the_first_service_time_is_believed_and_later_ones_are_smoothed():
     worker.note_service_time(0.0)
 
     assert worker.service_time_s == pytest.approx(0.7)
+
+
+def test_the_way_to_an_idle_worker_does_not_make_its_handler_slow():
+    """
+    On a busy machine the way takes longer than a handler of microseconds.
+    """
+    worker = Worker(1, 9000, None, 0.0)
+    worker.bound_service_time(0.004)
+    assert worker.service_time_s == 0.004
+    for _ in range(100):
+        worker.note_service_time(0.00001)
+
+    worker.bound_service_time(0.004)
+
+    assert worker.service_time_s < 0.0001
