@@ -104,7 +104,11 @@ class SequenceJudge:
         order = world.jobs[job.job_id].order
         life = self._lives.get(key)
         if life is not None:
-            check(life.in_hand is None, "one request of a sequence at a time", label, worker_id)
+            # A worker that was given up may be at one whose client has been told: it counts
+            # as none, and what comes next begins anew elsewhere (`Sequences.lose`).
+            is_given_up = life.worker_id != worker_id and life.in_hand not in world.jobs
+            is_free = life.in_hand is None or is_given_up
+            check(is_free, "one request of a sequence at a time", label, worker_id)
             check(order > life.order, "a sequence's requests keep their order", label)
         if life is None or life.worker_id != worker_id:
             if life is not None:
