@@ -35,7 +35,6 @@ from typing import Final
 
 from stoker.supervisor.jobs import ImpossibleMove, Job
 
-
 #: From here on the way to a worker is small beside what it does.
 FAST_S: Final = 0.001
 
