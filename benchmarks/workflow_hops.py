@@ -73,7 +73,7 @@ def table(found: dict[tuple[str, int], list[Figures]]) -> str:
     """Medians, what they are of the echo's, and whose CPU it is at 64 connections."""
 
     def median(name: str, connections: int, key: str) -> float:
-        return statistics.median(each[key] for each in found[name, connections])
+        return float(statistics.median(each[key] for each in found[name, connections]))
 
     columns = ("p50 ms at 1", "CPU us at 1", "CPU us at 64", "of the echo")
     lines = [" " * 8 + "".join(f" {column:>12}" for column in columns)]
