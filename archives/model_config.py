@@ -16,11 +16,14 @@ from typing import Any, Final
 
 from stoker.archives.yaml_document import BadYaml, parse_yaml, read_yaml
 from stoker.errors import ManifestInvalid
+from stoker.wire.sequence_labels import MAX_KNOWN
 
 _MAX_INT: Final = 2**31 - 1  # the peer's int
 _PARALLEL_TYPES: Final = frozenset({"pp", "tp", "pptp", "custom"})
 _SANDBOXES: Final = frozenset({"off", "rlimits", "bubblewrap"})
 _DEVICE_TYPES: Final = frozenset({"cpu", "gpu"})
+#: Open sequences of a version, or requests of them that wait: a worker can say no more.
+MAX_SEQUENCES: Final = MAX_KNOWN
 #: Processes of one worker.
 MAX_RANKS: Final = 64
 #: Of `torchrun`, what only several hosts need.
@@ -123,6 +126,20 @@ def not_built(config: ModelConfig) -> list[str]:
     if config.parallel_level > MAX_RANKS:
         missing.append(f"parallelLevel above {MAX_RANKS}")
     return missing
+
+
+def flaws(config: ModelConfig) -> list[str]:
+    """What no server could do with the file; its archive is refused."""
+    if not config.sequence_batching:
+        return []
+    found = []
+    if not config.sequence_max_idle_s:
+        found.append("sequenceBatching needs a sequenceMaxIdleMSec above 0")
+    if config.max_num_sequence * config.max_sequence_job_queue_size > MAX_SEQUENCES:
+        found.append(
+            f"maxNumSequence times maxSequenceJobQueueSize must be at most {MAX_SEQUENCES}"
+        )
+    return found
 
 
 def read_model_config(path: Path, url: str) -> ModelConfig:

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from stoker.archives.devices import parse_devices
 from stoker.archives.manifest import MMS, TORCHSERVE, engine_name, parse_runtime
-from stoker.archives.model_config import ModelConfig, not_built
+from stoker.archives.model_config import ModelConfig, flaws, not_built
 from stoker.archives.resolve import DJL, DJL_FUNCTION, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
@@ -29,7 +29,7 @@ from stoker.supervisor.recycling import Limits
 from stoker.supervisor.sequences import SequencePolicy
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire.loading import ASYNC, BATCHES, CONTINUOUS
-from stoker.wire.sequence_labels import MAX_KNOWN, SequenceHeaders
+from stoker.wire.sequence_labels import SequenceHeaders
 
 N = TypeVar("N", int, float)
 
@@ -231,16 +231,8 @@ def _sequences(config: ModelConfig, settings: Settings, url: str) -> SequencePol
     """
     if not config.sequence_batching:
         return None
-    if not config.sequence_max_idle_s:
-        raise ManifestInvalid(
-            "model-config.yaml: sequenceBatching needs a sequenceMaxIdleMSec above 0.", url=url
-        )
-    if config.max_num_sequence * config.max_sequence_job_queue_size > MAX_KNOWN:
-        raise ManifestInvalid(
-            "model-config.yaml: maxNumSequence times maxSequenceJobQueueSize "
-            f"must be at most {MAX_KNOWN}.",
-            url=url,
-        )
+    if found := flaws(config):
+        raise ManifestInvalid(f"model-config.yaml: {'; '.join(found)}.", url=url)
     return SequencePolicy(
         max_idle_s=config.sequence_max_idle_s,
         timeout_s=config.sequence_timeout_s or 0.0,

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from stoker.archives.model_config import not_built
+from stoker.archives.model_config import flaws, not_built
 from stoker.archives.resolve import (
     ArchivePlaces,
     ArchiveRequest,
@@ -75,6 +75,10 @@ def _judge(archive: ResolvedArchive, settings: Settings) -> list[Finding]:
                 f"asks for {', '.join(missing)}, which this release does not have",
             )
         )
+    if archive.config is not None:
+        findings += [
+            Finding(Severity.FAILS, "model-config.yaml", flaw) for flaw in flaws(archive.config)
+        ]
     entry = (archive.manifest or {}).get("model", {})
     serialized = _named_files(entry, archive.model_dir, findings)
     facts = _read_source(archive.model_dir, serialized)

@@ -156,13 +156,14 @@ def test_what_the_configuration_file_asks_in_vain_is_said(diagnose, build):
     """
     files = {
         "handler.py": build.handler,
-        "model-config.yaml": "torchrun: {nnodes: 2}\nbatchSize: many\n",
+        "model-config.yaml": "torchrun: {nnodes: 2}\nbatchSize: many\nsequenceBatching: true\n",
     }
 
     report = diagnose(build.mar(files, configFile="model-config.yaml"))
 
     assert texts(report, Severity.FAILS) == [
-        "model-config.yaml: asks for torchrun.nnodes above 1, which this release does not have"
+        "model-config.yaml: asks for torchrun.nnodes above 1, which this release does not have",
+        "model-config.yaml: sequenceBatching needs a sequenceMaxIdleMSec above 0",
     ]
     assert any("batchSize is not an integer" in text for text in texts(report, Severity.DIFFERS))
 

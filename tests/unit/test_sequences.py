@@ -527,6 +527,28 @@ def test_scale_down_waits_for_sequences(stage, serve, ask):
     assert stage.served(key).pool.sequence_count(leaving) == 0
 
 
+def test_a_version_that_falls_asleep_keeps_who_has_sequences(stage, ask):
+    """
+    Its worker is idle, and yet it is waited for; what is new gets another one.
+    """
+    key = stage.register(sequences=SequencePolicy(100.0, max_open=8), max_idle_s=5.0)
+    stage.scale(key, 0, 2)
+    ask("x")
+    (home,) = stage.alive(key)
+    stage.load(home)
+    stage.answer(home)
+    stage.advance(40.0)
+    assert stage.served(key).pool.is_winding_down(stage.worker(home))
+
+    known, new = ask("x"), ask("y")
+    stage.advance(2.0)
+    (fresh,) = set(stage.alive(key)) - {home}
+    stage.load(fresh)
+
+    assert home_of(stage, known) == home
+    assert home_of(stage, new) == fresh
+
+
 def test_scale_down_waits_no_longer_than_it_was_told(stage, serve, ask):
     """
     `timeout` of the call: then the sequences are lost, and said to be.
