@@ -30,11 +30,11 @@ class ConcurrentSequencePool(SequencePool, ConcurrentPool):
                     self._give(worker, job, now)
                     return
         home = self.sequences.homes.get(worker.worker_id)
-        for sequence in [] if home is None else list(home.due.values()):
+        while home is not None and home.due:
             if len(worker.in_hand) >= self._most_jobs or _wants_no_company(worker):
                 return
+            sequence = next(iter(home.due.values()))
             self._expire_next(sequence, now)
-            assert home is not None
             if sequence.name not in home.due:
                 continue
             if sequence.waiting[0].is_loner and worker.in_hand:

@@ -282,7 +282,7 @@ class SequencePool(Pool):
         arrived_at = first.waiting[0].arrived_at
         if len(due) >= min(self.policy.max_size, len(home)):
             return arrived_at
-        if any(sequence.waiting[0].is_loner for sequence in due.values()):
+        if self.queue.loners and any(each.waiting[0].is_loner for each in due.values()):
             return arrived_at
         return arrived_at + self.policy.delay_s
 
@@ -298,9 +298,8 @@ class SequencePool(Pool):
         """One job of each of the sequences that have waited longest; what is too late is told."""
         jobs: list[Job] = []
         held_bytes = 0
-        for sequence in list(home.due.values()):
-            if len(jobs) == self.policy.max_size:
-                break
+        while home.due and len(jobs) < self.policy.max_size:
+            sequence = next(iter(home.due.values()))
             self._expire_next(sequence, now)
             if sequence.name not in home.due:
                 continue

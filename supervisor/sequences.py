@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from stoker.supervisor.jobs import Job
@@ -36,6 +37,8 @@ from stoker.wire.sequence_labels import (
 
 #: Names of lost sequences that one version remembers; the oldest goes first.
 MAX_LOST: Final = 65_536
+#: Looks at sequences that have ended, before they are cleared away.
+SPARE_LOOKS: Final = 1024
 _FOREVER: Final = float("inf")
 
 
@@ -145,8 +148,13 @@ class Sequences:
         self._policy = policy
         self._open: dict[str, OpenSequence] = {}
         self._places: dict[bytes, _Place] = {}
-        #: Until when each is remembered.
+        #: When to look whether each has ended by itself: a heap, with a number for ties.
+        self._looks: list[tuple[float, int, OpenSequence]] = []
+        self._opened = 0
+        self._swept_at = 0.0
+        #: Until when each is remembered, in that order.
         self._lost: dict[str, float] = {}
+        self._newly_lost: dict[str, None] = {}
         #: Until when an unknown name may be that of a sequence nobody can know of.
         self._doubt_until = 0.0
 
@@ -168,7 +176,7 @@ class Sequences:
             return False
         if self._doubt_until == _FOREVER:
             self._doubt_until = now + self._policy.max_idle_s
-        return name in self._lost or now < self._doubt_until
+        return name in self._lost or name in self._newly_lost or now < self._doubt_until
 
     def is_over(self, label: SequenceLabel) -> bool:
         """Whether a name that is not open is one that was given to a sequence by a server."""
@@ -195,7 +203,7 @@ class Sequences:
         assert label.name is not None
         sequence = self._open.get(label.name)
         if sequence is None:
-            sequence = self._open[label.name] = OpenSequence(label.name, job.arrived_at)
+            sequence = self._open_new(label.name, job.arrived_at)
         waiting = sequence.waiting
         at = len(waiting)
         if job.is_sent_again:
@@ -206,6 +214,20 @@ class Sequences:
         self._places[job.job_id] = _Place(sequence, label.is_start, label.is_end)
         self._note_due(sequence)
         return sequence
+
+    def _open_new(self, name: str, opened_at: float) -> OpenSequence:
+        sequence = self._open[name] = OpenSequence(name, opened_at)
+        self._look_later(sequence)
+        return sequence
+
+    def _look_later(self, sequence: OpenSequence) -> None:
+        """At the earliest when it may be idle for too long, or too old."""
+        policy = self._policy
+        at = sequence.quiet_since + policy.max_idle_s
+        if policy.timeout_s:
+            at = min(at, sequence.opened_at + policy.timeout_s)
+        self._opened += 1
+        heappush(self._looks, (at, self._opened, sequence))
 
     def _note_due(self, sequence: OpenSequence) -> None:
         if not sequence.is_due:
@@ -236,6 +258,7 @@ class Sequences:
         sequence.in_hand = job
         if self._places[job.job_id].is_start:
             self._lost.pop(sequence.name, None)
+            self._newly_lost.pop(sequence.name, None)
         assert sequence.worker_id is not None
         del self.homes[sequence.worker_id].due[sequence.name]
         return job
@@ -248,6 +271,7 @@ class Sequences:
         sequence = place.sequence
         del self._places[job.job_id]
         sequence.waiting.remove(job)
+        sequence.quiet_since = max(sequence.quiet_since, self._swept_at)
         if not sequence.has_state and sequence.in_hand is None:
             # Nobody has done anything for it.  If this was to start it, what is behind may not.
             self._remove(sequence)
@@ -290,19 +314,40 @@ class Sequences:
         """
         policy = self._policy
         turned_away: list[Job] = []
-        for sequence in list(self._open.values()):
-            if policy.timeout_s and now - sequence.opened_at >= policy.timeout_s:
-                turned_away += self._close(sequence)
-            elif sequence.waiting or sequence.in_hand is not None:
+        self._swept_at = now
+        for _ in range(len(self._looks)):
+            if self._looks[0][0] > now:
+                break
+            _, _, sequence = heappop(self._looks)
+            if self._open.get(sequence.name) is not sequence:
+                continue
+            is_busy = bool(sequence.waiting) or sequence.in_hand is not None
+            if is_busy:
                 sequence.quiet_since = now
-            elif now - sequence.quiet_since >= policy.max_idle_s:
+            # The very sums that `_look_later` takes, or it would be looked at for ever.
+            is_old = policy.timeout_s > 0 and sequence.opened_at + policy.timeout_s <= now
+            if is_old or sequence.quiet_since + policy.max_idle_s <= now:
                 turned_away += self._close(sequence)
-        for name, until in list(self._lost.items()):
-            if until == _FOREVER:
-                self._lost[name] = now + policy.max_idle_s
-            elif until <= now:
-                del self._lost[name]
+            if self._open.get(sequence.name) is sequence and not sequence.is_ending:
+                self._look_later(sequence)
+        if len(self._looks) > 2 * len(self._open) + SPARE_LOOKS:
+            # Most are of sequences that were ended long before they could be idle.
+            self._looks.clear()
+            for sequence in self._open.values():
+                self._look_later(sequence)
+        self._forget_lost(now)
         return turned_away
+
+    def _forget_lost(self, now: float) -> None:
+        lost = self._lost
+        while lost and lost[name := next(iter(lost))] <= now:
+            del lost[name]
+        for name in self._newly_lost:
+            lost.pop(name, None)
+            lost[name] = now + self._policy.max_idle_s
+        self._newly_lost.clear()
+        while len(lost) > MAX_LOST:
+            del lost[next(iter(lost))]
 
     def reject(self, sequence: OpenSequence) -> list[Job]:
         """It has no worker and may get none.  Returns who is turned away."""
@@ -324,7 +369,8 @@ class Sequences:
             return turned_away
         self._remove(sequence)
         if waiting:
-            again = self._open[sequence.name] = OpenSequence(sequence.name, waiting[0].arrived_at)
+            # Counted from now: it could not begin before.
+            again = self._open_new(sequence.name, max(waiting[0].arrived_at, self._swept_at))
             again.waiting = waiting
             for job in waiting:
                 self._places[job.job_id] = self._places[job.job_id]._replace(sequence=again)
@@ -358,12 +404,10 @@ class Sequences:
                 has_state = has_state or not job.has_ended
             if has_state and not is_last:
                 self.lost_count += 1
-                self._lost[sequence.name] = _FOREVER
+                self._newly_lost[sequence.name] = None
             for job in sequence.waiting:
                 del self._places[job.job_id]
                 turned_away.append(job)
-        while len(self._lost) > MAX_LOST:
-            del self._lost[next(iter(self._lost))]
         return turned_away
 
     def doubt(self) -> None:
@@ -387,6 +431,7 @@ class Sequences:
             sequence.opened_at = min(opened_at, now)
             sequence.quiet_since = min(quiet_since, now)
             sequence.has_state = True
+            self._look_later(sequence)
 
     def _move(self, sequence: OpenSequence, worker_id: int) -> None:
         """The other worker's state is older; only before either has had a job from us."""

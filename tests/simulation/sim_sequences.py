@@ -116,8 +116,8 @@ class SequenceJudge:
                     label.is_start
                     or life.is_over
                     or not life.has_state
-                    or now - life.quiet_since >= policy.max_idle_s
-                    or 0 < policy.timeout_s <= now - life.opened_at
+                    or now - life.quiet_since >= policy.max_idle_s - 1e-6
+                    or 0 < policy.timeout_s <= now - life.opened_at + 1e-6
                 )
                 check(may_be_new, "a sequence lives in one worker", label, life, worker_id, now)
                 is_alive = world.engine.worker(life.worker_id) is not None

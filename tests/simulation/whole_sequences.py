@@ -69,8 +69,8 @@ class SequenceJudge:
 
     @staticmethod
     def _is_over(home: Home, policy: SequencePolicy, now: float) -> bool:
-        is_idle = now - home.quiet_since >= policy.max_idle_s
-        return is_idle or 0 < policy.timeout_s <= now - home.opened_at
+        is_idle = now - home.quiet_since >= policy.max_idle_s - 1e-6
+        return is_idle or 0 < policy.timeout_s <= now - home.opened_at + 1e-6
 
     def finish(self, worker: WholeWorker, jobs: list[WorkJob], ended: list[str]) -> None:
         """Its handler is done with these, of which it has ended some."""

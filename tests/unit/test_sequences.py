@@ -12,7 +12,7 @@ from stoker.errors import ProtocolError
 from stoker.supervisor import actions as a
 from stoker.supervisor import batching
 from stoker.supervisor.orphans import Orphan, Orphans
-from stoker.supervisor.sequences import KnownSequence, SequencePolicy
+from stoker.supervisor.sequences import SPARE_LOOKS, KnownSequence, SequencePolicy
 from stoker.wire.frames import JobFlag
 from stoker.wire.sequence_labels import DEFAULT_HEADERS, made_name, read_label
 
@@ -839,3 +839,40 @@ def check_sequences(stage: Any, key: Any, batch_size: int, at_once: int) -> None
             is_full = len(worker.in_hand) >= max(1, at_once)
             is_held_up = not at_once and pool.due_at is not None
             assert not home.due or is_full or is_held_up
+
+
+def test_sequences_that_have_ended_leave_nothing_behind(stage, serve, ask):
+    """
+    However many there were, and however long an idle one would have lived.
+    """
+    key = serve(workers=1, sequences=SequencePolicy(3600.0, max_open=8))
+    for number in range(3 * SPARE_LOOKS):
+        stage.answer(home_of_last(stage, ask(f"s{number}", end=True)))
+        stage.forget()
+    stage.advance(1.0)
+
+    sequences = stage.served(key).pool.sequences
+    assert len(sequences) == 0
+    assert len(sequences._looks) <= SPARE_LOOKS
+
+
+def home_of_last(stage, job_id: bytes) -> int:
+    (batch,) = stage.took(a.SendBatch)
+    assert [job.job_id for job in batch.jobs] == [job_id]
+    return int(batch.worker_id)
+
+
+def test_what_starts_anew_behind_an_old_sequence_is_not_old_itself(stage, serve, ask):
+    """
+    It has waited for longer than a sequence may live; that ends the old one alone.
+    """
+    serve(workers=1, sequences=SequencePolicy(10.0, 5.0, 8, 2), response_timeout_s=100.0)
+    home = home_of(stage, ask("x"))
+    again = ask("x", start=True)
+
+    stage.advance(20.0)
+    stage.answer(home)
+    stage.answer(home)
+
+    assert stage.sent()[1:] == [[again]]
+    assert not stage.refused
