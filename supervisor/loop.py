@@ -333,8 +333,12 @@ class Supervisor:
     def _greet(self, identity: bytes) -> None:
         if identity not in self._greeted:
             self._greeted[identity] = None
-            for frame in self._undelivered.pop(identity, ()):
+            frames = self._undelivered.pop(identity, ())
+            for frame in frames:
                 self._frontend_port.answer(identity, frame)
+            if frames:
+                # A turn in which nothing was decided sends nothing by itself.
+                self._frontend_port.flush()
             while len(self._greeted) > MAX_GREETED:
                 del self._greeted[next(iter(self._greeted))]
 

@@ -104,6 +104,21 @@ def test_a_batch_that_runs_meanwhile_is_answered_and_not_run_twice(server):
     wait_until(lambda: "at gate last" in server.model_log("does"), "its output is read on")
 
 
+def test_an_answer_that_nobody_could_hear_arrives_without_another_request(server):
+    """
+    The worker is adopted before the frontend is known; then nothing else has to happen.
+    """
+    server.register("m", "does:handle")
+    gate = server.gate("meanwhile")
+    asked = server.later(server.predict, "m", '{"gate": "meanwhile"}', content_type=JSON)
+    gate.wait_reached()
+
+    server.supervisor.kill()
+    gate.let_go()
+
+    assert asked.answer().status == 200
+
+
 def test_a_worker_that_loads_meanwhile_is_adopted_when_it_has(server):
     """
     A model that takes long to load is not loaded from the beginning.
