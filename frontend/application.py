@@ -148,7 +148,10 @@ class Application:
                 return FetchablePredictions(means.later, *about).answer
             return Predictions(*about).answer
         if isinstance(serves, Operation):
-            return Management(means.link, dialect, serves, self._consultation(serves)).answer
+            only_model = means.startup_models if serves.may_name_no_model else None
+            return Management(
+                means.link, dialect, serves, self._consultation(serves), only_model
+            ).answer
         if isinstance(serves, Description):
             return ApiDescription(means.link, dialect, documents, serves).answer
         if isinstance(serves, KeyRenewal):

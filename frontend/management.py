@@ -17,6 +17,7 @@ from stoker.frontend.consultation import Consultation
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.parameters import parse_json_object, parse_query, read_parameters
 from stoker.frontend.routes import OTHERS, Operation
+from stoker.frontend.startup_models import StartupModels
 from stoker.logs import get_logger
 from stoker.wire.link import Link
 
@@ -30,6 +31,7 @@ class Management:
 
     Args:
         consultation: Where the operation may ask a handler as well.
+        startup_models: Which model is meant where a path names none.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Management:
         dialect: Dialect,
         operation: Operation,
         consultation: Consultation | None = None,
+        startup_models: StartupModels | None = None,
     ) -> None:
+        self._startup_models = startup_models
         self._consultation = consultation
         self._link = link
         self._dialect = dialect
@@ -52,6 +56,8 @@ class Management:
             "version": path.get("model_version"),
         }
         try:
+            if self._startup_models is not None and "model_name" not in path:
+                path["model_name"] = await self._startup_models.only() or ""
             warnings: list[str] = []
             values: dict[str, Any] = {}
             if operation.parameters:

@@ -79,6 +79,7 @@ class Operation:
         write: (outcome, arguments) -> the answer.
         takes_json: A body of exactly `application/json` replaces the query.
         takes_others: `read` gets what the client says beyond `parameters`, as OTHERS.
+        may_name_no_model: A path without a model means the only one of the start.
         question: Added to the client's headers when the argument
             `asks_handler` is true, and the handler is asked about itself.
     """
@@ -92,6 +93,7 @@ class Operation:
     takes_json: bool = False
     takes_others: bool = False
     question: tuple[tuple[str, str], ...] = ()
+    may_name_no_model: bool = False
 
 
 @dataclass(frozen=True, slots=True)

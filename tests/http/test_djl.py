@@ -383,6 +383,58 @@ def test_other_methods_are_not_allowed(djl, method, target):
     assert djl.request("management", method, target).status == 405
 
 
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/models?url=m.zip"),
+        ("POST", "/workflows?url=m.zip"),
+        ("DELETE", "/workflows/m"),
+        ("POST", "/models/m/adapters?name=a&src=/a"),
+        ("DELETE", "/models/m/adapters/a"),
+    ],
+)
+def test_the_model_api_can_be_switched_off(start_frontend, method, target):
+    """
+    `enable_model_api=false`: nobody loads anything over HTTP, adapters included.
+    """
+    running = start_frontend(dialect="djl", enable_model_api=False)
+
+    assert running.request("management", method, target).status == 405
+
+
+def test_adapters_without_a_model_are_those_of_the_only_one(start_frontend, supervisor):
+    """
+    5: `/adapters` when exactly one startup model exists, else 400.
+    """
+    record = {**RECORD, "takes_adapters": True}
+    supervisor.verbs["describe"] = lambda arguments: {"versions": [record]}
+    supervisor.models["lora"] = lambda job: [job.final(b'{"adapters": []}')]
+    supervisor.verbs["startup_models"] = lambda arguments: {"models": ["lora"]}
+    running = start_frontend(dialect="djl")
+
+    answer = running.request("management", "GET", "/adapters?limit=5")
+
+    assert (answer.status, answer.json) == (200, {"adapters": []})
+    (job,) = supervisor.jobs
+    assert job.headers["stoker: adapters"] == "list"
+    assert ("limit", "", b"5") in [tuple(each) for each in job.payload.parameters]
+    supervisor.verbs["startup_models"] = lambda arguments: {"models": []}
+    answer = start_frontend(dialect="djl").request("management", "GET", "/adapters")
+    assert (answer.status, answer.json["message"]) == (400, "Parameter model_name is required.")
+
+
+def test_no_client_can_pass_for_the_adapters_api(djl, supervisor, echo):
+    """
+    The header that tells a worker so cannot be sent: a name with a colon in it is none.
+    """
+    answer = djl.request(
+        "inference", "POST", "/predictions/echo", b"x", (("stoker: adapters", "list"),)
+    )
+
+    assert answer.body == b"x"
+    assert "stoker: adapters" not in supervisor.jobs[-1].headers
+
+
 # -- inference -------------------------------------------------------------------------
 
 

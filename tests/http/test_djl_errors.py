@@ -7,6 +7,7 @@ import pytest
 from stoker.errors import from_wire
 from stoker.frontend import endpoints, keyring, problems
 from stoker.frontend.dialects.djl import Djl
+from stoker.frontend.dialects.shared.errors import common_problems
 from stoker.settings import Settings
 
 BAD, ENGINE, MODEL = "BadRequestException", "EngineException", "ModelException"
@@ -157,9 +158,11 @@ def test_each_error_is_told_as_the_peer_tells_it(row):
 
 def test_every_row_of_the_dialect_is_tested_here():
     """
-    A row without a test is a row that nobody meant.
+    A row without a test is a row that nobody meant; those of all peers have theirs elsewhere.
     """
-    assert {*Djl(Settings()).problems} == {*ROWS}
+    own = {*Djl(Settings()).problems} - {*common_problems(503)}
+
+    assert own <= {*ROWS} <= {*Djl(Settings()).problems}
 
 
 def test_a_version_is_named_twice_where_the_peer_does():

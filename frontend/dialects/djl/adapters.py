@@ -23,7 +23,8 @@ from stoker.frontend.routes import (
 )
 from stoker.wire.payloads import ADAPTERS_HEADER
 
-_MODEL: Final = "/models/{model_name}/adapters"
+_OF_MODEL: Final = "/models/{model_name}"
+_MODEL: Final = f"{_OF_MODEL}/adapters"
 _ADAPTER: Final = f"{_MODEL}/{{adapter_name}}"
 _NAME: Final = Parameter("name", "string", "Name of the adapter.")
 _NEW: Final = (
@@ -40,6 +41,7 @@ _DONE: Final = Outcome(200, "What the handler says, or that it is done.", STATUS
 
 
 def adapter_routes() -> tuple[Route, ...]:
+    """Of a model, and on shorter paths of the only one that was loaded at start."""
     shown = Outcome(200, "The adapter.", ADAPTER)
     page = Outcome(200, "A page of adapters, by name.", ADAPTERS)
     rows = (
@@ -66,8 +68,12 @@ def adapter_routes() -> tuple[Route, ...]:
         ),
     )
     return tuple(
-        Route((method,), path, _operation(verb, parameters, outcome), name, say)
+        Route((method,), shown_path, _operation(verb, parameters, outcome), shown_name, say)
         for method, path, verb, parameters, outcome, name, say in rows
+        for shown_path, shown_name in (
+            (path, name),
+            (path.removeprefix(_OF_MODEL), f"only_{name}"),
+        )
     )
 
 
@@ -81,6 +87,7 @@ def _operation(verb: str, parameters: tuple[Parameter, ...], outcome: Outcome) -
         parameters,
         question=((ADAPTERS_HEADER, verb),),
         takes_others=True,
+        may_name_no_model=True,
     )
 
 
@@ -90,6 +97,8 @@ def _reader(
     names = [parameter.name for parameter in parameters]
 
     def read(values: Values, path: Mapping[str, str]) -> dict[str, Any]:
+        if not path["model_name"]:
+            raise InvalidParameter("Parameter model_name is required.", parameter="model_name")
         inputs = {**values[OTHERS], **{name: values[name] for name in names}}
         inputs["name"] = path.get("adapter_name") or inputs.get("name")
         return {

@@ -59,7 +59,7 @@ def management_routes(settings: Settings) -> tuple[Route, ...]:
             or not (isinstance(row.serves, Operation) and row.serves.verb in _MODEL_API)
         ),
         Route(("GET",), "/server/metrics", Statistics(), "serverMetrics", say),
-        *adapter_routes(),
+        *(row for row in adapter_routes() if settings.enable_model_api or row.methods == ("GET",)),
         *health_routes(),
         *token_routes(settings),
     )
