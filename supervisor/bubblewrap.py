@@ -71,8 +71,9 @@ class Bubblewrap:
         self._settings = settings
         self._becomes_user = becomes_user
         self._program: str | None = None
-        self._why_not: str | None = None
-        self._variant: tuple[str, ...] = ()
+        #: With a network, and without: making one takes a right more.
+        self._why_not: dict[bool, str] = {}
+        self._variants: dict[bool, tuple[str, ...]] = {}
         self._visible: list[str] = []
         secrets = (
             settings.key_file or Path.cwd() / FILE_NAME,
@@ -86,11 +87,11 @@ class Bubblewrap:
         )
         self._hidden = [path.absolute() for path in folders if path is not None]
 
-    def why_not(self) -> str:
+    def why_not(self, *, has_network: bool) -> str:
         """Why it cannot be had here; "" where it can.  Tried once, with a process of its own."""
-        if self._why_not is None:
-            self._why_not = self._try()
-        return self._why_not
+        if has_network not in self._why_not:
+            self._why_not[has_network] = self._try(has_network=has_network)
+        return self._why_not[has_network]
 
     def wrapper(
         self,
@@ -134,7 +135,7 @@ class Bubblewrap:
         assert self._program is not None
         return (
             self._program,
-            *self._variant,
+            *self._variants[has_network],
             *_NAMESPACES,
             *(() if has_network else ("--unshare-net",)),
             # Its pid is the worker's then, and nobody stands between the two.
@@ -162,7 +163,7 @@ class Bubblewrap:
                 return True
         return False
 
-    def _try(self) -> str:
+    def _try(self, *, has_network: bool) -> str:
         self._program = shutil.which(PROGRAM)
         if self._program is None:
             return "bwrap is not installed"
@@ -180,16 +181,16 @@ class Bubblewrap:
         if is_plain_root and not self._becomes_user:
             variants.append(("--unshare-user",))
         for variant in variants:
-            self._variant = variant
-            reason = self._run()
+            self._variants[has_network] = variant
+            reason = self._run(has_network=has_network)
             if not reason:
                 return ""
         return reason
 
-    def _run(self) -> str:
+    def _run(self, *, has_network: bool) -> str:
         """A whole sandbox, with our interpreter in it.  Returns what is wrong with it."""
         command = (
-            *self._namespaces(has_network=self._settings.sandbox_network),
+            *self._namespaces(has_network=has_network),
             *_system(for_others=self._becomes_user),
             *_bind(_outermost([*self._visible, *self._settings.sandbox_paths])),
             *("--remount-ro", "/", "--chdir", TEMP),

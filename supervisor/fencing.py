@@ -22,11 +22,12 @@ class FencingMeans:
 
     Attributes:
         user: Of `worker_user`; "" where workers are the server's own user.
-        why_no_bubblewrap: "" where it can be had; asked when somebody wants it.
+        why_no_bubblewrap: "" where it can be had, with a network or without; asked when
+            somebody wants it.
     """
 
     user: str = ""
-    why_no_bubblewrap: Callable[[], str] = lambda: "nobody has looked for it"
+    why_no_bubblewrap: Callable[[bool], str] = lambda _: "nobody has looked for it"
 
 
 def choose_fence(config: ModelConfig, settings: Settings, means: FencingMeans) -> Fence | None:
@@ -41,7 +42,7 @@ def choose_fence(config: ModelConfig, settings: Settings, means: FencingMeans) -
     user = means.user
     if BUBBLEWRAP in words:
         has_network = settings.sandbox_network and config.sandbox_network is not False
-        why_not = means.why_no_bubblewrap()
+        why_not = means.why_no_bubblewrap(has_network)
         if not why_not:
             return Fence(BUBBLEWRAP, memory_bytes, user, has_network)
         if not user:

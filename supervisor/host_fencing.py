@@ -13,7 +13,12 @@ from stoker.supervisor.bubblewrap import Bubblewrap
 from stoker.supervisor.fences import BUBBLEWRAP, Fence
 from stoker.supervisor.fencing import FencingMeans, choose_fence
 from stoker.supervisor.shared_places import check_places, open_places
-from stoker.supervisor.worker_user import WorkerUser, find_worker_user
+from stoker.supervisor.worker_user import (
+    FOR_ADOPTION,
+    WorkerUser,
+    find_worker_user,
+    missing_rights,
+)
 
 log = get_logger("supervisor")
 
@@ -28,7 +33,8 @@ class HostFencing:
     @cached_property
     def means(self) -> FencingMeans:
         name = "" if self.user is None else self.user.name
-        return FencingMeans(name, self.bubblewrap.why_not)
+        look = self.bubblewrap.why_not
+        return FencingMeans(name, lambda has_network: look(has_network=has_network))
 
     @property
     def peer(self) -> tuple[int, int] | None:
@@ -50,6 +56,8 @@ def check_fencing(fencing: HostFencing, settings: Settings) -> None:
     """
     if fencing.user is not None:
         open_places(settings, fencing.user)
+        if missing := missing_rights(FOR_ADOPTION):
+            log.warning("workers load anew when the supervisor dies", without=", ".join(missing))
     try:
         fence = choose_fence(ModelConfig(), settings, fencing.means)
     except SandboxMissing as error:

@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stoker.errors import SettingsError
 
-#: To become another user and let it have its files; to end it; to look at it, as
-#: a successor of ours must, to read on what it prints.
-NEEDED: Final = {
-    "CAP_CHOWN": 0,
-    "CAP_KILL": 5,
-    "CAP_SETGID": 6,
-    "CAP_SETUID": 7,
-    "CAP_SYS_PTRACE": 19,
-}
+#: To become another user and let it have its files, and to end it.
+NEEDED: Final = {"CAP_CHOWN": 0, "CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
+#: To read on what it prints, as a successor of ours must that adopts it.  Containers
+#: usually do not give it, not to root either.
+FOR_ADOPTION: Final = {"CAP_SYS_PTRACE": 19}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ def find_worker_user(name: str) -> WorkerUser | None:
         raise _bad(f"worker_user {name} is not a user of this host") from None
     if entry.pw_uid in (0, os.geteuid()):
         raise _bad(f"worker_user {name} must be another user than root and the server's own")
-    if missing := missing_rights():
+    if missing := missing_rights(NEEDED):
         raise _bad(
             f"worker_user {name} needs a server that runs as root or has {', '.join(missing)}"
         )
@@ -63,13 +60,13 @@ def find_worker_user(name: str) -> WorkerUser | None:
     return WorkerUser(name, entry.pw_uid, entry.pw_gid, tuple(groups), entry.pw_dir)
 
 
-def missing_rights() -> list[str]:
-    """The capabilities of NEEDED that this process does not have."""
+def missing_rights(wanted: Mapping[str, int]) -> list[str]:
+    """The capabilities, with their numbers, that this process does not have."""
     effective = 0
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             effective = int(line.split()[1], 16)
-    return [name for name, bit in NEEDED.items() if not effective & 1 << bit]
+    return [name for name, bit in wanted.items() if not effective & 1 << bit]
 
 
 def _bad(text: str) -> SettingsError:

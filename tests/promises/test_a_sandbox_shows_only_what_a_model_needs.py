@@ -28,15 +28,16 @@ BUBBLEWRAP = ("--sandbox", "bubblewrap")
 
 
 @functools.cache
-def has_bubblewrap() -> bool:
+def has_bubblewrap(*more: str) -> bool:
     """Can this machine have one?  Found out without a line of the product's."""
     program = shutil.which("bwrap")
     if program is None:
         return False
     line = [program, "--unshare-pid", "--unshare-ipc", "--ro-bind", "/", "/", "--proc", "/proc"]
     return any(
-        subprocess.run([*line, *more, "true"], capture_output=True, check=False).returncode == 0
-        for more in ((), ("--unshare-user",))
+        subprocess.run([*line, *more, *own, "true"], capture_output=True, check=False).returncode
+        == 0
+        for own in ((), ("--unshare-user",))
     )
 
 
@@ -271,7 +272,7 @@ def test_without_a_network_there_is_none(start_server, model):
     """
     Neither the server's own ports nor anybody else's.
     """
-    if not has_bubblewrap():
+    if not has_bubblewrap("--unshare-net"):
         assert "cannot be had here" in refusal(*BUBBLEWRAP, "--sandbox-network", "false")
         return
     server = start_server(*BUBBLEWRAP, "--sandbox-network", "false")
@@ -291,7 +292,7 @@ def test_an_archive_may_ask_for_more_and_never_for_less(start_server, tmp_path, 
     less = packed(f"{model}-less", tmp_path, sandbox="off", sandbox_network="true")
     plain = start_server("--model-store", str(tmp_path))
     query = {"url": more, "initial_workers": 1, "synchronous": "true"}
-    if not has_bubblewrap():
+    if not has_bubblewrap("--unshare-net"):
         answer = plain.manage("POST", "/models", **query)
         assert (answer.status, answer.json["type"]) == (400, "InvalidModelException")
         assert "sandbox=bubblewrap cannot be had here" in answer.json["message"]

@@ -16,20 +16,27 @@ from facts import wait_until
 from fates import pids, replace_supervisor
 from live_server import HANDLERS, Server
 from refusals import refusal
-from strangers import STRANGER, as_stranger, may_become_others, reachable
+from strangers import (
+    STRANGER,
+    as_stranger,
+    may_become_others,
+    may_look_at_others,
+    reachable,
+)
 
 from stoker.archives.pack import Parts, pack
 
 pytestmark = pytest.mark.slow
 
 FLAGS = ("--worker-user", STRANGER)
-#: Runs what follows without the right to become another user, whoever it is.
-NO_SETUID = (
-    sys.executable,
-    "-c",
-    "import ctypes, os, sys; ctypes.CDLL(None).prctl(24, 7, 0, 0, 0); os.execv(sys.argv[1], "
-    "sys.argv[1:])",
-)
+CAP_SETUID, CAP_SYS_PTRACE = 7, 19
+
+
+def without(capability: int) -> tuple[str, ...]:
+    """Runs what follows without that right, whoever it is."""
+    drop = f"ctypes.CDLL(None).prctl(24, {capability}, 0, 0, 0)"
+    line = f"import ctypes, os, sys; {drop}; os.execv(sys.argv[1], sys.argv[1:])"
+    return (sys.executable, "-c", line)
 
 
 def tell(server: Server, model: str, text: str):
@@ -42,7 +49,7 @@ def test_who_lacks_the_right_is_told_at_the_start():
     """
     And which right that is.
     """
-    said = refusal(*FLAGS, prefix=NO_SETUID if os.geteuid() == 0 else ())
+    said = refusal(*FLAGS, prefix=without(CAP_SETUID) if os.geteuid() == 0 else ())
 
     assert said.startswith(f"worker_user {STRANGER} needs a server that runs as root or has ")
     assert "CAP_SETUID" in said
@@ -191,6 +198,8 @@ def test_it_is_adopted_with_its_model_loaded(server, own):
     """
     It reaches the socket of the successor, which lets it in, and reads what it prints.
     """
+    if not may_look_at_others():
+        pytest.skip("not here; test_where_workers_cannot_be_adopted sees what happens then")
     before = pids(server, own)
 
     for _ in range(2):
@@ -228,6 +237,8 @@ def test_a_server_with_just_the_rights_for_it_need_not_be_root(
     """
     As under systemd; it adopts its workers too, and a worker has none of these rights.
     """
+    if not may_look_at_others():
+        pytest.skip("one of these rights is not ours to give")
     rights = ("chown", "kill", "setgid", "setuid", "sys_ptrace")
     stranger = pwd.getpwnam(STRANGER).pw_uid
     other = next(entry for entry in pwd.getpwall() if entry.pw_uid not in (0, stranger))
@@ -251,3 +262,24 @@ def test_a_server_with_just_the_rights_for_it_need_not_be_root(
     assert server.predict(model, body).text == f"{len(body)} {zlib.crc32(body)}"
     tell(server, model, "say still here")
     wait_until(lambda: "still here" in server.model_log(model), "its output is read on")
+
+
+def test_where_workers_cannot_be_adopted_they_load_anew_and_nobody_is_lost(
+    start_server, stranger_of_module, model
+):
+    """
+    Root of a usual container may not look at another user's process; the start says so.
+    """
+    prefix = (*stranger_of_module, *without(CAP_SYS_PTRACE))
+    server = start_server(*FLAGS, prefix=prefix, mode=0o711)
+    server.register(model, "fenced:handle")
+    (before,) = pids(server, model)
+
+    replace_supervisor(server)
+    found = tell(server, model, "who")
+
+    assert found["uids"][0] == pwd.getpwnam(STRANGER).pw_uid
+    assert found["pid"] != before
+    wait_until(lambda: not Path(f"/proc/{before}").exists(), "the one before is gone")
+    lines = server.logged("workers load anew when the supervisor dies")
+    assert {line["without"] for line in lines} == {"CAP_SYS_PTRACE"}

@@ -15,8 +15,8 @@ from stoker.supervisor.fences import BUBBLEWRAP, OFF, RLIMITS, Fence
 from stoker.supervisor.fencing import FencingMeans, choose_fence
 
 MIB = 1 << 20
-PRESENT = FencingMeans("", lambda: "")
-MISSING = FencingMeans("", lambda: "bwrap is not installed")
+PRESENT = FencingMeans("", lambda _: "")
+MISSING = FencingMeans("", lambda _: "bwrap is not installed")
 USER = "models"
 
 
@@ -70,12 +70,24 @@ def test_what_nothing_can_stand_for_is_refused(config, settings, means, why):
         choose_fence(ModelConfig(**config), Settings(**settings), means)
 
 
+def test_a_bubblewrap_without_a_network_may_be_one_too_many():
+    """
+    Making one takes a right more, so it is looked for by itself.
+    """
+    means = FencingMeans("", lambda has_network: "" if has_network else "no loopback")
+    config = ModelConfig(sandbox="bubblewrap")
+
+    assert choose_fence(config, Settings(), means) == Fence(BUBBLEWRAP)
+    with pytest.raises(SandboxMissing, match="no loopback"):
+        choose_fence(config, Settings(sandbox_network=False), means)
+
+
 def test_nobody_looks_for_bubblewrap_who_does_not_want_it():
     """
     It costs a process.
     """
 
-    def look() -> str:
+    def look(has_network: bool) -> str:
         raise AssertionError
 
     assert choose_fence(ModelConfig(), Settings(sandbox="rlimits"), FencingMeans("", look))
@@ -109,7 +121,7 @@ def test_an_archive_never_gets_less_than_the_server_says(config, settings, user,
     """
     In no respect: kind, memory, network, user.
     """
-    means = FencingMeans(user, lambda: "" if is_present else "it is not there")
+    means = FencingMeans(user, lambda _: "" if is_present else "it is not there")
     try:
         plain = choose_fence(ModelConfig(), settings, means)
         fence = choose_fence(config, settings, means)

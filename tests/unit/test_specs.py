@@ -329,7 +329,7 @@ def test_a_sandbox_around_each_worker_cannot_be_forked():
     Its namespaces are made for a new process.
     """
     settings = load(["--sandbox", "bubblewrap"], {})
-    means = FencingMeans(why_no_bubblewrap=lambda: "")
+    means = FencingMeans(why_no_bubblewrap=lambda _: "")
 
     with pytest.raises(InvalidParameter, match="the sandbox is made around each worker"):
         build_spec(

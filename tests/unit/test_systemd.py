@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stoker.exit_codes import FINAL
-from stoker.supervisor.worker_user import NEEDED
+from stoker.supervisor.worker_user import FOR_ADOPTION, NEEDED
 
 UNITS = Path(__file__).parents[2] / "systemd"
 SERVICES = ("stoker-supervisor", "stoker-frontend")
@@ -167,7 +167,7 @@ def test_the_rights_for_another_user_are_those_that_the_product_asks_for():
     drop_in = read_unit("worker-user/stoker-supervisor.service.d/worker-user.conf")["Service"]
 
     for key in ("AmbientCapabilities", "CapabilityBoundingSet"):
-        assert set(drop_in[key][0].split()) == set(NEEDED)
+        assert set(drop_in[key][0].split()) == {*NEEDED, *FOR_ADOPTION}
     users = (UNITS / "sysusers.d" / "stoker.conf").read_text()
     assert re.search(r"^u stoker-worker ", users, re.MULTILINE)
     for service in SERVICES:
