@@ -69,10 +69,14 @@ class Express:
 
     def __init__(self, ways: Iterable[tuple[str, Submission, bool]], dialect: Dialect) -> None:
         self._submissions: dict[bytes, tuple[Submission, bool]] = {}
+        #: Found whatever the case of their letters (contracts/torchserve.md 2.1).
+        self._of_workflows: dict[str, tuple[Submission, bool]] = {}
         self._others: list[tuple[re.Pattern[str], Submission]] = []
         for template, submission, has_versions in ways:
             if plain := _PLAIN.fullmatch(template):
                 self._submissions[plain[1].encode()] = submission, has_versions
+                if submission.is_of_workflow:
+                    self._of_workflows[plain[1]] = submission, has_versions
             else:
                 self._others.append((_pattern(template), submission))
         self._dialect = dialect
@@ -102,6 +106,8 @@ class Express:
         if len(parts) < 3 or parts[0]:
             return None
         found = self._submissions.get(parts[1].encode())
+        if found is None:
+            found = self._of_workflows.get(parts[1].lower())
         if found is None:
             return self._find_other("/".join(parts))
         if not all(parts[2:4]):

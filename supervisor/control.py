@@ -54,6 +54,7 @@ from stoker.errors import (
     ShuttingDown,
     StokerError,
     TooManyRequests,
+    VersionExists,
 )
 from stoker.logs import get_logger
 from stoker.settings import Settings
@@ -303,6 +304,7 @@ class Control:
             raise TooManyRequests("Too many registrations are under way; try again later.")
         if await self._means_definition(arguments):
             return await self._register_definition(arguments, caller)
+        self._check_is_no_workflow(arguments)
         request = ArchiveRequest(
             url=arguments.optional("url", str),
             model=arguments.optional("model", str),
@@ -328,6 +330,17 @@ class Control:
             raise
         finally:
             self._registering -= 1
+
+    def _check_is_no_workflow(self, arguments: Arguments) -> None:
+        """Raises VersionExists: Where models are workflows, both have one set of names."""
+        model = arguments.optional("model", str)
+        if arguments.flag("answers_first") and model in self._engine.workflows.names():
+            raise VersionExists(
+                f"Workflow {model} is already registered.",
+                model=model,
+                version=arguments.optional("version", str),
+                is_unversioned=True,
+            )
 
     async def _means_definition(self, arguments: Arguments) -> bool:
         """Is it a workflow's definition that is to be registered?"""

@@ -185,6 +185,19 @@ def test_versions_stand_beside_each_other(flows, define):
     assert again.status == 409
 
 
+def test_a_model_cannot_take_a_workflows_name(flows, define):
+    """
+    4.1: a model is a workflow, too.
+    """
+    define()
+    flows.manage("POST", "/workflows", url="flow")
+
+    answer = flows.manage("POST", "/models", url="flow/m1", model_name="flow")
+
+    assert answer.status == 409
+    assert answer.json["message"] == "Workflow flow is already registered."
+
+
 def test_pieces_of_the_last_function_come_as_they_are_made(flows, define):
     """
     A stream through a graph is a stream.

@@ -151,6 +151,15 @@ def test_several_leaves_must_answer_with_objects(server, flow):
     assert answer.json["message"] == "Node m1 did not answer with a JSON object."
 
 
+def test_the_first_part_of_the_path_may_be_in_any_case(server, flow):
+    """
+    As with the peer (2.1).
+    """
+    flow("models: {}\ndag:\n  pre: [left]\n")
+
+    assert server.ask("inference", "POST", "/WfPredict/flow", b"x").json == {"left": "x!"}
+
+
 def test_pieces_of_the_last_node_come_as_they_are_made(server, flow):
     """
     A stream through a graph is a stream.
