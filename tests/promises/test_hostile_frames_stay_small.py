@@ -179,14 +179,16 @@ import atexit, json, os, sys
 def look():
     with open("/proc/self/cmdline", "rb") as file:
         title = file.read().decode().replace("\\0", " ").strip()
-    if not title.startswith("stoker: ") or title.startswith("stoker: worker"):
+    words = title.split()
+    # Workers and those that fork them hear nobody but us, and run handlers, which may.
+    if words[:1] != ["stoker:"] or words[1] in ("worker", "template", "preload"):
         return
     files = [
         str(getattr(sys.modules.get(name), "__file__", None))
         for name in ("pickle", "_pickle", "cPickle", "cloudpickle", "dill")
         if getattr(sys.modules.get(name), "__file__", None)
     ]
-    found = {"role": title.split()[1], "files": files}
+    found = {"role": words[1], "files": files}
     try:
         import pickle
         pickle.loads(b"\\x80\\x04N.")
