@@ -19,6 +19,7 @@ from stoker.supervisor.worker_user import (
     find_worker_user,
     missing_rights,
 )
+from stoker.wire.arena import arena_folder, hold_arenas
 
 log = get_logger("supervisor")
 
@@ -54,19 +55,22 @@ def check_fencing(fencing: HostFencing, settings: Settings) -> None:
     Raises:
         SettingsError: It cannot; a server that would go on without is not what was asked for.
     """
-    if fencing.user is not None:
-        open_places(settings, fencing.user)
-        if missing := missing_rights(FOR_ADOPTION):
-            log.warning("workers load anew when the supervisor dies", without=", ".join(missing))
     try:
         fence = choose_fence(ModelConfig(), settings, fencing.means)
     except SandboxMissing as error:
         raise SettingsError(error.message, setting="sandbox") from None
     if fence is None:
         return
+    if fencing.user is not None:
+        open_places(settings, fencing.user)
+        if missing := missing_rights(FOR_ADOPTION):
+            log.warning("workers load anew when the supervisor dies", without=", ".join(missing))
     if fencing.user is not None and fence.kind != BUBBLEWRAP:
         # In a sandbox it sees what is shown, wherever that lies outside.
         check_places(settings, fencing.user)
+    if fencing.user is not None:
+        # Last: who does not start leaves nothing in shared memory.
+        hold_arenas(arena_folder(settings.runtime_dir), fencing.user.gid)
     facts = describe_fence(fence)
     if fence.instead:
         log.warning("no bubblewrap here; workers are fenced by other means", **facts)

@@ -21,7 +21,6 @@ from typing import Final
 from stoker.errors import SettingsError
 from stoker.settings import Settings
 from stoker.supervisor.worker_user import WorkerUser
-from stoker.wire.arena import arena_folder, hold_arenas
 from stoker.wire.runtime_dir import worker_folder
 
 #: May be passed through, not looked at.
@@ -39,7 +38,7 @@ import stoker.worker.serve, stoker.worker.contracts.torchserve
 
 
 def open_places(settings: Settings, user: WorkerUser) -> None:
-    """Let workers of that user pass to their socket, their models and large bodies.
+    """Let workers of that user pass to their socket and their models.
 
     Raises:
         SettingsError: We may not, or it is not ours.
@@ -51,7 +50,6 @@ def open_places(settings: Settings, user: WorkerUser) -> None:
         os.chmod(folder, PASSABLE)
     os.chown(sockets, -1, user.gid)
     os.chmod(sockets, 0o710)
-    hold_arenas(arena_folder(settings.runtime_dir), user.gid)
 
 
 def _places(settings: Settings) -> tuple[Path, Path, Path]:

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from stoker.wire.arena import arena_folder
+
 #: Settings are checked first.
 BAD_SETTINGS = 78
 
@@ -29,6 +31,7 @@ def refusal(*flags: str, prefix: tuple[str, ...] = (), **env: str) -> str:
             timeout=60,
         )
         left = [path.name for path in Path(home).rglob("*.sock")]
+        left += [path.name for path in arena_folder(Path(home, "runtime")).glob("*")]
     lines = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith(b"{")]
     reasons = [line["reason"] for line in lines if line["event"] == "cannot start"]
     assert (ran.returncode, len(reasons), left) == (BAD_SETTINGS, 1, []), ran.stderr.decode()
