@@ -136,7 +136,7 @@ def look_at_dispatch(world: World, served: Served) -> None:
     check(choose_empty(workers) is None, "an empty worker gets the next job", served.spec.key)
     if oldest.is_loner or oldest.is_suspect:
         if pool.due_at is not None:
-            check(pool.due_at - world.now <= PATIENCE_S, "nobody is held up for ever", pool.due_at)
+            check(pool.due_at <= world.now + PATIENCE_S, "nobody is held up for ever", pool.due_at)
             check(world.engine.next_due() <= pool.due_at, "and is let go in time", pool.due_at)
             return
         if oldest.is_loner and all(job.is_loner or job.is_suspect for job in pool.queue):

@@ -104,10 +104,7 @@ class SequenceJudge:
         order = world.jobs[job.job_id].order
         life = self._lives.get(key)
         if life is not None:
-            # A worker that was given up may be at one whose client has been told: it counts
-            # as none, and what comes next begins anew elsewhere (`Sequences.lose`).
-            is_given_up = life.worker_id != worker_id and life.in_hand not in world.jobs
-            is_free = life.in_hand is None or is_given_up
+            is_free = life.in_hand is None or self._is_given_up(life, worker_id, label)
             check(is_free, "one request of a sequence at a time", label, worker_id)
             check(order > life.order, "a sequence's requests keep their order", label)
         if life is None or life.worker_id != worker_id:
@@ -126,6 +123,18 @@ class SequenceJudge:
         elif life.is_over:
             self._lives[key] = life = Life(worker_id, job.arrived_at, now, order)
         life.order, life.in_hand = order, job.job_id
+
+    def _is_given_up(self, life: Life, worker_id: int, label: SequenceLabel) -> bool:
+        """Its worker has been given up and counts as none: what comes next begins anew elsewhere.
+
+        What it has in hand may still be answered, or its client has been told
+        already; only who says start need not wait for that (`Sequences.lose`).
+        """
+        if life.worker_id == worker_id:
+            return False
+        worker = self._world.engine.worker(life.worker_id)
+        is_dying = worker is None or worker.state is WorkerState.DYING
+        return life.in_hand not in self._world.jobs or (is_dying and label.is_start)
 
     def note_done(self, spec: VersionSpec, job_ids: list[bytes]) -> None:
         """A worker is done with these."""
