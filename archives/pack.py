@@ -1,28 +1,28 @@
 """Making an archive of a handler and its files, in the peer's four formats.
 
-The same parts always give the same bytes: entries are sorted, times fixed,
-modes plain.  So a content hash changes when, and only when, the content does.
+The same parts always give the same bytes, see `archive_writer.py`.
 
 Source: contracts/torchserve.md 6.1, 6.2.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
 import os
-import shutil
-import stat
-import tarfile
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from stoker import __version__
+from stoker.archives.archive_writer import (
+    FOLDER,
+    TGZ,
+    ZIP,
+    ZIP_STORED,
+    target_of,
+    write_archive,
+)
 from stoker.archives.manifest import DEFAULT_VERSION, MANIFEST_PATH, parse_runtime
 from stoker.errors import InvalidParameter
 from stoker.names import check_model_name, check_version
@@ -40,12 +40,9 @@ BUILT_IN_HANDLERS: Final = frozenset(
         "trt_llm_handler",
     }
 )
-FORMATS: Final = ("default", "zip-store", "tgz", "no-archive")
+FORMATS: Final = (ZIP, ZIP_STORED, TGZ, FOLDER)
 
 _SKIPPED: Final = frozenset({"__MACOSX", "__pycache__"})
-#: 1980-01-01, where a zip's calendar begins.
-_MOMENT: Final = (1980, 1, 1, 0, 0, 0)
-_MOMENT_UNIX: Final = 315532800
 _CREATED_ON: Final = "01/01/1980 00:00:00"
 
 
@@ -86,25 +83,12 @@ def pack(
     check_version(parts.version)
     if archive_format not in FORMATS:
         raise _invalid("archive_format", f"must be one of {', '.join(FORMATS)}")
-    suffix = {"tgz": ".tar.gz", "no-archive": ""}.get(archive_format, ".mar")
-    target = export_path / f"{parts.model_name}{suffix}"
+    target = target_of(export_path, parts.model_name, archive_format)
     if not export_path.is_dir():
         raise _invalid("export_path", "is not a folder")
     if os.path.lexists(target) and not force:
         raise _invalid("force", f"must be set to replace the existing {target.name}")
-    members = _members(parts)
-    with tempfile.TemporaryDirectory(prefix=".packing-", dir=export_path) as aside:
-        fresh = Path(aside) / target.name
-        if archive_format == "tgz":
-            _write_tgz(members, fresh, parts.model_name)
-        elif archive_format == "no-archive":
-            _write_directory(members, fresh)
-        else:
-            is_stored = archive_format == "zip-store"
-            _write_zip(members, fresh, zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED)
-        if target.is_dir() and not target.is_symlink():
-            target.rename(Path(aside) / "replaced")
-        fresh.replace(target)
+    write_archive(_members(parts), target, parts.model_name, archive_format)
     return target
 
 
@@ -190,56 +174,3 @@ def _files_below(folder: Path) -> list[Path]:
         folders[:] = [name for name in folders if name not in _SKIPPED and name[0] != "."]
         found += [Path(root, name) for name in names]
     return sorted(path for path in found if path.is_file())
-
-
-# -- writing ------------------------------------------------------------------
-
-
-def _write_zip(members: Mapping[str, Path | bytes], target: Path, compression: int) -> None:
-    with zipfile.ZipFile(target, "w", compression) as archive:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(name, _MOMENT)
-            info.compress_type = compression
-            info.create_system = 3  # Unix, wherever we run
-            info.external_attr = _mode(content) << 16
-            if isinstance(content, bytes):
-                archive.writestr(info, content)
-                continue
-            info.file_size = content.stat().st_size  # lets zipfile choose zip64 in time
-            with content.open("rb") as source, archive.open(info, "w") as sink:
-                shutil.copyfileobj(source, sink, 1 << 20)
-
-
-def _write_tgz(members: Mapping[str, Path | bytes], target: Path, top: str) -> None:
-    with (
-        target.open("wb") as raw,
-        gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
-        for name, content in members.items():
-            info = tarfile.TarInfo(f"{top}/{name}")
-            info.mtime = _MOMENT_UNIX
-            info.mode = _mode(content)
-            if isinstance(content, bytes):
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
-                continue
-            info.size = content.stat().st_size
-            with content.open("rb") as source:
-                archive.addfile(info, source)
-
-
-def _write_directory(members: Mapping[str, Path | bytes], target: Path) -> None:
-    for name, content in members.items():
-        path = target / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            shutil.copyfile(content, path)
-            path.chmod(_mode(content) & 0o777)
-
-
-def _mode(content: Path | bytes) -> int:
-    is_executable = isinstance(content, Path) and content.stat().st_mode & stat.S_IXUSR
-    return stat.S_IFREG | (0o755 if is_executable else 0o644)

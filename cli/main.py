@@ -13,6 +13,7 @@ from stoker.cli import (
     djl_serving,
     logs,
     mms,
+    mms_archiver,
     serve,
     snapshot,
     start,
@@ -36,6 +37,7 @@ _COMMANDS: Final = (
     snapshot,
     torchserve,
     mms,
+    mms_archiver,
     djl_serving,
     doctor,
     workflow,
@@ -72,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the `stoker` script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for peer in (torchserve, mms, djl_serving):
+    for peer in (torchserve, mms, mms_archiver, djl_serving):
         if words[:1] == [peer.NAME]:
             # The peer's grammar, messages and exit codes, none of ours.
             return int(peer.main(words[1:]))
