@@ -17,14 +17,19 @@ from typing import Final, NamedTuple
 
 from stoker.cli import torchserve_flags
 from stoker.errors import SettingsError
-from stoker.properties import read_properties
+from stoker.properties import Property, read_properties
 from stoker.settings.flags import split_flags
+from stoker.settings.known import KNOWN
+from stoker.settings.values import parse_text
 
 MAX_FILE_BYTES: Final = 1 << 20
 CONFIG_VARIABLE: Final = "MMS_CONFIG_FILE"
 #: The value of `--mms-config` that is no file.
 SAGEMAKER: Final = "sagemaker"
 _PREFIX: Final = "MMS_"
+#: A key that only this peer reads: TorchServe writes it, too, and never looks.
+_NUM_WORKERS: Final = "NUM_WORKERS"
+_STARTUP_WORKERS: Final = KNOWN["startup_workers_per_model"]
 #: Keys that a variable may set (8, column E).
 _VARIABLES: Final = (
     "inference_address",
@@ -123,7 +128,8 @@ def settings_argv(
     """Flags for `stoker serve`.
 
     Raises:
-        SettingsError: The file is not there, or cannot be read; a variable is missing.
+        SettingsError: The file is not there, or cannot be read; a variable is missing;
+            NUM_WORKERS is no number of workers.
     """
     argv = ["--dialect", "mms", "--lenient-config", "true"]
     notes: list[str] = []
@@ -140,8 +146,13 @@ def settings_argv(
             argv += [_flag(name), value]
     if options.models:
         argv += ["--models", *options.models]
+    entries = _entries(argv, environ)
+    if found := entries.get(_NUM_WORKERS):
+        count = parse_text(_STARTUP_WORKERS, found.value, f"{_NUM_WORKERS} (line {found.line})")
+        argv += [_STARTUP_WORKERS.flag, str(count)]
     said = [name for name in _VARIABLES if environ.get(_variable(name))]
-    if said and _file_lets_variables_speak(argv, environ):
+    switch = entries.get("enable_envvars_config")
+    if said and switch is not None and switch.value.strip().lower() == "true":
         argv += [word for name in said for word in (_flag(name), environ[_variable(name)])]
     elif said:
         names = ", ".join(_variable(name) for name in said)
@@ -162,14 +173,18 @@ def _file(named: str, environ: Mapping[str, str]) -> str:
     return named
 
 
-def _file_lets_variables_speak(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+def _entries(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Property]:
+    """What its file says, by key; of a key that is there twice, the later."""
     path = next(word for word in argv if word.startswith("--config=")).removeprefix("--config=")
     if not path:
-        return False
+        return {}
     with Path(path).open("rb") as file:
         content = file.read(MAX_FILE_BYTES)
-    entries = {entry.key: entry.value for entry in read_properties(content, environ)}
-    return entries.get("enable_envvars_config", "").strip().lower() == "true"
+    try:
+        return {entry.key: entry for entry in read_properties(content, environ)}
+    except SettingsError as error:
+        where = f"{path}:{error.details['line']}"
+        raise SettingsError(f"{where}: {error.message}", source=where) from None
 
 
 def _sagemaker_argv(environ: Mapping[str, str]) -> list[str]:

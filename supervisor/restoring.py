@@ -338,7 +338,7 @@ class Restoring:
         numbers = (
             override.min_workers,
             override.max_workers,
-            self._settings.default_workers_per_model,
+            self._settings.default_workers_per_model or self._settings.startup_workers_per_model,
         )
         return "/".join(str(number or "") for number in numbers) if any(numbers) else ""
 

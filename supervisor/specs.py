@@ -390,15 +390,19 @@ def startup_workers(
     """(min, max) workers of a model loaded when the server starts (3.4, 8.9).
 
     The archive's own if it has both, else the `models` setting, each of the
-    two by itself, else `default_workers_per_model`, else one per GPU or, without GPUs, per
-    processor.
+    two by itself, else `default_workers_per_model`, else `startup_workers_per_model`
+    (contracts/mms.md 8, NUM_WORKERS), else one per GPU or, without GPUs, per processor.
 
     Raises:
         ManifestInvalid: More than a host can mean.
     """
     if bounds := _archives_bounds(archive):
         return bounds
-    default = settings.default_workers_per_model or len(places.devices)
+    default = (
+        settings.default_workers_per_model
+        or settings.startup_workers_per_model
+        or len(places.devices)
+    )
     if not default:
         default = 1 if archive.contract == DJL else usable_processors()
     override = read_models(settings.models).of(archive.model, archive.version)

@@ -204,6 +204,12 @@ class Settings:
     default_workers_per_model: int = peer(
         0, "Workers of a model registered without a count; 0 = choose.", minimum=0, maximum=4096
     )
+    startup_workers_per_model: int = setting(
+        0,
+        "Workers of a model of the start while default_workers_per_model is 0; 0 = choose.",
+        minimum=0,
+        maximum=4096,
+    )
     default_response_timeout: int = peer(
         120, "A worker silent for longer over one batch is replaced.", unit="s", minimum=1
     )

@@ -416,6 +416,24 @@ def test_sagemakers_ping_takes_the_place_of_ours(start_frontend, asked, has_work
     }
 
 
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"startup_workers_per_model": 2}, 2),
+        ({"startup_workers_per_model": 2, "default_workers_per_model": 5}, 5),
+    ],
+)
+def test_sagemaker_may_call_as_often_as_num_workers_says(start_frontend, settings, count):
+    """
+    NUM_WORKERS is where the peer's plugin looks (8, 15); it has the default written to it.
+    """
+    running = start_frontend(dialect="mms", sagemaker="single", **settings)
+
+    answer = running.request("inference", "GET", "/execution-parameters")
+
+    assert answer.json["MaxConcurrentTransforms"] == count
+
+
 # -- descriptions ----------------------------------------------------------------------
 
 

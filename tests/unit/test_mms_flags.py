@@ -103,6 +103,29 @@ def test_what_means_nothing_here_stops_nobody(folder, line):
     assert settings_of().dialect == "mms"
 
 
+def test_num_workers_is_how_many_workers_a_model_of_the_start_gets(folder):
+    """
+    8: where `default_workers_per_model` says nothing; a registration is not asked with it.
+    """
+    configure(folder, "NUM_WORKERS=2\n")
+    settings = settings_of()
+
+    assert settings.startup_workers_per_model == 2
+    assert settings.default_workers_per_model == 0
+    assert settings_of("--startup-workers-per-model", "3").startup_workers_per_model == 3
+
+
+@pytest.mark.parametrize("value", ["many", "-1", "5000"])
+def test_num_workers_that_is_no_number_is_refused(folder, value):
+    """
+    By the name that is written in the file, not by that of our setting alone.
+    """
+    configure(folder, f"debug=false\nNUM_WORKERS={value}\n")
+
+    with pytest.raises(SettingsError, match=r"NUM_WORKERS \(line 2\)"):
+        settings_of()
+
+
 def test_the_variable_names_the_file_before_the_flag_does(folder):
     """
     8: MMS_CONFIG_FILE, then --mms-config, then the working directory.

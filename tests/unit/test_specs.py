@@ -116,6 +116,18 @@ def test_workers_at_start_come_from_file_then_models_then_the_host() -> None:
     assert startup_workers(archive_of(), settings, DevicePlaces(())) == (usable_processors(),) * 2
 
 
+def test_mms_num_workers_stands_between_the_default_and_the_host() -> None:
+    """
+    contracts/mms.md 8: a fallback for models of the start, and for them alone.
+    """
+    fallback = load(["--startup-workers-per-model", "3"], {})
+    both = load(["--startup-workers-per-model", "3", "--default-workers-per-model", "1"], {})
+
+    assert startup_workers(archive_of(), fallback, DevicePlaces(TWO_GPUS)) == (3, 3)
+    assert startup_workers(archive_of(), both, DevicePlaces(TWO_GPUS)) == (1, 1)
+    assert initial_workers(archive_of(), Arguments({}), fallback) == (0, 0)
+
+
 def test_the_models_setting_stands_between_file_and_default() -> None:
     """
     Section 3.4: below the file and, for batches, the request; above the request for timeouts.

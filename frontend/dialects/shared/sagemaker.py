@@ -42,7 +42,9 @@ def execution_parameters(settings: Settings) -> tuple[Route, ...]:
         Reply(
             200,
             {
-                "MaxConcurrentTransforms": settings.default_workers_per_model or 1,
+                "MaxConcurrentTransforms": settings.default_workers_per_model
+                or settings.startup_workers_per_model
+                or 1,
                 "BatchStrategy": "MULTI_RECORD",
                 "MaxPayloadInMB": settings.max_request_size // MIB,
             },
