@@ -470,9 +470,11 @@ def test_ranks_take_part_in_every_step(serve, make_request, make_job_id):
     """
     Tensor-parallel handlers compute together: every rank sees the same running batch.
     """
-    source = COUNTS.replace('print("step"', 'print("step", file=sys.stderr); print("rank"')
-    source = source.replace(
-        'print("rank", *ids', 'print("rank", __import__("os").environ.get("RANK"), *ids'
+    # In one write: both ranks have the same descriptor, and lines must stay whole.
+    source = COUNTS.replace(
+        'print("step", *ids, file=sys.stderr)',
+        'rank = __import__("os").environ["RANK"]\n'
+        '        sys.stderr.write(f"rank {rank} {chr(32).join(ids)}\\n")',
     )
     env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     peer = serve(source, mode=CONTINUOUS, jobs_at_once=4, ranks=2, is_broadcast=True, env=env)
