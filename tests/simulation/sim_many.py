@@ -121,6 +121,9 @@ def judge_give(world: World, spec: VersionSpec, action: a.SendBatch, held: int) 
     assert worker is not None
     # Decided already: the worker's hand has it.
     check(not (action.jobs[0].is_loner and held), "who travels alone is alone", action)
+    others = [run for run in worker.in_hand if run.batch_id != action.batch_id]
+    has_loner = any(run.jobs[0].is_loner for run in others)
+    check(not has_loner, "nobody joins who travels alone", action)
     if held:
         world.counts["many at once"] += 1
 

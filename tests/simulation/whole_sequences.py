@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sim_records import check
 from sim_sequences import MARK, label_of
 
+from stoker.supervisor.jobs import Job
 from stoker.supervisor.sequences import SequencePolicy
 from stoker.wire.frames import FRONTEND_ID_BYTES, WorkJob
 
@@ -22,6 +24,7 @@ class Home:
 
     Attributes:
         quiet_since: When a worker was last done with one of its jobs.
+        is_ending: Its last job has been sent, which the worker may not have begun.
         numbers: Of the latest job of each frontend.
     """
 
@@ -31,6 +34,7 @@ class Home:
     in_hand: WorkJob | None = None
     has_state: bool = False
     is_over: bool = False
+    is_ending: bool = False
     numbers: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -84,10 +88,17 @@ class SequenceJudge:
                 home.has_state = home.has_state or is_in_hand
                 home.is_over = home.is_over or label.is_end or label.name in ended
 
+    def note_sent(self, model: str, worker_id: int, jobs: Iterable[Job]) -> None:
+        """A supervisor has sent these; the worker may never get them."""
+        for job in jobs:
+            label = label_of(job.job_id, job.payload)
+            home = self._homes.get((model, label.name or ""))
+            if home is not None and home.worker.worker_id == worker_id:
+                home.is_ending = home.is_ending or label.is_end
+
     def note_death(self, worker: WholeWorker) -> None:
         for home in self._homes.values():
-            if home.worker is worker and home.in_hand is not None:
+            if home.worker is worker:
                 # What its client has called the last one was the last one.
-                label = label_of(home.in_hand.job_id, home.in_hand.payload)
-                home.is_over = home.is_over or label.is_end
+                home.is_over = home.is_over or home.is_ending
                 home.in_hand = None

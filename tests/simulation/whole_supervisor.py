@@ -172,6 +172,9 @@ class WholeSupervisor:
         if kind is a.SendBatch:
             worker_id, batch_id, jobs = action
             work = [f.WorkJob(job.job_id, job.payload) for job in jobs]
+            spec = self.engine.spec_of(worker_id)
+            if spec is not None and spec.sequences is not None:
+                self._world.judge.sequences.note_sent(spec.model, worker_id, jobs)
             self._tell(worker_id, f.Work([f.WorkBatch(batch_id, work, deadlines_in_hand(jobs))]))
         elif kind is a.Forward:
             self._forward(*action)
