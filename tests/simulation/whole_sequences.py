@@ -11,6 +11,7 @@ from sim_sequences import MARK, label_of
 
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.sequences import SequencePolicy
+from stoker.supervisor.workers import WorkerState
 from stoker.wire.frames import FRONTEND_ID_BYTES, WorkJob
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class SequenceJudge:
         key = (worker.spec.model, label.name)
         home = self._homes.get(key)
         if home is not None:
-            check(home.in_hand is None, "one request of a sequence at a time", label)
+            is_free = home.in_hand is None or self._is_given_up(home, worker)
+            check(is_free, "one request of a sequence at a time", label)
         if home is None or home.worker is not worker or home.is_over:
             if home is not None and home.worker is not worker:
                 may = label.is_start or not home.has_state or home.is_over
@@ -70,6 +72,14 @@ class SequenceJudge:
         check(number > home.numbers.get(frontend, -2), "its requests keep their order", label)
         home.numbers[frontend] = number
         home.in_hand = job
+
+    def _is_given_up(self, home: Home, worker: WholeWorker) -> bool:
+        """A worker that hangs and is being killed counts as none (`Sequences.lose`)."""
+        supervisor = self._world.supervisor
+        if home.worker is worker or supervisor is None:
+            return False
+        known = supervisor.engine.worker(home.worker.worker_id)
+        return known is None or known.state is WorkerState.DYING
 
     @staticmethod
     def _is_over(home: Home, policy: SequencePolicy, now: float) -> bool:
