@@ -132,6 +132,7 @@ def _responses(route: Route, dialect: Dialect, *, is_guarded: bool) -> dict[str,
         shown = None if is_text else {"type": "object", "example": reply.document}
         outcomes = (Outcome(reply.status, "Always the same.", shown, reply.content_type),)
     elif isinstance(serves, Description):
+        verb = "describe_api" if serves.of_model else ""
         outcomes = (Outcome(200, "An OpenAPI document.", {"type": "object"}),)
     else:
         outcomes = (Outcome(200, "Numbers as text.", None, TEXT_TYPE),)

@@ -121,6 +121,7 @@ VERB_ERRORS: Final[Mapping[str, tuple[str, ...]]] = {
     "list": (),
     "health": (),
     "ready": _SUBJECT,
+    "describe_api": _SUBJECT,
     "statistics": (),
     "": (),
 }
