@@ -238,6 +238,15 @@ class Stage:
             if worker_id in (None, batch.worker_id)
         ]
 
+    def home_of(self, job_id: bytes) -> int:
+        """The worker that got a job."""
+        (worker_id,) = (
+            batch.worker_id
+            for batch in self.took(a.SendBatch)
+            if job_id in [job.job_id for job in batch.jobs]
+        )
+        return int(worker_id)
+
     @property
     def refused(self) -> dict[bytes, str]:
         """Error code by job id."""
