@@ -53,7 +53,7 @@ from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.settings.load import Loaded, load_with_origins
-from stoker.wire.arena import arena_folder, remove_arenas
+from stoker.wire.arena_folder import arena_folder, remove_arenas
 from stoker.wire.link import Link, new_frontend_id
 from stoker.wire.runtime_dir import frontend_address, prepare_folder
 

@@ -39,7 +39,8 @@ from stoker.frontend.tls import TlsMaterial, read_material
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.shares import Budget
-from stoker.wire.arena import Arena, arena_folder
+from stoker.wire.arena import Arena
+from stoker.wire.arena_folder import arena_folder
 from stoker.wire.link import Link
 
 #: Where both APIs share a listener, these stay as open, and as cheap, as on one of their own.

@@ -10,7 +10,7 @@ from typing import Final
 
 from stoker.frontend import forms
 from stoker.frontend.limits import Limits
-from stoker.wire.arena import Descriptor
+from stoker.wire.arena_layout import Descriptor
 from stoker.wire.payloads import Parameter
 
 BODY_NAME: Final = "body"

@@ -25,7 +25,8 @@ from stoker.frontend.lanes import Holding
 from stoker.frontend.pieces import Pieces
 from stoker.logs import get_logger
 from stoker.shares import Budget
-from stoker.wire.arena import Descriptor, Slot
+from stoker.wire.arena import Slot
+from stoker.wire.arena_layout import Descriptor
 from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
 

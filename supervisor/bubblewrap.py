@@ -30,7 +30,7 @@ from typing import Final
 from stoker.key_file import FILE_NAME
 from stoker.logs import get_logger
 from stoker.settings import Settings
-from stoker.wire.arena import arena_folder
+from stoker.wire.arena_folder import arena_folder
 from stoker.wire.runtime_dir import worker_folder
 
 log = get_logger("supervisor")

@@ -14,7 +14,8 @@ from typing import Final
 
 from stoker.errors import ProtocolError
 from stoker.supervisor.quarantine import Content
-from stoker.wire.arena import Descriptor, read_body
+from stoker.wire.arena_layout import Descriptor
+from stoker.wire.arena_reader import read_body
 from stoker.wire.frames import FRONTEND_ID_BYTES
 from stoker.wire.payloads import Parameter, RequestPayload, read_headers, unpack_request
 

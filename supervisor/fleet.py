@@ -61,7 +61,7 @@ from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
 from stoker.wire import codec
 from stoker.wire import frames as f
-from stoker.wire.arena import arena_folder, hold_arenas, let_go_of_arenas
+from stoker.wire.arena_folder import arena_folder, hold_arenas, let_go_of_arenas
 from stoker.wire.connections import Connection
 from stoker.wire.loading import LoadSpec
 from stoker.wire.runtime_dir import prepare_folder, worker_address, worker_folder

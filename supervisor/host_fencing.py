@@ -19,7 +19,7 @@ from stoker.supervisor.worker_user import (
     find_worker_user,
     missing_rights,
 )
-from stoker.wire.arena import arena_folder, hold_arenas
+from stoker.wire.arena_folder import arena_folder, hold_arenas
 
 log = get_logger("supervisor")
 

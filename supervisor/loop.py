@@ -47,7 +47,7 @@ from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.wire import frames as f
-from stoker.wire.arena import arena_folder
+from stoker.wire.arena_folder import arena_folder
 from stoker.wire.runtime_dir import FolderLock, frontend_address, prepare_folder
 
 log = get_logger("supervisor")

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from stoker.wire.arena import arena_folder
+from stoker.wire.arena_folder import arena_folder
 
 #: Settings are checked first.
 BAD_SETTINGS = 78

@@ -27,7 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
 from stoker.wire import codec
-from stoker.wire.arena import Descriptor
+from stoker.wire.arena_layout import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
 from stoker.wire.frames import AnswerKind as AnswerKind
 

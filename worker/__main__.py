@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from stoker.death_signal import die_with, outlive_parent
 from stoker.errors import ProtocolError
 from stoker.exit_codes import ExitCode
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.loading import BATCHES, CONTINUOUS, LoadSpec
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments

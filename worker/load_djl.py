@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from types import ModuleType
 from typing import Final
 
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.loading import LoadSpec
 from stoker.worker.contracts.djl import OUT_OF_MEMORY, DjlContract, Function
 from stoker.worker.djl.adapters import FUNCTIONS, Adapters

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from stoker.exit_codes import ExitCode
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.loading import LoadSpec
 from stoker.wire.sequence_labels import SequenceHeaders
 from stoker.worker.channel import Channel

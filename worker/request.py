@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import FRONTEND_ID_BYTES
 from stoker.wire.node_calls import PartKind
 from stoker.wire.payloads import (

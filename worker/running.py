@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 from stoker.errors import Internal, StokerError
 from stoker.exit_codes import ExitCode
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import Reply, WorkBatch, WorkJob
 from stoker.worker.answers import CHUNK, CUT_BYTES, ERROR, AnswerRow, error_row, group_rows
 from stoker.worker.channel import Channel

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from stoker.wire.arena import arena_folder
+from stoker.wire.arena_folder import arena_folder
 
 pytestmark = pytest.mark.slow
 

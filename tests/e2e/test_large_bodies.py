@@ -14,7 +14,8 @@ import threading
 import psutil
 import pytest
 
-from stoker.wire.arena import MIN_BODY_BYTES, arena_folder
+from stoker.wire.arena import MIN_BODY_BYTES
+from stoker.wire.arena_folder import arena_folder
 
 KIB = 1 << 10
 MIB = 1 << 20

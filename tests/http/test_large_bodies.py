@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from stoker.frontend.limits import Limits
-from stoker.wire.arena import MIN_BODY_BYTES, ArenaReader, Descriptor, arena_folder
+from stoker.wire.arena import MIN_BODY_BYTES
+from stoker.wire.arena_folder import arena_folder
+from stoker.wire.arena_layout import Descriptor
+from stoker.wire.arena_reader import ArenaReader
 
 KIB = 1 << 10
 MIB = 1 << 20

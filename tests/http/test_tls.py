@@ -15,7 +15,9 @@ from certificates import Authority, Issued
 from stoker.errors import SettingsError
 from stoker.frontend.tls import read_material
 from stoker.settings import Settings
-from stoker.wire.arena import ArenaReader, Descriptor, arena_folder
+from stoker.wire.arena_folder import arena_folder
+from stoker.wire.arena_layout import Descriptor
+from stoker.wire.arena_reader import ArenaReader
 
 SECURE = "https://127.0.0.1:0"
 MIB = 1 << 20

@@ -9,7 +9,8 @@ import pytest
 
 from stoker.supervisor import contents as contents_module
 from stoker.supervisor.contents import ContentReader
-from stoker.wire.arena import Arena, Slot, arena_folder, remove_arenas
+from stoker.wire.arena import Arena, Slot
+from stoker.wire.arena_folder import arena_folder, remove_arenas
 from stoker.wire.payloads import Parameter, header_block, pack_request
 
 FRONTEND = b"\x01frontnd"

@@ -9,15 +9,9 @@ from pathlib import Path
 import pytest
 
 from stoker.archives.readers import let_group_read
-from stoker.wire.arena import (
-    MIN_BODY_BYTES,
-    Arena,
-    ArenaReader,
-    arena_folder,
-    hold_arenas,
-    let_go_of_arenas,
-    remove_arenas,
-)
+from stoker.wire.arena import MIN_BODY_BYTES, Arena
+from stoker.wire.arena_folder import arena_folder, hold_arenas, let_go_of_arenas, remove_arenas
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.runtime_dir import prepare_folder
 
 FRONTEND = b"frontend"

@@ -15,17 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stoker.errors import Cancelled, ProtocolError
-from stoker.wire import arena as arena_module
-from stoker.wire.arena import (
-    IDLE_SWEEPS,
-    MIN_BODY_BYTES,
-    Arena,
-    ArenaReader,
-    Descriptor,
-    Slot,
-    arena_folder,
-    remove_arenas,
-)
+from stoker.wire import arena_reader
+from stoker.wire.arena import IDLE_SWEEPS, MIN_BODY_BYTES, Arena, Slot
+from stoker.wire.arena_folder import arena_folder, remove_arenas
+from stoker.wire.arena_layout import Descriptor
+from stoker.wire.arena_reader import ArenaReader
 
 FRONTEND = b"\x01frontnd"
 OTHER = b"\x03another"
@@ -123,7 +117,7 @@ def test_a_slot_freed_during_the_copy_is_noticed(
 ) -> None:
     """The owner frees without asking; a torn body must not reach a handler."""
     slot = filled(arena, 1)
-    look = arena_module._read_generation
+    look = arena_reader._read_generation
     looks: list[int] = []
 
     def look_and_lose(mapped: mmap.mmap, offset: int) -> int:
@@ -135,7 +129,7 @@ def test_a_slot_freed_during_the_copy_is_noticed(
                 filled(arena, 2)
         return found
 
-    monkeypatch.setattr(arena_module, "_read_generation", look_and_lose)
+    monkeypatch.setattr(arena_reader, "_read_generation", look_and_lose)
 
     with pytest.raises(Cancelled):
         reader.read(FRONTEND, slot.descriptor)

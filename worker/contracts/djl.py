@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from stoker.errors import BadHandlerResult, InvalidParameter, StokerError
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import WorkJob
 from stoker.wire.payloads import ADAPTERS_HEADER
 from stoker.worker.answers import CHUNK, FINAL, AnswerRow, error_row

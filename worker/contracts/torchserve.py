@@ -21,7 +21,7 @@ from types import GeneratorType
 from typing import Any, Final, NoReturn
 
 from stoker.errors import BadHandlerResult, StokerError
-from stoker.wire.arena import ArenaReader
+from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import WorkJob
 from stoker.worker.answers import CHUNK, ERROR, FINAL, AnswerRow, error_row
 from stoker.worker.context import CONTENT_TYPE, Context, RequestProcessor

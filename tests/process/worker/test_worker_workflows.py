@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from stoker.wire.arena import Descriptor
+from stoker.wire.arena_layout import Descriptor
 from stoker.wire.frames import AnswerKind
 from stoker.wire.node_calls import (
     NodePart,
