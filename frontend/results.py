@@ -28,7 +28,7 @@ from typing import Any, BinaryIO, Final
 
 from stoker.errors import ProtocolError, TooManyRequests
 from stoker.process_start import start_ticks
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.payloads import Answer, AnswerKind
 
 TOKEN_CHARACTERS: Final = 36
@@ -93,7 +93,7 @@ class KeptResult:
         self._file.close()
 
     def _write(self, row: list[Any]) -> None:
-        packed = codec.pack(row)
+        packed = packing.pack(row)
         # In one write: who reads meanwhile sees all of it or a row that is cut off.
         self._file.write(_LENGTH.pack(len(packed)) + packed)
         self._file.flush()
@@ -197,7 +197,7 @@ def _rows(content: bytes) -> list[list[Any]]:
         if end > len(content):
             break
         try:
-            rows.append(codec.unpack(content[at + _LENGTH.size : end]))
+            rows.append(packing.unpack(content[at + _LENGTH.size : end]))
         except ProtocolError:
             break
         at = end

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
-from stoker.wire.codec import MAX_WORK_BYTES
+from stoker.wire.limits import MAX_WORK_BYTES
 
 #: Of the payloads of a batch that has more than one; what lies in shared memory does not count.
 MAX_BATCH_BYTES: Final = MAX_WORK_BYTES

@@ -17,7 +17,6 @@ import zmq
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.wire import codec, sockets
-from stoker.wire.codec import MAX_FRAME_BYTES
 from stoker.wire.frames import (
     MAX_SUBMIT_BYTES,
     Answers,
@@ -26,6 +25,7 @@ from stoker.wire.frames import (
     RefusedJob,
     ToFrontend,
 )
+from stoker.wire.limits import MAX_FRAME_BYTES
 from stoker.wire.poller import NOBLOCK, SNDMORE_NOBLOCK, SocketReader
 
 log = get_logger("wire")

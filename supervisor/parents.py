@@ -30,7 +30,7 @@ from stoker.supervisor.processes import READ_BYTES, WorkerCommand
 from stoker.supervisor.template import PARENT_PID, READY, Template
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_output import Stream
-from stoker.wire import codec
+from stoker.wire import packing
 
 log = get_logger("preload")
 
@@ -70,7 +70,7 @@ class Parent(Template):
         load = os.memfd_create("stoker-load", os.MFD_CLOEXEC)
         try:
             with open(load, "wb", closefd=False) as file:
-                file.write(codec.pack(command.load))
+                file.write(packing.pack(command.load))
             os.lseek(load, 0, os.SEEK_SET)
             argv = [command.python, "-P", "-m", "stoker.worker.preload"]
             return subprocess.Popen(
@@ -100,7 +100,7 @@ class Parent(Template):
 def _read_failure(word: bytes) -> Failure | None:
     """Why it cannot be, as it said; None if it said nothing (anything may have happened)."""
     try:
-        texts = codec.unpack(word)
+        texts = packing.unpack(word)
     except ProtocolError:
         return None
     if not isinstance(texts, list) or len(texts) != _TEXTS:

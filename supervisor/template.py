@@ -17,7 +17,7 @@ from typing import Final
 
 from stoker.logs import get_logger
 from stoker.supervisor.processes import WorkerCommand
-from stoker.wire import codec
+from stoker.wire import packing
 
 log = get_logger("template")
 
@@ -129,7 +129,7 @@ class Template:
         """
         if not self.is_ready or self._socket is None:
             return None
-        order = codec.pack({"argv": list(argv), "env": dict(env), "cwd": cwd})
+        order = packing.pack({"argv": list(argv), "env": dict(env), "cwd": cwd})
         try:
             socket.send_fds(self._socket, [order], output)
             return int(self._socket.recv(64))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from stoker.clock import Clock
 from stoker.logs import get_logger
-from stoker.wire import codec
+from stoker.wire import codec, limits
 from stoker.wire.connections import Acceptor, Connection
 from stoker.wire.frames import FromWorker, ToWorker, Work, WorkBatch
 
@@ -99,7 +99,7 @@ def _in_frames(batches: list[WorkBatch]) -> list[list[WorkBatch]]:
         size = sum(len(job.payload) for job in batch.jobs)
         if not frames or size > room_bytes or len(batch.jobs) > room:
             frames.append([])
-            room_bytes, room = codec.MAX_WORK_BYTES, codec.MAX_WORK_JOBS
+            room_bytes, room = limits.MAX_WORK_BYTES, limits.MAX_WORK_JOBS
         frames[-1].append(batch)
         room_bytes -= size
         room -= len(batch.jobs)

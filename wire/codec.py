@@ -1,9 +1,9 @@
-"""Records to bytes and back, with every limit in one table.
+"""Messages to frames and back: records of `frames.py`, each of one array.
 
-Decoding trusts nobody: a frame that is truncated, deep, too large, of the
-wrong types or simply not ours raises `ProtocolError`, and the caller drops
-the peer.  Encoding re-uses one Packer per process (none of our processes
-encodes from two threads).
+Decoding trusts nobody: a frame of the wrong kind for its direction, or with
+fields of the wrong types, raises `ProtocolError`, and the caller drops the
+peer; what is no plain value under our limits has raised it before
+(`packing.py`).  To add a message, add a row per direction to the tables.
 
 Raises:
     ProtocolError: from every `decode_*`.
@@ -11,194 +11,51 @@ Raises:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
-
-import msgpack
 
 from stoker.errors import ProtocolError
 from stoker.wire import frames as f
 from stoker.wire.frames import FRONTEND_ID_BYTES, JOB_ID_BYTES, Kind
+from stoker.wire.packing import packer, unpack
 
 T = TypeVar("T")
 
-#: Limits of one frame.  A body is at most MAX_PAYLOAD_BYTES; what lies above
-#: travels through the shared-memory arena or not at all.
-MAX_FRAME_BYTES: Final = 1 << 30
-MAX_PAYLOAD_BYTES: Final = 512 << 20
-#: Payloads in one WORK, if there are several; the rest of the frame is for ids and deadlines.
-MAX_WORK_BYTES: Final = MAX_FRAME_BYTES - (16 << 20)
-#: Jobs in one WORK, if it has several batches; each takes up to three elements.
-MAX_WORK_JOBS: Final = 1 << 16
-MAX_TEXT_BYTES: Final = 1 << 20
-MAX_ELEMENTS: Final = 1 << 18
-MAX_MAP_ENTRIES: Final = 1 << 16
-#: What is read of a payload by whoever wants only its headers.
-HEAD_BYTES: Final = 256 << 10
-#: Above this a frame's headers are walked before anything is built of it.
-UNWALKED_BYTES: Final = 256 << 10
-
-_packer: Final = msgpack.Packer(use_bin_type=True, autoreset=True)
-
-
-def pack(value: Any) -> bytes:
-    """Plain msgpack with our options; for payloads and frames alike."""
-    packed: bytes = _packer.pack(value)
-    return packed
-
-
-def unpack(frame: bytes | memoryview) -> Any:
-    """Plain msgpack under our limits.  Raises ProtocolError, nothing else."""
-    size = len(frame)
-    if size > UNWALKED_BYTES:
-        _count_elements(frame)
-    try:
-        return msgpack.unpackb(
-            frame,
-            raw=False,
-            strict_map_key=True,
-            ext_hook=_refuse_ext,
-            max_bin_len=MAX_PAYLOAD_BYTES,
-            max_str_len=MAX_TEXT_BYTES,
-            # msgpack makes room for as many elements as a header claims, and an
-            # element takes a byte at least.
-            max_array_len=min(MAX_ELEMENTS, size),
-            max_map_len=MAX_MAP_ENTRIES,
-            max_ext_len=0,
-        )
-    # msgpack raises ValueError, UnpackException, TypeError, RecursionError, ...
-    except Exception as error:
-        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
-
-
-def unpack_head(frame: bytes, count: int) -> list[Any]:
-    """The first `count` elements of an array, without the rest of it.
-
-    Raises:
-        ProtocolError: There are not so many within HEAD_BYTES, or they are no frame of ours.
-    """
-    unpacker = msgpack.Unpacker(
-        raw=False, ext_hook=_refuse_ext, max_buffer_size=HEAD_BYTES, strict_map_key=True
-    )
-    try:
-        unpacker.feed(frame[:HEAD_BYTES])
-        if unpacker.read_array_header() < count:
-            raise ValueError("too short")
-        return [unpacker.unpack() for _ in range(count)]
-    except Exception as error:
-        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
-
-
-def split_head(frame: bytes, count: int) -> tuple[list[Any], bytes]:
-    """The first `count` elements of an array, and the others, unopened, as an array.
-
-    Raises:
-        ProtocolError: As `unpack_head`.
-    """
-    unpacker = msgpack.Unpacker(
-        raw=False, ext_hook=_refuse_ext, max_buffer_size=HEAD_BYTES, strict_map_key=True
-    )
-    try:
-        unpacker.feed(frame[:HEAD_BYTES])
-        left = unpacker.read_array_header() - count
-        if left < 0:
-            raise ValueError("too short")
-        head = [unpacker.unpack() for _ in range(count)]
-        header: bytes = _packer.pack_array_header(left)
-        _packer.reset()
-    except Exception as error:
-        raise ProtocolError(f"not a frame of ours: {type(error).__name__}") from None
-    return head, b"".join((header, memoryview(frame)[unpacker.tell() :]))
-
-
-def _refuse_ext(code: int, data: bytes) -> Any:
-    raise ValueError("no ext types")
-
-
-#: By first byte of an element: its size in bytes; or minus the width of the
-#: length that follows; or 0 for an array, a map, or what we never send.
-_SIZES: Final = tuple(
-    1 if tag < 0x80 or tag >= 0xE0 or tag in (0xC0, 0xC2, 0xC3)
-    else tag - 0xA0 + 1 if 0xA0 <= tag < 0xC0
-    else {
-        0xC4: -1, 0xC5: -2, 0xC6: -4,  # bin
-        0xD9: -1, 0xDA: -2, 0xDB: -4,  # str
-        0xCA: 5, 0xCB: 9,  # float
-        0xCC: 2, 0xCD: 3, 0xCE: 5, 0xCF: 9,  # uint
-        0xD0: 2, 0xD1: 3, 0xD2: 5, 0xD3: 9,  # int
-    }.get(tag, 0)
-    for tag in range(256)
-)  # fmt: skip
-
-
-def _count_elements(frame: bytes | memoryview) -> None:
-    """Refuse a large frame that claims more than MAX_ELEMENTS, at any depth in all.
-
-    msgpack limits every array, not their sum, and a megabyte of empty maps
-    would become sixty.  One linear walk from header to header; a frame with a
-    few large bodies takes a few steps.
-    """
-    at, end = 0, len(frame)
-    due, claimed = 1, 0
-    while due and at < end:
-        due -= 1
-        tag = frame[at]
-        size = _SIZES[tag]
-        if size > 0:
-            at += size
-            continue
-        if size < 0:
-            body = at + 1 - size
-            at = body + int.from_bytes(frame[at + 1 : body], "big")
-            continue
-        if 0x80 <= tag < 0xA0:  # a small map or array
-            count, is_map = tag & 0x0F, tag < 0x90
-            at += 1
-        elif 0xDC <= tag <= 0xDF:
-            body = at + (5 if tag & 1 else 3)
-            count, is_map = int.from_bytes(frame[at + 1 : body], "big"), tag >= 0xDE
-            at = body
-        else:
-            raise ProtocolError("a frame has an element of no known type")
-        due += 2 * count if is_map else count
-        claimed += 2 * count if is_map else count
-        if claimed > MAX_ELEMENTS:
-            raise ProtocolError("a frame has too many elements")
-
-
 # -- encoding -----------------------------------------------------------------
 
-
-def _encode_submit(message: f.Submit) -> list[Any]:
-    fields: list[Any] = [Kind.SUBMIT.value]
-    for job in message.jobs:
-        fields += job
-    return fields
+#: Asking a member of an enum for its value is a call, and these go out with every request.
+_WORK: Final = Kind.WORK.value
+_REPLIES: Final = Kind.REPLIES.value
+_KEPT: Final = Kind.KEPT.value
 
 
-def _encode_refused(message: f.Refused) -> list[Any]:
-    fields: list[Any] = [Kind.REFUSED.value]
-    for job in message.jobs:
-        fields += job
-    return fields
+def _fields(kind: Kind) -> Callable[[Any], list[Any]]:
+    """Of a message whose fields are the frame's."""
+    code = kind.value
+    return lambda message: [code, *message]
 
 
-def _encode_retried(message: f.Retried) -> list[Any]:
-    fields: list[Any] = [Kind.RETRIED.value]
-    for job in message.jobs:
-        fields += job
-    return fields
+def _items(kind: Kind) -> Callable[[Any], list[Any]]:
+    """Of a message that is a list of plain values."""
+    code = kind.value
+    return lambda message: [code, *message[0]]
 
 
-def _encode_full(message: f.Full) -> list[Any]:
-    fields: list[Any] = [Kind.FULL.value]
-    for queue in message.queues:
-        fields += queue
-    return fields
+def _rows(kind: Kind) -> Callable[[Any], list[Any]]:
+    """Of a message that is a list of records: their fields, one after the other."""
+    code = kind.value
+
+    def encode(message: Any) -> list[Any]:
+        fields: list[Any] = [code]
+        for row in message[0]:
+            fields += row
+        return fields
+
+    return encode
 
 
 def _encode_work(message: f.Work) -> list[Any]:
-    fields: list[Any] = [Kind.WORK.value]
+    fields: list[Any] = [_WORK]
     for batch_id, jobs, deadlines in message.batches:
         fields += (batch_id, deadlines, len(jobs))
         for job in jobs:
@@ -207,7 +64,7 @@ def _encode_work(message: f.Work) -> list[Any]:
 
 
 def _encode_replies(message: f.Replies | f.Kept) -> list[Any]:
-    fields: list[Any] = [(Kind.REPLIES if type(message) is f.Replies else Kind.KEPT).value]
+    fields: list[Any] = [_REPLIES if type(message) is f.Replies else _KEPT]
     for batch_id, is_last, ended, groups in message.replies:
         fields += (batch_id, is_last, b"".join(ended), len(groups))
         for group in groups:
@@ -215,52 +72,35 @@ def _encode_replies(message: f.Replies | f.Kept) -> list[Any]:
     return fields
 
 
-def _encode_measurements(message: f.Measurements) -> list[Any]:
-    fields: list[Any] = [Kind.MEASUREMENTS.value]
-    for row in message.rows:
-        fields += row
-    return fields
-
-
-def _row(kind: Kind) -> Callable[[Any], list[Any]]:
-    code = kind.value
-    return lambda message: [code, *message]
-
-
-def _spread(kind: Kind) -> Callable[[Any], list[Any]]:
-    code = kind.value
-    return lambda message: [code, *message[0]]
-
-
 _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
-    f.FrontendHello: _row(Kind.FRONTEND_HELLO),
-    f.Submit: _encode_submit,
-    f.Cancel: _spread(Kind.CANCEL),
-    f.Call: _row(Kind.CALL),
-    f.Welcome: _row(Kind.WELCOME),
-    f.Answers: _spread(Kind.ANSWERS),
-    f.Refused: _encode_refused,
-    f.Retried: _encode_retried,
-    f.Result: _row(Kind.RESULT),
-    f.Full: _encode_full,
-    f.Load: _row(Kind.LOAD),
+    f.FrontendHello: _fields(Kind.FRONTEND_HELLO),
+    f.Submit: _rows(Kind.SUBMIT),
+    f.Cancel: _items(Kind.CANCEL),
+    f.Call: _fields(Kind.CALL),
+    f.Welcome: _fields(Kind.WELCOME),
+    f.Answers: _items(Kind.ANSWERS),
+    f.Refused: _rows(Kind.REFUSED),
+    f.Retried: _rows(Kind.RETRIED),
+    f.Result: _fields(Kind.RESULT),
+    f.Full: _rows(Kind.FULL),
+    f.Load: _fields(Kind.LOAD),
     f.Work: _encode_work,
-    f.Drop: _spread(Kind.DROP),
-    f.Leave: _row(Kind.LEAVE),
-    f.WorkerHello: _row(Kind.WORKER_HELLO),
-    f.Loaded: _row(Kind.LOADED),
-    f.LoadFailed: _row(Kind.LOAD_FAILED),
+    f.Drop: _items(Kind.DROP),
+    f.Leave: _fields(Kind.LEAVE),
+    f.WorkerHello: _fields(Kind.WORKER_HELLO),
+    f.Loaded: _fields(Kind.LOADED),
+    f.LoadFailed: _fields(Kind.LOAD_FAILED),
     f.Replies: _encode_replies,
-    f.Measurements: _encode_measurements,
-    f.WorkerBack: _row(Kind.WORKER_BACK),
+    f.Measurements: _rows(Kind.MEASUREMENTS),
+    f.WorkerBack: _fields(Kind.WORKER_BACK),
     f.Kept: _encode_replies,
-    f.SequencesEnded: _spread(Kind.SEQUENCES_ENDED),
+    f.SequencesEnded: _items(Kind.SEQUENCES_ENDED),
 }
 
 
 def encode(message: f.Message) -> bytes:
     """One record to one frame."""
-    packed: bytes = _packer.pack(_ENCODERS[type(message)](message))
+    packed: bytes = packer.pack(_ENCODERS[type(message)](message))
     return packed
 
 
@@ -287,6 +127,13 @@ def _fixed(fields: list[Any], record: Callable[..., T], *types: Any) -> T:
     if len(fields) - 1 != len(types):
         raise ProtocolError("wrong number of fields")
     return record(*[_check(value, kind) for value, kind in zip(fields[1:], types, strict=True)])
+
+
+def _rows_of(fields: list[Any], width: int) -> Iterable[tuple[Any, ...]]:
+    """For messages that are rare; of those that come with every request, each saves this call."""
+    if (len(fields) - 1) % width:
+        raise ProtocolError("wrong number of fields")
+    return zip(*[iter(fields[1:])] * width, strict=True)
 
 
 #: A record out of a row that has been checked.  Its own constructor is Python
@@ -333,31 +180,17 @@ def _decode_refused(fields: list[Any]) -> f.Refused:
 
 
 def _decode_retried(fields: list[Any]) -> f.Retried:
-    if (len(fields) - 1) % 2:
-        raise ProtocolError("wrong number of fields")
     return f.Retried(
         [
-            f.RetriedJob(_job_id(fields[i]), _check(fields[i + 1], int))
-            for i in range(1, len(fields), 2)
+            f.RetriedJob(_job_id(job_id), _check(attempts, int))
+            for job_id, attempts in _rows_of(fields, 2)
         ]
     )
 
 
 def _decode_full(fields: list[Any]) -> f.Full:
-    if (len(fields) - 1) % 5:
-        raise ProtocolError("wrong number of fields")
-    return f.Full(
-        [
-            f.FullQueue(
-                _check(fields[i], str),
-                _check(fields[i + 1], str),
-                _check(fields[i + 2], bool),
-                _check(fields[i + 3], float),
-                _check(fields[i + 4], int),
-            )
-            for i in range(1, len(fields), 5)
-        ]
-    )
+    types = (str, str, bool, float, int)
+    return f.Full([f.FullQueue(*map(_check, row, types)) for row in _rows_of(fields, len(types))])
 
 
 def _decode_work(fields: list[Any]) -> f.Work:
@@ -433,11 +266,8 @@ def _decode_replies(fields: list[Any]) -> f.Replies:
 
 
 def _decode_measurements(fields: list[Any]) -> f.Measurements:
-    if (len(fields) - 1) % 7:
-        raise ProtocolError("wrong number of fields")
-    rows = []
-    for i in range(1, len(fields), 7):
-        kind, name, unit, labels, values, number, counts = row = fields[i : i + 7]
+    rows = list(_rows_of(fields, 7))
+    for kind, name, unit, labels, values, number, counts in rows:
         if (
             kind not in ("counter", "gauge", "histogram")
             or type(name) is not str
@@ -448,8 +278,7 @@ def _decode_measurements(fields: list[Any]) -> f.Measurements:
             or not _is_list_of(counts, int)
         ):
             raise ProtocolError("a measurement has a wrong field")
-        rows.append(_new(f.Measurement, row))
-    return f.Measurements(rows)
+    return f.Measurements([_new(f.Measurement, row) for row in rows])
 
 
 def _is_list_of(value: Any, kind: type) -> bool:

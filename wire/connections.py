@@ -24,7 +24,7 @@ from typing import Final
 from stoker.clock import Clock
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
-from stoker.wire.codec import MAX_FRAME_BYTES
+from stoker.wire.limits import MAX_FRAME_BYTES
 from stoker.wire.stream import (
     LENGTH_BYTES,
     FrameReader,

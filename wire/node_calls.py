@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.frames import JOB_ID_BYTES, AnswerKind
 
 #: Which node of a workflow gave an answer that is no success.
@@ -48,7 +48,7 @@ def split_request(payload: bytes) -> WorkflowRequest:
     Raises:
         ProtocolError: The bytes are not a request payload.
     """
-    (request_id, block), rest = codec.split_head(payload, 2)
+    (request_id, block), rest = packing.split_head(payload, 2)
     if type(request_id) is not str or type(block) is not bytes:
         raise ProtocolError("not a request payload")
     return WorkflowRequest(request_id, block, rest)
@@ -79,7 +79,7 @@ def pack_node_request(
     fields: list[Any] = [frontend_id, request.request_id, request.block]
     for part in parts:
         fields += part
-    return codec.pack(fields)
+    return packing.pack(fields)
 
 
 #: How a frame begins that is one row: seven fields, the first of them a job id.
@@ -126,27 +126,27 @@ def readdress_failure(frame: bytes, job_id: bytes, node: str) -> bytes:
     Raises:
         ProtocolError: It is no answer frame.
     """
-    fields = codec.unpack(frame)
+    fields = packing.unpack(frame)
     if type(fields) is not list or len(fields) != 7 or type(fields[5]) is not list:
         raise ProtocolError("not an answer frame")
     fields[0] = job_id
     fields[5] += (NODE_HEADER, node)
-    return codec.pack(fields)
+    return packing.pack(fields)
 
 
 def pack_parts(job_id: bytes, named: Sequence[tuple[str, bytes]]) -> bytes:
     """An answer frame of several nodes' answer frames."""
     fields = [field for pair in named for field in pair]
-    return codec.pack([job_id, AnswerKind.PARTS.value, 200, "", None, [], codec.pack(fields)])
+    return packing.pack([job_id, AnswerKind.PARTS.value, 200, "", None, [], packing.pack(fields)])
 
 
 def read_error(frame: bytes) -> StokerError:
     """The error in an answer that is one.  Raises ProtocolError if it cannot be read."""
-    fields = codec.unpack(frame)
+    fields = packing.unpack(frame)
     if type(fields) is not list or len(fields) != 7:
         raise ProtocolError("not an answer frame")
     code, message, packed = fields[3], fields[4], fields[6]
-    details = codec.unpack(packed) if type(packed) is bytes else None
+    details = packing.unpack(packed) if type(packed) is bytes else None
     if type(code) is not str or type(message) is not str or type(details) is not dict:
         raise ProtocolError("an answer has a wrong error")
     if not all(type(key) is str for key in details):

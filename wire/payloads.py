@@ -26,7 +26,7 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from stoker.errors import ProtocolError, StokerError, from_wire
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.arena_layout import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
 from stoker.wire.frames import AnswerKind as AnswerKind
@@ -95,12 +95,12 @@ def pack_request(request_id: str, block: bytes, parameters: Sequence[Parameter])
     fields: list[Any] = [request_id, block]
     for parameter in parameters:
         fields += parameter
-    return codec.pack(fields)
+    return packing.pack(fields)
 
 
 def unpack_request(payload: bytes) -> RequestPayload:
     """Raises ProtocolError if the bytes are not a request payload."""
-    fields = codec.unpack(payload)
+    fields = packing.unpack(payload)
     if type(fields) is not list or len(fields) < 2:
         raise ProtocolError("not a request payload")
     request_id, block = fields[0], fields[1]
@@ -129,9 +129,9 @@ def read_headers(payload: bytes) -> list[str]:
     Raises:
         ProtocolError: The bytes are neither.
     """
-    first, block = codec.unpack_head(payload, FIRST_PARAMETER)
+    first, block = packing.unpack_head(payload, FIRST_PARAMETER)
     if type(first) is bytes:  # a node's: whose arena it speaks of comes first
-        block = codec.unpack_head(payload, FIRST_PARAMETER + 1)[-1]
+        block = packing.unpack_head(payload, FIRST_PARAMETER + 1)[-1]
     if type(block) is not bytes:
         raise ProtocolError("not a request payload")
     return split_header_block(block)
@@ -163,7 +163,7 @@ def answer_row(answer: Answer) -> list[Any]:
     """The seven fields of one row; `pack_answers` joins rows to a frame."""
     if answer.error is not None:
         error = answer.error
-        details = codec.pack(error.details)
+        details = packing.pack(error.details)
         return [answer.job_id, AnswerKind.ERROR.value, 0, error.code, error.message, [], details]
     flat = [text for header in answer.headers for text in header]
     return [
@@ -181,7 +181,7 @@ def pack_answers(answers: Sequence[Answer]) -> bytes:
     fields: list[Any] = []
     for answer in answers:
         fields += answer_row(answer)
-    return codec.pack(fields)
+    return packing.pack(fields)
 
 
 _KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
@@ -195,7 +195,7 @@ def unpack_answers(frame: bytes) -> list[Answer]:
     The writer is a worker, where user code runs: every field is checked, so
     that a wrong one cannot surface later in the HTTP layer.
     """
-    fields = codec.unpack(frame)
+    fields = packing.unpack(frame)
     if type(fields) is not list or len(fields) % 7:
         raise ProtocolError("not an answer frame")
     answers = []
@@ -229,7 +229,7 @@ def unpack_answers(frame: bytes) -> list[Answer]:
 
 
 def _error(job_id: bytes, code: str, message: str | None, packed: bytes) -> Answer:
-    details = codec.unpack(packed)
+    details = packing.unpack(packed)
     if message is None or type(details) is not dict:
         raise ProtocolError("an answer has a wrong error")
     if not all(type(key) is str for key in details):
@@ -240,7 +240,7 @@ def _error(job_id: bytes, code: str, message: str | None, packed: bytes) -> Answ
 
 def unpack_parts(body: bytes) -> list[tuple[str, bytes]]:
     """(node, body of its answer) in the body of AnswerKind.PARTS.  Raises ProtocolError."""
-    fields = codec.unpack(body)
+    fields = packing.unpack(body)
     if type(fields) is not list or len(fields) % 2:
         raise ProtocolError("not an answer in parts")
     named: list[tuple[str, bytes]] = []

@@ -11,7 +11,7 @@ from typing import Final
 
 import zmq
 
-from stoker.wire.codec import MAX_FRAME_BYTES
+from stoker.wire.limits import MAX_FRAME_BYTES
 
 #: Messages a socket holds for a peer that does not read.  Admission keeps the
 #: number of jobs far below; reaching it means the peer is stuck.

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from stoker.errors import ProtocolError
-from stoker.wire.codec import MAX_FRAME_BYTES
+from stoker.wire.limits import MAX_FRAME_BYTES
 
 #: What the kernel may hold on the way, if the system allows as much
 #: (net.core.wmem_max): each time it is full costs two wake-ups.

@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 import setproctitle
 
 from stoker.exit_codes import ExitCode
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.frames import LoadFailed
 from stoker.wire.loading import LoadSpec
 from stoker.worker import __main__ as worker_main
@@ -62,7 +62,7 @@ def main() -> int:
     os.environ.pop(PARENT_VARIABLE, None)
     setproctitle.setproctitle(f"stoker: preload {label}")
     with open(int(load_descriptor), "rb") as file:
-        spec = LoadSpec.from_wire(codec.unpack(file.read(MAX_LOAD_BYTES)))
+        spec = LoadSpec.from_wire(packing.unpack(file.read(MAX_LOAD_BYTES)))
     with socket.socket(fileno=int(descriptor)) as supervisor:
         try:
             # User code runs here, too.
@@ -75,7 +75,7 @@ def main() -> int:
         except Become as become:
             order, output = become.order, become.output
         except _Refused as refused:
-            supervisor.send(codec.pack(list(refused.failure)))
+            supervisor.send(packing.pack(list(refused.failure)))
             return ExitCode.LOAD_FAILED
         except ConnectionError:
             return ExitCode.OK  # it is not wanted any more

@@ -15,7 +15,7 @@ import struct
 from typing import Any, Final
 
 from stoker.errors import ProtocolError
-from stoker.wire import codec
+from stoker.wire import packing
 
 LOAD: Final = "load"
 BATCH: Final = "batch"
@@ -36,7 +36,7 @@ class RankLink:
 
     def send(self, *message: Any) -> None:
         """Raises OSError when the other end is gone."""
-        frame = codec.pack(message)
+        frame = packing.pack(message)
         self._socket.sendall(_LENGTH.pack(len(frame)))
         self._socket.sendall(frame)
 
@@ -52,7 +52,7 @@ class RankLink:
         frame = self._read(_LENGTH.unpack(head)[0])
         if frame is None:
             raise ProtocolError("a message between ranks is cut off")
-        message: list[Any] = codec.unpack(frame)
+        message: list[Any] = packing.unpack(frame)
         return message
 
     def hang_up(self) -> None:

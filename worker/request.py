@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from stoker.errors import ProtocolError
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import FRONTEND_ID_BYTES
 from stoker.wire.node_calls import PartKind
@@ -80,7 +80,7 @@ def _node_request(fields: Any) -> tuple[bytes, list[Any]]:
     made: list[Any] = [request_id, block]
     for name, kind, source in zip(flat[::3], flat[1::3], flat[2::3], strict=True):
         if kind == PartKind.INPUT:
-            given = codec.unpack(source)
+            given = packing.unpack(source)
             if type(given) is not list or len(given) % 3:
                 raise ProtocolError("a node's payload has a wrong input")
             if name:
@@ -132,7 +132,7 @@ class Request:
             ProtocolError: The bytes are not a request payload.
             Cancelled: A body is not in the arena any more: the client left.
         """
-        fields = codec.unpack(payload)
+        fields = packing.unpack(payload)
         if (
             type(fields) is not list
             or (len(fields) - FIRST_PARAMETER) % 3
@@ -168,7 +168,7 @@ class Request:
 
     def pack(self) -> bytes:
         """A payload of the same request, with every body in it."""
-        return codec.pack(self._fields)
+        return packing.pack(self._fields)
 
     @property
     def header_texts(self) -> list[str]:

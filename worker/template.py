@@ -29,7 +29,7 @@ from typing import Any, Final
 import setproctitle
 
 from stoker.exit_codes import ExitCode
-from stoker.wire import codec
+from stoker.wire import packing
 
 # What every worker imports; here for the sake of the fork.
 from stoker.worker import __main__ as worker_main
@@ -119,7 +119,7 @@ def _fork_worker(supervisor: socket.socket, message: bytes, output: Sequence[int
     # Only after the middle process has gone is the supervisor our parent.
     while os.getppid() == own_pid:
         os.sched_yield()
-    raise Become(codec.unpack(message), [os.dup(fd) for fd in output])
+    raise Become(packing.unpack(message), [os.dup(fd) for fd in output])
 
 
 def take_output(output: Sequence[int]) -> None:

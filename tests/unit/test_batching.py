@@ -11,7 +11,7 @@ from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batc
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.specs import MAX_BATCH_SIZE
-from stoker.wire import codec
+from stoker.wire import limits
 from stoker.wire.frames import JOB_ID_BYTES, JobFlag
 
 DESCRIBE = int(JobFlag.ALONE)
@@ -161,6 +161,6 @@ def test_the_bound_of_a_batch_fits_into_a_frame():
     """
     beside = MAX_BATCH_SIZE * (JOB_ID_BYTES + 9 + 2 * 5) + 100
 
-    assert batching.MAX_BATCH_BYTES + beside <= codec.MAX_FRAME_BYTES
-    assert 3 * codec.MAX_WORK_JOBS + 1000 <= codec.MAX_ELEMENTS
-    assert codec.MAX_PAYLOAD_BYTES + beside <= codec.MAX_FRAME_BYTES
+    assert batching.MAX_BATCH_BYTES + beside <= limits.MAX_FRAME_BYTES
+    assert 3 * limits.MAX_WORK_JOBS + 1000 <= limits.MAX_ELEMENTS
+    assert limits.MAX_PAYLOAD_BYTES + beside <= limits.MAX_FRAME_BYTES

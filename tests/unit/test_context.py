@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from stoker.errors import ProtocolError
-from stoker.wire import codec, payloads
+from stoker.wire import packing, payloads
 from stoker.worker.context import Context, RequestProcessor
 from stoker.worker.request import Headers, Request
 
@@ -161,13 +161,13 @@ def test_headers_are_a_dict_to_everybody_else():
     "payload",
     [
         b"",
-        codec.pack([]),
-        codec.pack("text"),
-        codec.pack({"a": 1}),
-        codec.pack(["id"]),
-        codec.pack(["id", "x"]),
-        codec.pack(["id", 3, "name"]),
-        codec.pack(["id", 0, "body", "text/plain"]),
+        packing.pack([]),
+        packing.pack("text"),
+        packing.pack({"a": 1}),
+        packing.pack(["id"]),
+        packing.pack(["id", "x"]),
+        packing.pack(["id", 3, "name"]),
+        packing.pack(["id", 0, "body", "text/plain"]),
     ],
 )
 def test_bytes_that_are_no_request_are_refused(payload):

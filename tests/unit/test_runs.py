@@ -16,7 +16,7 @@ from stoker.errors import HandlerFailed, StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.runs import RUN_MOVES, STEP_MOVES, Run, RunEvent, RunState
 from stoker.supervisor.versions import VersionKey
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.frames import Group, JobFlag, Reply
 from stoker.wire.node_calls import WorkflowRequest
 from stoker.wire.payloads import (
@@ -416,7 +416,7 @@ def test_a_payload_that_is_none_of_a_workflow_is_refused(rig):
     """
     flow = rig(CHAIN)
 
-    job_id = flow.submit(body=codec.pack([1, 2]))
+    job_id = flow.submit(body=packing.pack([1, 2]))
 
     assert flow.stage.refused == {job_id: "protocol"}
 

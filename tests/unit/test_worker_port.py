@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stoker.clock import FakeClock
 from stoker.supervisor.worker_port import WorkerPort
-from stoker.wire import codec, stream
+from stoker.wire import codec, limits, stream
 from stoker.wire.connections import Connection
 from stoker.wire.frames import Drop, Work, WorkBatch, WorkJob
 
@@ -32,8 +32,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def port(loop, monkeypatch) -> Iterator[WorkerPort]:
-    monkeypatch.setattr(codec, "MAX_WORK_BYTES", WORK_BYTES)
-    monkeypatch.setattr(codec, "MAX_WORK_JOBS", WORK_JOBS)
+    monkeypatch.setattr(limits, "MAX_WORK_BYTES", WORK_BYTES)
+    monkeypatch.setattr(limits, "MAX_WORK_JOBS", WORK_JOBS)
     with tempfile.TemporaryDirectory(prefix="stoker-", dir="/tmp") as folder:
         address = f"unix:{Path(folder) / 's'}"
         nothing = lambda *_: None  # noqa: E731

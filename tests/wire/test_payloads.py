@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stoker import errors
 from stoker.errors import ProtocolError
-from stoker.wire import codec
+from stoker.wire import packing
 from stoker.wire.loading import LoadSpec
 from stoker.wire.payloads import (
     Answer,
@@ -147,7 +147,7 @@ def test_well_formed_nonsense_is_no_request(fields: Any) -> None:
     Right syntax, wrong fields.
     """
     try:
-        check_request(unpack_request(codec.pack(fields)))
+        check_request(unpack_request(packing.pack(fields)))
     except ProtocolError:
         pass
 
@@ -179,7 +179,7 @@ def test_wrong_requests_are_refused(fields: Any) -> None:
     Each of these would have reached a handler as something odd.
     """
     with pytest.raises(ProtocolError):
-        unpack_request(codec.pack(fields))
+        unpack_request(packing.pack(fields))
 
 
 @given(
@@ -271,7 +271,7 @@ def test_one_wrong_field_is_refused_or_harmless(field: Any, at: int, kind: Answe
     row[at] = field
 
     try:
-        for answer in unpack_answers(codec.pack(row)):
+        for answer in unpack_answers(packing.pack(row)):
             check_answer(answer)
     except ProtocolError:
         pass
@@ -306,15 +306,15 @@ def test_wrong_answers_are_refused(at: int, field: Any) -> None:
     Each of these would have broken in the middle of an HTTP response.
     """
     with pytest.raises(ProtocolError):
-        unpack_answers(codec.pack([*ROW[:at], field, *ROW[at + 1 :]]))
+        unpack_answers(packing.pack([*ROW[:at], field, *ROW[at + 1 :]]))
 
 
 @pytest.mark.parametrize(
     ("message", "packed"),
     [
-        (None, codec.pack({})),
-        ("why", codec.pack([])),
-        ("why", codec.pack({b"key": 1})),
+        (None, packing.pack({})),
+        ("why", packing.pack([])),
+        ("why", packing.pack({b"key": 1})),
         ("why", b""),
         ("why", b"\xc1"),
     ],
@@ -326,7 +326,7 @@ def test_wrong_errors_are_refused(message: Any, packed: bytes) -> None:
     row = [b"j" * 16, AnswerKind.ERROR.value, 0, "handler_failed", message, [], packed]
 
     with pytest.raises(ProtocolError):
-        unpack_answers(codec.pack(row))
+        unpack_answers(packing.pack(row))
 
 
 @settings(max_examples=200)
@@ -355,7 +355,7 @@ def test_load_specs_round_trip() -> None:
     """
     spec = LoadSpec("echo", "1.0", "echo.py", "/cache/echo", {"model": {}}, {"a": [1]}, gpu_id=1)
 
-    assert LoadSpec.from_wire(codec.unpack(codec.pack(spec.to_wire()))) == spec
+    assert LoadSpec.from_wire(packing.unpack(packing.pack(spec.to_wire()))) == spec
 
 
 @pytest.mark.parametrize(
