@@ -56,9 +56,10 @@ from stoker.supervisor.worker_environment import (
     sequence_variables,
     worker_command,
 )
-from stoker.supervisor.worker_ledger import WorkerLedger, WorkerRecord, spec_hash, token_hash
+from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
+from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
 from stoker.wire import codec
 from stoker.wire import frames as f
 from stoker.wire.arena_folder import arena_folder, hold_arenas, let_go_of_arenas

@@ -34,7 +34,7 @@ class Orphans:
     """Whoever takes one has it; nobody else gets it.
 
     Args:
-        name_of: `worker_ledger.spec_hash`.
+        name_of: `worker_record.spec_hash`.
         living: With the hash of what each has loaded.
         dead: The hashes of those that died with their supervisor, or since.
     """

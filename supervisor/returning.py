@@ -15,8 +15,9 @@ from math import isfinite
 from stoker.errors import ProtocolError
 from stoker.process_start import is_called, start_ticks
 from stoker.supervisor.orphans import Orphan, Orphans
+from stoker.supervisor.predecessor import Predecessor
 from stoker.supervisor.sequences import KnownSequence
-from stoker.supervisor.worker_ledger import Predecessor, WorkerRecord, spec_hash
+from stoker.supervisor.worker_record import WorkerRecord, spec_hash
 from stoker.wire.connections import Connection
 from stoker.wire.frames import PROTOCOL, Reply, WorkerBack
 from stoker.wire.sequence_labels import MAX_KNOWN, MAX_NAME_BYTES

@@ -16,113 +16,30 @@ Who ended lately still matters: what a supervisor knew of its jobs may have died
 with that one, and some handlers must not get a job twice.  `lost` says it of
 workers whose own lines are gone.
 
-A successor adopts a worker that proves itself: pid and start time say that the
-process is the one that was started, the token that it says so itself, and the
-hash of the specification that it has loaded what it should have.
+`predecessor.py` reads it, and `worker_record.py` has the lines of workers.
 
 Source: design section 4; issue "Nothing is lost", promise 4.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from stoker.logs import get_logger
 from stoker.process_start import boot_id, start_ticks
-from stoker.supervisor.versions import VersionSpec
+from stoker.supervisor.predecessor import Predecessor, read_ledger, recent
+from stoker.supervisor.worker_record import WorkerRecord
 
 log = get_logger("supervisor")
 
 FILE: Final = "workers.ledger"
 #: Written anew when so many lines speak of workers that are gone.
 MAX_DEAD_LINES: Final = 2000
-MAX_FILE_BYTES: Final = 64 << 20
-#: Longer than a frontend waits for somebody to send its jobs to (`wire.link.KEEP_S`).
-LATELY_S: Final = 120.0
-#: What of a specification a worker does not notice.
-_OF_THE_SUPERVISOR: Final = frozenset(
-    {
-        "batch",
-        "client_timeout_s",
-        "has_time_limits",
-        "is_loaded_at_startup",
-        "group_devices",
-        "max_attempts",
-        "max_idle_s",
-        "max_retry_s",
-        "most_workers",
-        "quarantine_s",
-        "queue_capacity",
-        "queue_wait_target_s",
-        "required_memory_bytes",
-        "reserved_memory_bytes",
-        "response_timeout_s",
-        "sequences",
-        "shown",
-        "startup_timeout_s",
-        "uses_job_tickets",
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerRecord:
-    """What a successor must know of one worker.
-
-    Attributes:
-        start_ticks: With the pid it names one process for ever.
-        token: SHA-256 of the worker's token: enough to check it, not to use it.
-        spec: `spec_hash` of what it was told to load.
-        devices: By UUID.
-        has_loaded: Written down before it is given the first job.
-        alone_since: When the first supervisor that missed it came (monotonic); None
-            while it has one.
-    """
-
-    worker_id: int
-    slot: int
-    pid: int
-    start_ticks: int
-    token: str
-    model: str
-    version: str
-    spec: str
-    devices: tuple[str, ...] = ()
-    has_loaded: bool = False
-    alone_since: float | None = None
-
-    @property
-    def is_alive(self) -> bool:
-        """The very process, not another one with its number."""
-        return start_ticks(self.pid) == self.start_ticks
-
-    def is_proved_by(self, token: bytes) -> bool:
-        return hmac.compare_digest(self.token, token_hash(token))
-
-
-@dataclass(frozen=True, slots=True)
-class Predecessor:
-    """What a ledger says: nothing, unless somebody wrote one since this host was started.
-
-    Attributes:
-        worker_id: The highest number that was given to a worker.
-        slot: The highest number that clients have seen.
-        workers: Those that have not ended as far as it knew.
-        lately: When the last worker ended that had loaded something, by its `spec_hash`.
-    """
-
-    life: str = ""
-    worker_id: int = 0
-    slot: int = 0
-    workers: tuple[WorkerRecord, ...] = ()
-    lately: tuple[tuple[str, float], ...] = ()
 
 
 class WorkerLedger:
@@ -168,7 +85,7 @@ class WorkerLedger:
         if self._handle < 0:
             self._write_anew()
         else:
-            self._append(_started(worker))
+            self._append(worker.to_line())
 
     def loaded(self, worker_id: int) -> None:
         """It has loaded, and is ours: from now on it may have jobs in hand."""
@@ -221,12 +138,11 @@ class WorkerLedger:
             "worker_id": self._worker_id,
             "slot": self._slot,
         }
-        since = time.monotonic() - LATELY_S
-        self._lately = {spec: at for spec, at in self._lately.items() if at > since}
+        self._lately = recent(self._lately)
         lines = [
             first,
             *({"lost": spec, "at": at} for spec, at in self._lately.items()),
-            *(_started(worker) for worker in self._workers.values()),
+            *(worker.to_line() for worker in self._workers.values()),
         ]
         fresh = self._path.with_suffix(".new")
         try:
@@ -251,91 +167,6 @@ class WorkerLedger:
         if not self._is_broken:
             self._is_broken = True
             log.warning("ledger of workers not written", reason=error.strerror)
-
-
-def read_ledger(path: Path) -> Predecessor:
-    """What is readable of it; nothing of another boot, whose processes are all gone."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES)
-    except OSError:
-        return Predecessor()
-    workers: dict[int, WorkerRecord] = {}
-    lately: dict[str, float] = {}
-    head: dict[str, Any] | None = None
-    worker_id = slot = 0
-    for text in content.split(b"\n"):
-        try:
-            line = json.loads(text)
-            if "life" in line:
-                head = line
-                worker_id, slot = int(line["worker_id"]), int(line["slot"])
-            elif "started" in line:
-                record = _record(line)
-                workers[record.worker_id] = record
-                worker_id = max(worker_id, record.worker_id)
-                slot = max(slot, record.slot)
-            elif "loaded" in line:
-                loaded = workers[int(line["loaded"])]
-                workers[loaded.worker_id] = replace(loaded, has_loaded=True, alone_since=None)
-            elif "lost" in line:
-                lately[str(line["lost"])] = float(line["at"])
-            elif (gone := workers.pop(int(line["ended"]), None)) is not None:
-                lately[gone.spec] = float(line["at"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    if head is None or head.get("boot_id") != boot_id():
-        return Predecessor()
-    return Predecessor(str(head["life"]), worker_id, slot, tuple(workers.values()), _recent(lately))
-
-
-def _recent(lately: dict[str, float]) -> tuple[tuple[str, float], ...]:
-    since = time.monotonic() - LATELY_S
-    return tuple((spec, at) for spec, at in lately.items() if at > since)
-
-
-def token_hash(token: bytes) -> str:
-    return hashlib.sha256(token).hexdigest()
-
-
-def spec_hash(spec: VersionSpec) -> str:
-    """Differs when a worker must start anew to be one of that version.
-
-    What is not known to be the supervisor's business alone counts.
-    """
-    told = {
-        item.name: getattr(spec, item.name)
-        for item in fields(spec)
-        if item.name not in _OF_THE_SUPERVISOR
-    }
-    text = json.dumps({**told, "batch": spec.batch.max_size}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _started(worker: WorkerRecord) -> dict[str, Any]:
-    fields = asdict(worker)
-    return {"started": fields.pop("worker_id"), **fields}
-
-
-def _record(line: dict[str, Any]) -> WorkerRecord:
-    """Raises ValueError, KeyError, TypeError."""
-    return WorkerRecord(
-        worker_id=int(line["started"]),
-        slot=int(line["slot"]),
-        pid=int(line["pid"]),
-        start_ticks=int(line["start_ticks"]),
-        token=str(line["token"]),
-        model=str(line["model"]),
-        version=str(line["version"]),
-        spec=str(line["spec"]),
-        devices=tuple(map(str, line["devices"])),
-        has_loaded=bool(line.get("has_loaded", True)),
-        alone_since=_optional(line.get("alone_since")),
-    )
-
-
-def _optional(value: float | None) -> float | None:
-    return None if value is None else float(value)
 
 
 def _line(document: dict[str, Any]) -> bytes:

@@ -26,7 +26,8 @@ from stoker.archives.snapshot import SnapshotEntry, write_snapshot
 from stoker.errors import LoadFailed, ModelNotFound, StateNotWritten, StokerError
 from stoker.exit_codes import ExitCode
 from stoker.properties import write_properties
-from stoker.supervisor.worker_ledger import FILE, read_ledger
+from stoker.supervisor.predecessor import read_ledger
+from stoker.supervisor.worker_ledger import FILE
 
 pytestmark = pytest.mark.slow
 

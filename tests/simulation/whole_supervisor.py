@@ -14,11 +14,11 @@ from stoker.supervisor.deaths import Exit
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.orphans import Orphan, Orphans
+from stoker.supervisor.predecessor import LATELY_S
 from stoker.supervisor.quarantine import Content
 from stoker.supervisor.returning import read_sequences
 from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.versions import VersionSpec
-from stoker.supervisor.worker_ledger import LATELY_S
 from stoker.wire import codec
 from stoker.wire import frames as f
 

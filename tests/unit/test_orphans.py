@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.versions import VersionSpec
-from stoker.supervisor.worker_ledger import spec_hash
+from stoker.supervisor.worker_record import spec_hash
 
 
 def version(model: str = "m", **fields: object) -> VersionSpec:

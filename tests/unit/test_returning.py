@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stoker.process_start import start_ticks
+from stoker.supervisor.predecessor import Predecessor
 from stoker.supervisor.returning import Returning
 from stoker.supervisor.versions import VersionSpec
-from stoker.supervisor.worker_ledger import Predecessor, WorkerRecord, spec_hash, token_hash
+from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
 from stoker.wire.frames import PROTOCOL, WorkerBack
 
 TOKEN = b"0123456789abcdef"

@@ -16,16 +16,10 @@ import pytest
 from stoker.process_start import start_ticks
 from stoker.supervisor import worker_ledger
 from stoker.supervisor.batching import BatchPolicy
+from stoker.supervisor.predecessor import LATELY_S, Predecessor, read_ledger
 from stoker.supervisor.versions import VersionSpec
-from stoker.supervisor.worker_ledger import (
-    FILE,
-    Predecessor,
-    WorkerLedger,
-    WorkerRecord,
-    read_ledger,
-    spec_hash,
-    token_hash,
-)
+from stoker.supervisor.worker_ledger import FILE, WorkerLedger
+from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
 
 TOKEN = b"0123456789abcdef"
 
@@ -102,7 +96,7 @@ def test_who_ended_lately_is_remembered_over_two_supervisors(
 
     WorkerLedger(tmp_path, "two").take_over()
     third = WorkerLedger(tmp_path, "three").take_over()
-    now += worker_ledger.LATELY_S + 1
+    now += LATELY_S + 1
     fourth = WorkerLedger(tmp_path, "four").take_over()
 
     assert (dict(third.lately).keys(), third.workers) == ({"s", "t"}, ())
@@ -269,7 +263,8 @@ def test_a_killed_writer_leaves_a_ledger_that_can_be_read(tmp_path: Path) -> Non
     """
     script = (
         "import sys, pathlib\n"
-        "from stoker.supervisor.worker_ledger import *\n"
+        "from stoker.supervisor.worker_ledger import WorkerLedger\n"
+        "from stoker.supervisor.worker_record import WorkerRecord\n"
         "ledger = WorkerLedger(pathlib.Path(sys.argv[1]), 'one')\n"
         "record = lambda n: WorkerRecord(n, 9000 + n, 1, 1, 't', 'm', '1.0', 's')\n"
         "for n in range(1, 10**9):\n"
