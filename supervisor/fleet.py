@@ -39,10 +39,12 @@ from stoker.supervisor.fences import BUBBLEWRAP
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.jobs import deadlines_in_hand
+from stoker.supervisor.launcher import WorkerProcess
 from stoker.supervisor.metrics import Metrics
 from stoker.supervisor.oom_kills import OomKills
 from stoker.supervisor.parents import ParentCommand, Parents
-from stoker.supervisor.processes import LocalLauncher, WorkerProcess, kill_orphan
+from stoker.supervisor.processes import LocalLauncher
+from stoker.supervisor.reaping import kill_orphan
 from stoker.supervisor.returning import Returning
 from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec

@@ -20,13 +20,15 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.supervisor import actions as a
 from stoker.supervisor.guarding import guarded
-from stoker.supervisor.processes import READ_BYTES, WorkerCommand
+from stoker.supervisor.launcher import OnOutput, WorkerCommand
+from stoker.supervisor.output_pipes import OutputPipes
 from stoker.supervisor.template import PARENT_PID, READY, Template
 from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_output import Stream
@@ -36,8 +38,6 @@ log = get_logger("preload")
 
 _TEXTS: Final = 3
 _MAX_TEXT: Final = 4000
-
-OnOutput = Callable[[int, Stream, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +110,12 @@ def _read_failure(word: bytes) -> Failure | None:
 
 
 class Brood:
-    """One parent and who waits for it; it is what forks the workers (`processes.Nursery`)."""
+    """One parent and who waits for it; it is what forks the workers (`launcher.Nursery`)."""
 
-    def __init__(self, parent: Parent, output_id: int, streams: dict[Stream, int]) -> None:
+    def __init__(self, parent: Parent, output_id: int, output: OutputPipes) -> None:
         self.parent = parent
         self.output_id = output_id
-        self.streams = streams
+        self.output = output
         self.waiting: dict[int, a.Spawn] = {}
         #: What the loop watches: the socket of the parent while it loads.
         self.watched_fd = -1
@@ -218,13 +218,13 @@ class Parents:
         output_id = self._last_id
         out, out_end = os.pipe2(os.O_CLOEXEC)
         err, err_end = os.pipe2(os.O_CLOEXEC)
-        streams = {Stream.STDOUT: out, Stream.STDERR: err}
-        parent = Parent(self._command_of(spec), (out_end, err_end))
-        brood = self._broods[spec] = Brood(parent, output_id, streams)
-        self._open_output(output_id, spec.model, spec.version, 0)
-        for stream, fd in streams.items():
+        for fd in (out, err):
             os.set_blocking(fd, False)
-            self._loop.add_reader(fd, guarded(self._read), brood, stream)
+        parent = Parent(self._command_of(spec), (out_end, err_end))
+        self._open_output(output_id, spec.model, spec.version, 0)
+        heard = guarded(partial(self._feed, output_id))
+        output = OutputPipes(self._loop, {Stream.STDOUT: out, Stream.STDERR: err}, heard)
+        brood = self._broods[spec] = Brood(parent, output_id, output)
         parent.start()
         log.info("model is loaded once for all workers", model=spec.model, version=spec.version)
         brood.watched_fd = parent.fileno()
@@ -249,8 +249,7 @@ class Parents:
             for action in waiting.values():
                 self._spawn_now(action)
             return
-        for stream in tuple(brood.streams):
-            self._read(brood, stream)
+        brood.output.drain()
         failure = brood.parent.failure or Failure(
             "The process that loads the model for all workers ended.", "It ended while loading."
         )
@@ -264,31 +263,10 @@ class Parents:
             return
         self._unwatch(brood)
         brood.parent.stop()
-        for stream in tuple(brood.streams):
-            self._close_stream(brood, stream)
+        brood.output.close()
         self._close_output(brood.output_id)
 
     def _unwatch(self, brood: Brood) -> None:
         if brood.watched_fd >= 0:
             self._loop.remove_reader(brood.watched_fd)
             brood.watched_fd = -1
-
-    def _read(self, brood: Brood, stream: Stream) -> None:
-        fd = brood.streams.get(stream)
-        if fd is None:
-            return
-        try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._feed(brood.output_id, stream, data)
-        else:
-            self._close_stream(brood, stream)
-
-    def _close_stream(self, brood: Brood, stream: Stream) -> None:
-        fd = brood.streams.pop(stream)
-        self._loop.remove_reader(fd)
-        os.close(fd)

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from stoker.logs import get_logger
-from stoker.supervisor.processes import WorkerCommand
+from stoker.supervisor.launcher import WorkerCommand
 from stoker.wire import packing
 
 log = get_logger("template")
@@ -151,7 +151,7 @@ class Template:
 
 
 class TemplateNursery:
-    """Templates by interpreter and preload; `processes.Nursery` for the launcher."""
+    """Templates by interpreter and preload; `launcher.Nursery`."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self._env = env

@@ -27,7 +27,7 @@ from stoker.supervisor.bubblewrap import TEMP, Bubblewrap
 from stoker.supervisor.devices import VISIBLE, Device
 from stoker.supervisor.escaped import MARK
 from stoker.supervisor.fences import BUBBLEWRAP, OFF, Fence
-from stoker.supervisor.processes import WorkerCommand
+from stoker.supervisor.launcher import WorkerCommand
 from stoker.supervisor.worker_user import WorkerUser
 from stoker.wire.loading import RANK_VARIABLES
 from stoker.wire.sequence_labels import SequenceHeaders

@@ -19,9 +19,10 @@ from facts import wait_until
 
 from stoker.errors import ShuttingDown, SpawnFailed
 from stoker.strays import become_subreaper
-from stoker.supervisor import processes
+from stoker.supervisor import spawning
 from stoker.supervisor.exits import ExitStatus
-from stoker.supervisor.processes import LocalLauncher, WorkerCommand
+from stoker.supervisor.launcher import WorkerCommand
+from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.worker_output import Stream
 
 DEADLINE_S = 20.0
@@ -538,7 +539,7 @@ def test_a_sandbox_that_does_not_come_about_is_said_at_once(
     """
     In its own words, and leaving nothing behind.
     """
-    monkeypatch.setattr(processes, "SANDBOX_DEADLINE_S", 0.5)
+    monkeypatch.setattr(spawning, "SANDBOX_DEADLINE_S", 0.5)
     fds = open_fds()
     before = set(psutil.Process().children(recursive=True))
 
