@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from stoker.errors import BadHandlerResult, ProtocolError, StokerError
-from stoker.shares import Budget
-from stoker.supervisor.actions import Action, Forward, SendBatch, SendDrop
-from stoker.supervisor.jobs import Heard, Job, JobEvent, JobState
+from stoker.supervisor.actions import Forward, SendBatch, SendDrop
+from stoker.supervisor.commons import Commons
+from stoker.supervisor.jobs import Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.pools import Pool
-from stoker.supervisor.quarantine import Contents, Loss
+from stoker.supervisor.quarantine import Loss
 from stoker.supervisor.recovery import Lost, Told
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
@@ -88,17 +88,8 @@ def choose_roomiest(workers: Iterable[Worker], most_jobs: int) -> Worker | None:
 class ConcurrentPool(Pool):
     """As `Pool`, for workers that hold up to `spec.jobs_at_once` jobs each."""
 
-    def __init__(
-        self,
-        spec: VersionSpec,
-        jobs: dict[bytes, Job],
-        actions: list[Action],
-        next_batch_id: Callable[[], int],
-        budget: Budget,
-        contents: Contents | None = None,
-        heard: list[Heard] | None = None,
-    ) -> None:
-        super().__init__(spec, jobs, actions, next_batch_id, budget, contents, heard)
+    def __init__(self, spec: VersionSpec, commons: Commons) -> None:
+        super().__init__(spec, commons)
         self._most_jobs = spec.jobs_at_once
         #: The job at the head of the queue that finds no empty worker, and since when.
         self._blocked: Job | None = None

@@ -16,6 +16,7 @@ from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregister
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Refuse
 from stoker.supervisor.autoscaler import Room
+from stoker.supervisor.commons import Commons
 from stoker.supervisor.concurrent_pools import ConcurrentPool
 from stoker.supervisor.concurrent_sequence_pool import ConcurrentSequencePool
 from stoker.supervisor.crews import Crew, Devices
@@ -87,8 +88,10 @@ class Engine:
         self._actions: list[Action] = []
         self._jobs: dict[bytes, Job] = {}
         self._budget = Budget(payload_bytes)
-        self._contents = contents
         self._heard: list[Heard] = []
+        self._commons = Commons(
+            self._jobs, self._actions, self._heard, self._next_batch_id, self._budget, contents
+        )
         self.workflows = Workflows(self, self._actions, self._heard, self._budget)
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
@@ -192,15 +195,7 @@ class Engine:
 
     def _serve(self, spec: VersionSpec) -> Served:
         kind: type[Pool] = POOLS[spec.jobs_at_once > 0, spec.sequences is not None]
-        pool = kind(
-            spec,
-            self._jobs,
-            self._actions,
-            self._next_batch_id,
-            self._budget,
-            self._contents,
-            self._heard,
-        )
+        pool = kind(spec, self._commons)
         if self._orphans.has_dead(spec):
             pool.doubt()
         crew = Crew(spec, pool, self._actions, self, self._devices)

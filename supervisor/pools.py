@@ -18,13 +18,13 @@ from stoker.errors import (
     QueueFull,
     StokerError,
 )
-from stoker.shares import Budget
-from stoker.supervisor.actions import Action, Announce, Forward, Refuse, SendBatch, SendDrop
+from stoker.supervisor.actions import Announce, Forward, Refuse, SendBatch, SendDrop
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
+from stoker.supervisor.commons import Commons
 from stoker.supervisor.dispatch import choose_busy
-from stoker.supervisor.jobs import Heard, Job, JobEvent, JobState
+from stoker.supervisor.jobs import Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
-from stoker.supervisor.quarantine import Contents, Loss
+from stoker.supervisor.quarantine import Loss
 from stoker.supervisor.queues import JobQueue
 from stoker.supervisor.recovery import Lost, Recovery, Told
 from stoker.supervisor.sequences import KnownSequence
@@ -35,34 +35,15 @@ from stoker.wire.frames import CALL_MARK, FullQueue, Reply
 
 
 class Pool:
-    """Where a version's jobs wait, and who works on them.
+    """Where a version's jobs wait, and who works on them."""
 
-    Args:
-        jobs: Every job the supervisor holds, by id; shared by all pools, so
-            that a re-sent id is recognised and a cancel finds its job.
-        actions: Where decisions are put.
-        next_batch_id: Batch ids grow over the whole supervisor.
-        budget: What the payloads of all pools may take.
-        contents: Reads the requests that are suspected to kill workers.
-        heard: Where what ends the calls of workflows' nodes is put (`workflows.py`).
-    """
-
-    def __init__(
-        self,
-        spec: VersionSpec,
-        jobs: dict[bytes, Job],
-        actions: list[Action],
-        next_batch_id: Callable[[], int],
-        budget: Budget,
-        contents: Contents | None = None,
-        heard: list[Heard] | None = None,
-    ) -> None:
+    def __init__(self, spec: VersionSpec, commons: Commons) -> None:
         self.model = spec.model
         self.version = spec.version
         self.policy: BatchPolicy = spec.batch
         self.queue = JobQueue(spec.queue_capacity)
         self.workers: dict[int, Worker] = {}
-        self.recovery = Recovery(spec, self.queue, actions, self._fail, contents)
+        self.recovery = Recovery(spec, self.queue, commons.actions, self._fail, commons.contents)
         #: While there are any, a request's content matters.
         self.convictions = self.recovery.quarantine.convictions
         #: When an idle worker should get the incomplete batch that is queued.
@@ -72,12 +53,13 @@ class Pool:
         self.tally = Tally()
         #: The frontends know that the queue was full; not much has moved since.
         self.is_announced = False
-        self._budget = budget
+        # Taken out here: they are asked for with every job.
+        self._jobs = commons.jobs
+        self._actions = commons.actions
+        self._heard = commons.heard
+        self._next_batch_id = commons.next_batch_id
+        self._budget = commons.budget
         self._idle: dict[int, Worker] = {}
-        self._jobs = jobs
-        self._actions = actions
-        self._heard: list[Heard] = [] if heard is None else heard
-        self._next_batch_id = next_batch_id
         self.uses_job_tickets = spec.uses_job_tickets
 
     # -- jobs -----------------------------------------------------------------

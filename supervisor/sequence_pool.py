@@ -22,12 +22,11 @@ from stoker.errors import (
     StokerError,
     TooManySequences,
 )
-from stoker.shares import Budget
 from stoker.supervisor import batching
-from stoker.supervisor.actions import Action
-from stoker.supervisor.jobs import Heard, Job, JobEvent
+from stoker.supervisor.commons import Commons
+from stoker.supervisor.jobs import Job, JobEvent
 from stoker.supervisor.pools import Pool
-from stoker.supervisor.quarantine import Contents, Loss
+from stoker.supervisor.quarantine import Loss
 from stoker.supervisor.recovery import Lost, Told
 from stoker.supervisor.sequences import Home, KnownSequence, OpenSequence, SequencePolicy, Sequences
 from stoker.supervisor.versions import VersionSpec
@@ -40,21 +39,12 @@ _NOBODY: Final = Home()
 class SequencePool(Pool):
     """As `Pool`, for a version whose spec has `sequences`."""
 
-    def __init__(
-        self,
-        spec: VersionSpec,
-        jobs: dict[bytes, Job],
-        actions: list[Action],
-        next_batch_id: Callable[[], int],
-        budget: Budget,
-        contents: Contents | None = None,
-        heard: list[Heard] | None = None,
-    ) -> None:
+    def __init__(self, spec: VersionSpec, commons: Commons) -> None:
         assert spec.sequences is not None
         assert spec.max_attempts == 1
-        super().__init__(spec, jobs, actions, next_batch_id, budget, contents, heard)
+        super().__init__(spec, commons)
         self.sequences = Sequences(spec.sequences)
-        self._contents = contents
+        self._contents = commons.contents
         self._limits: SequencePolicy = spec.sequences
         self._headers = spec.sequences.headers.lowered()
         self._queue_capacity = spec.queue_capacity
