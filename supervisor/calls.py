@@ -9,6 +9,9 @@ from typing import Any
 from stoker.errors import StokerError
 from stoker.supervisor.desired import DesiredVersion
 
+#: What a verb answers.
+Value = dict[str, Any]
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -28,7 +31,7 @@ class WaitingCall:
     """
 
     caller: Caller
-    value: dict[str, Any] = field(default_factory=dict)
+    value: Value = field(default_factory=dict)
     registers: DesiredVersion | None = None
     parts: int = 1
     error: StokerError | None = None
@@ -38,8 +41,8 @@ class WaitingCall:
 class AwaitedCall:
     """A call of our own, of which a coroutine awaits the outcome."""
 
-    outcome: asyncio.Future[dict[str, Any] | StokerError]
+    outcome: asyncio.Future[Value | StokerError]
 
-    def resolve(self, outcome: dict[str, Any] | StokerError) -> None:
+    def resolve(self, outcome: Value | StokerError) -> None:
         if not self.outcome.done():
             self.outcome.set_result(outcome)

@@ -31,6 +31,8 @@ from stoker.errors import StateNotWritten
 from stoker.logs import get_logger
 from stoker.properties import write_properties
 from stoker.settings import KNOWN, Effect, Settings
+from stoker.supervisor.arguments import Arguments
+from stoker.supervisor.calls import Caller, Value
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
 
@@ -82,6 +84,14 @@ class Snapshots:
         if not self._is_writing:
             self._is_writing = True
             self._begin(self._write_changes(kind))
+
+    async def take(self, arguments: Arguments, caller: Caller) -> Value:
+        """The `snapshot` verb: a file of now, or its text.  Raises StateNotWritten."""
+        snapshot = self.describe("snapshot")
+        value: Value = {"name": snapshot.name, "left_out": snapshot.left_out}
+        if arguments.flag("keep"):
+            return {**value, "path": str(await self.write(snapshot))}
+        return {**value, "text": snapshot.text.encode()}
 
     def stop(self) -> None:
         """Remember what there is now, before a stop takes it apart."""

@@ -37,6 +37,7 @@ from stoker.supervisor.calls import AwaitedCall
 from stoker.supervisor.desired import DesiredWorkflow, DropWorkflow, Plain, PutWorkflow
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
+from stoker.supervisor.named_versions import OWNER
 from stoker.supervisor.registrations import (
     MAX_KEPT_CHARACTERS,
     SETTLE_GRACE_S,
@@ -60,8 +61,6 @@ PARAMETER: Final = "parameter "
 _COMMON: Final = ("response_timeout_s", "startup_timeout_s", "s3_sse_kms")
 #: Before the name of a node, in what is kept: the hash of its archive's content.
 HASH_OF: Final = "hash of "
-#: In `VersionSpec.shown` of a model that is there for a workflow alone.
-OWNER: Final = "workflow"
 
 
 class WorkflowRegistrations:

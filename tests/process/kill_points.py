@@ -52,8 +52,10 @@ WATCHED: Final = (
     "journal.py",
     "journal_file.py",
     "journal_place.py",
+    "register_calls.py",
     "registrations.py",
     "restoring.py",
+    "version_calls.py",
 )
 KEYS: Final = [("a", "1.0"), ("a", "2.0"), ("b", "1.0")]
 #: Model -> (default, version -> (min, max)).
