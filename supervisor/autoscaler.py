@@ -65,7 +65,7 @@ class Autoscaler:
         #: When the latest worker got ready, until what waited then is done.
         self._grown_at: float | None = None
         self._noted = (0, 0, 0.0)
-        self.wanted = len(crew.staying)
+        self.wanted = len(crew.slots.staying)
         self.reason: str = FITS
         self.facts: dict[str, Any] = {}
         self.change: Change | None = None
@@ -124,7 +124,7 @@ class Autoscaler:
         pool, crew, window = self._pool, self._crew, self._window
         queue = pool.queue
         self._note_totals(now)
-        staying = crew.staying
+        staying = crew.slots.staying
         ready = sum(slot.is_ready for slot in staying)
         self._follow_growth(ready, now)
         waits, handling = window.waits(), pool.tally.handling
@@ -142,7 +142,7 @@ class Autoscaler:
             in_hand=sum(len(worker.in_hand) for worker in pool.workers.values()),
             late=longer_than(waits, TIME_BOUNDS, patience_s),
             begun=sum(waits),
-            start_s=crew.start_s,
+            start_s=crew.loads.start_s,
             has_drained=self._grown_at is None,
             is_recovering=any(slot.is_given_up or slot.restart_at is not None for slot in staying),
         )

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from stoker.errors import NoWorker, StokerError, WorkerDied, WorkerOutOfMemory
 from stoker.supervisor.quarantine import Loss
-from stoker.supervisor.versions import VersionSpec
+from stoker.supervisor.versions import Failure, VersionSpec
 
 #: Why we kill, where it matters afterwards.
 RETIRED: Final = "retired"
@@ -96,3 +96,21 @@ def silence_of(spec: VersionSpec, attempts: int) -> StokerError:
         likely=SILENT,
         attempts=attempts,
     )
+
+
+def end_of_load(why_killed: str, how: Exit) -> Failure:
+    """Of a worker that ended without a word about why it cannot load."""
+    words = why_killed or how.words
+    # Of one that was killed, the last line is only where it stood.
+    last_line = words if why_killed else how.last_line or words
+    is_oom_like = how.is_oom_like and not why_killed
+    return Failure(f"The worker ended while loading: {words}.", last_line, is_oom_like)
+
+
+def end_of_tries(why_killed: str, how: Exit, tried_for_s: float) -> Failure:
+    """Of a version whose workers did nothing but die."""
+    message = (
+        f"Its workers kept dying for {tried_for_s:.0f} s, "
+        f"at last: {how.words}, {cause_of(why_killed, how)}."
+    )
+    return Failure(message, how.last_line or how.words, how.is_oom_like)

@@ -52,7 +52,7 @@ class Describer:
         pids = {
             worker.worker_id: worker.pid
             for served in versions
-            for worker in served.crew.workers()
+            for worker in served.crew.slots.workers()
             if worker.pid > 0
         }
         memory_bytes = self._residency.memory_bytes(pids, now)
@@ -63,7 +63,7 @@ class Describer:
         self, served: Served, now: float, wall: float, memory_bytes: dict[int, int]
     ) -> dict[str, Any]:
         spec, crew, queue = served.spec, served.crew, served.pool.queue
-        failure = crew.failure
+        failure = crew.loads.failure
         default = self._engine.registry.default_version(spec.model)
         return {
             "model": spec.model,
@@ -113,9 +113,9 @@ class Describer:
                 if slot.worker is not None
             ],
             "queue": {"capacity": queue.capacity, "pending": queue.pending},
-            "deaths": crew.death_count,
-            "last_death": _death(crew.last_death, wall),
-            "recycled": crew.recycled_count,
+            "deaths": crew.losses.count,
+            "last_death": _death(crew.losses.latest, wall),
+            "recycled": crew.succession.recycled_count,
             "scaling": _scaling(served, wall),
             "fence": None if spec.fence is None else describe_fence(spec.fence),
             "quarantine": [

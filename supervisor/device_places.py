@@ -8,7 +8,7 @@ from stoker.supervisor.versions import VersionSpec
 
 
 class DevicePlaces:
-    """Answers a crew's question "where does this worker go" (`crews.Devices`)."""
+    """Answers a crew's question "where does this worker go" (`supply.Devices`)."""
 
     def __init__(self, devices: tuple[Device, ...]) -> None:
         self.devices = devices

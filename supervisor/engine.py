@@ -19,7 +19,7 @@ from stoker.supervisor.autoscaler import Room
 from stoker.supervisor.commons import Commons
 from stoker.supervisor.concurrent_pools import ConcurrentPool
 from stoker.supervisor.concurrent_sequence_pool import ConcurrentSequencePool
-from stoker.supervisor.crews import Crew, Devices
+from stoker.supervisor.crews import Crew
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_groups import Group
 from stoker.supervisor.inheritance import Inheritance
@@ -41,6 +41,7 @@ from stoker.supervisor.registry import Registry
 from stoker.supervisor.sequence_pool import SequencePool
 from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.served import Served
+from stoker.supervisor.supply import Devices
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.waiting import Waiter
 from stoker.supervisor.workers import Worker
@@ -234,7 +235,7 @@ class Engine:
                 Group(g.device, min(g.min_workers, 1), min(g.max_workers, 1)) for g in groups
             )
         if call is not None:
-            failures = served.crew.failure_count
+            failures = served.crew.loads.failure_count
             served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))
         served.scale(min_workers, max_workers, drain_s, now, groups)
         if served.autoscaler is None:
@@ -623,7 +624,7 @@ class Engine:
         return [worker for _, worker in self._workers.values()]
 
     def _adopt_new_workers(self, served: Served) -> None:
-        for worker in served.crew.workers():
+        for worker in served.crew.slots.workers():
             self._workers.setdefault(worker.worker_id, (served, worker))
 
     # -- time -----------------------------------------------------------------

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from stoker.supervisor.actions import Abort, Action, Kill, Note, SendLeave
+from stoker.supervisor.actions import Abort, Action, Kill, SendLeave
 from stoker.supervisor.deaths import RETIRED, SILENT, silence_of
 from stoker.supervisor.pools import Pool
 from stoker.supervisor.versions import VersionSpec
+from stoker.supervisor.worker_notes import WorkerNotes
 from stoker.supervisor.workers import Worker, WorkerEvent, WorkerState
 
 #: For a handler that is told that its time is up.
@@ -37,10 +38,13 @@ KILL_AGAIN_S: Final = 5.0
 class Ladder:
     """For the workers of one version."""
 
-    def __init__(self, spec: VersionSpec, pool: Pool, actions: list[Action]) -> None:
+    def __init__(
+        self, spec: VersionSpec, pool: Pool, actions: list[Action], notes: WorkerNotes
+    ) -> None:
         self._spec = spec
         self._pool = pool
         self._actions = actions
+        self._notes = notes
 
     def drain(self, worker: Worker, drain_s: float | None, now: float) -> None:
         """Let it finish what it holds and leave; first of all the sequences that live in it.
@@ -147,7 +151,8 @@ class Ladder:
         """First it is asked: a handler that looks at `context.cancelled` spares us a restart."""
         spec = self._spec
         failed = self._pool.stall(worker, lambda attempts: silence_of(spec, attempts), now)
-        self._note(
+        self._notes.add(
+            "warning",
             "handler is silent and told to stop",
             worker,
             response_timeout_s=spec.response_timeout_s,
@@ -162,7 +167,7 @@ class Ladder:
         worker.was_aborted = True
         worker.signalled_at = now
         self._actions.append(Abort(worker.worker_id, reason))
-        self._note("worker is aborted", worker, why=reason)
+        self._notes.add("warning", "worker is aborted", worker, why=reason)
 
     def _press(self, worker: Worker, now: float) -> None:
         assert worker.signalled_at is not None
@@ -172,9 +177,3 @@ class Ladder:
             worker.signalled_at = now
             worker.why_killed = worker.why_killed or "out of reach"
             self._actions.append(Kill(worker.worker_id, worker.why_killed))
-
-    def _note(self, event: str, worker: Worker, **facts: object) -> None:
-        spec = self._spec
-        facts = {"worker": worker.slot, "worker_pid": worker.pid, **facts}
-        facts = {"model": spec.model, "version": spec.version, **facts}
-        self._actions.append(Note("warning", event, facts))

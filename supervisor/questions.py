@@ -101,7 +101,7 @@ class Questions:
             "is_healthy": all(models.values()),
             "has_ready_worker": any(served.pool.workers for served in registry),
             "wanted_workers": sum(served.crew.min_workers for served in registry),
-            "running_workers": sum(served.crew.running_count for served in registry),
+            "running_workers": sum(served.crew.slots.running_count for served in registry),
             "models": models,
         }
         if arguments.flag("all_versions"):

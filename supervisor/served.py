@@ -69,7 +69,7 @@ class Served:
         self.pool.resize(min_workers, max_workers)
         self._move(VersionEvent.SCALE)
         self.pool.recovery.release(None)
-        wanted = wanted_workers(len(crew.staying), min_workers, max_workers)
+        wanted = wanted_workers(len(crew.slots.staying), min_workers, max_workers)
         self.note("info", "model scales", workers=wanted)
         crew.set_size(wanted, drain_s, now)
         self.autoscaler = None
@@ -100,13 +100,15 @@ class Served:
     def wanted_workers(self) -> int:
         """As many as there should be just now."""
         scaler = self.autoscaler
-        return len(self.crew.staying) if scaler is None else scaler.wanted
+        return len(self.crew.slots.staying) if scaler is None else scaler.wanted
 
     @property
     def tenant(self) -> Tenant:
         """What its workers take of the host's memory."""
         crew, spec = self.crew, self.spec
-        starting = sum(slot.worker is not None and not slot.has_loaded for slot in crew.staying)
+        starting = sum(
+            slot.worker is not None and not slot.has_loaded for slot in crew.slots.staying
+        )
         worker_bytes = max(crew.worker_bytes, spec.required_memory_bytes)
         return Tenant(worker_bytes, starting, spec.reserved_memory_bytes)
 
@@ -127,7 +129,7 @@ class Served:
         """It cannot even be tried: its archive is not there."""
         crew = self.crew
         crew.bound(min_workers, max_workers)
-        crew.failure = failure
+        crew.loads.failure = failure
         self._move(VersionEvent.FAIL)
         self.note("error", "model cannot be loaded", reason=failure.message)
 
@@ -164,7 +166,7 @@ class Served:
 
     def kill_all(self, now: float) -> None:
         self._end_serving(now)
-        for worker in list(self.crew.workers()):
+        for worker in list(self.crew.slots.workers()):
             if worker.signalled_at is None:
                 self.crew.ladder.kill(worker, RETIRED, now)
 
@@ -181,12 +183,12 @@ class Served:
         Returns True if the version must go, because its registration failed.
         """
         crew = self.crew
-        if self.waiters.fail(crew.failure, crew.failure_count):
+        if self.waiters.fail(crew.loads.failure, crew.loads.failure_count):
             return True
         if not crew.has_hope and not crew.is_asleep:
-            if crew.failure is not None and self.state in RUNNING:
+            if crew.loads.failure is not None and self.state in RUNNING:
                 self._move(VersionEvent.FAIL)
-                self.note("warning", "model cannot run", reason=crew.failure.message)
+                self.note("warning", "model cannot run", reason=crew.loads.failure.message)
             self.pool.flush(self.pool.no_worker)
         if crew.is_settled:
             if self.state is VersionState.SCALING:

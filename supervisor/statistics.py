@@ -72,7 +72,7 @@ def _add_version(samples: dict[str, Samples], served: Served) -> None:
     if not tally.is_empty:
         # One of the host; the latest version has the word, as the latest job has at the peer.
         samples["QueueTime"][:] = [[["Host", HOSTNAME], tally.last_wait_s * 1000]]
-    for worker in crew.workers():
+    for worker in crew.slots.workers():
         if worker.loaded_at is not None:
             name = f"W-{worker.slot}-{spec.model}_{spec.version}"
             load_ms = (worker.loaded_at - worker.started_at) * 1000
@@ -85,7 +85,7 @@ def _add_version(samples: dict[str, Samples], served: Served) -> None:
     ):
         samples[metric].append([key, _buckets(histogram)])
     if isinstance(pool, SequencePool):
-        for worker in crew.workers():
+        for worker in crew.slots.workers():
             count = pool.sequence_count(worker.worker_id)
             samples["stoker_sequences"].append([[*key, str(worker.slot)], count])
         samples["stoker_sequences_lost_total"].append([key, pool.sequences.lost_count])
@@ -98,8 +98,8 @@ def _add_version(samples: dict[str, Samples], served: Served) -> None:
         ("stoker_queue_depth", queue.pending),
         ("stoker_queue_capacity", queue.capacity),
         ("stoker_requests_in_hand", _in_hand(served)),
-        ("stoker_worker_deaths_total", crew.death_count),
-        ("stoker_worker_recycles_total", crew.recycled_count),
+        ("stoker_worker_deaths_total", crew.losses.count),
+        ("stoker_worker_recycles_total", crew.succession.recycled_count),
         ("stoker_request_retries_total", pool.recovery.retried),
     ):
         samples[metric].append([key, number])
@@ -145,11 +145,11 @@ def families(samples: dict[str, Samples], names: Iterable[str]) -> list[list[Any
 
 
 def _states(served: Served) -> dict[str, int]:
-    return dict(Counter(worker.state.value for worker in served.crew.workers()))
+    return dict(Counter(worker.state.value for worker in served.crew.slots.workers()))
 
 
 def _in_hand(served: Served) -> int:
-    workers = served.crew.workers()
+    workers = served.crew.slots.workers()
     return sum(len(batch.jobs) for worker in workers for batch in worker.in_hand)
 
 

@@ -48,10 +48,10 @@ def _live(engine: Engine, model: str, version: str | None) -> dict[str, Any]:
     crew, pool = served.crew, served.pool
     in_hand = sum(len(batch.jobs) for worker in pool.workers.values() for batch in worker.in_hand)
     return {
-        "workers": len(crew.staying),
-        "ready": crew.ready_count,
+        "workers": len(crew.slots.staying),
+        "ready": crew.slots.ready_count,
         "queued": len(pool.queue),
         "in_hand": in_hand,
         "capacity": pool.queue.capacity,
-        "deaths": crew.death_count,
+        "deaths": crew.losses.count,
     }

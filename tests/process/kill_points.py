@@ -37,7 +37,7 @@ from stoker.settings.load import load
 from stoker.supervisor import actions as a
 from stoker.supervisor.calls import Caller
 from stoker.supervisor.control import Control
-from stoker.supervisor.crews import Exit
+from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.host_fencing import find_fencing

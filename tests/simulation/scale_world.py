@@ -301,7 +301,7 @@ class ScaleWorld:
 
     def _record(self) -> None:
         served = self.engine.registry.find(*KEY)
-        staying = served.crew.staying
+        staying = served.crew.slots.staying
         autoscaler = served.autoscaler
         assert autoscaler is not None
         self.run.seconds.append(

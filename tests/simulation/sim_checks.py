@@ -429,7 +429,7 @@ class Judge:
         crew = served.crew
         if served.is_leaving or served.state is VersionState.REGISTERED:
             return
-        low, high, count = crew.min_workers, crew.max_workers, len(crew.staying)
+        low, high, count = crew.min_workers, crew.max_workers, len(crew.slots.staying)
         check(low <= count <= high, "as many workers as may be", low, count, high)
         if served.autoscaler is None:
             check(low == high, "a range of workers is scaled", low, high)
@@ -517,7 +517,7 @@ class Judge:
             crew = served.crew
             states = [s.worker.state.value if s.worker else "none" for s in crew.slots]
             check(crew.is_settled, "a calm system has its workers", served.spec.key, states)
-            check(len(crew.staying) >= crew.min_workers, "and as many as wanted", states)
+            check(len(crew.slots.staying) >= crew.min_workers, "and as many as wanted", states)
             check(not len(served.pool.queue) and not served.pool.queue.ahead, "and idle", states)
             check(not served.waiters, "and nobody waits for them", served.waiters)
 

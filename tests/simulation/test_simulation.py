@@ -11,15 +11,16 @@ from sim_run import SimulationFailed, run
 from stoker.supervisor import (
     batching,
     concurrent_pools,
-    crews,
     dispatch,
     engine,
+    losses,
     pools,
     quarantine,
     queues,
     recovery,
     sequences,
     served,
+    supply,
 )
 from stoker.supervisor.jobs import JobEvent
 
@@ -157,7 +158,7 @@ def plant_double_end(monkeypatch):
 
 
 def plant_forgotten_replacement(monkeypatch):
-    monkeypatch.setattr(crews.Crew, "_replace", lambda self, slot, worker, now: None)
+    monkeypatch.setattr(losses.Losses, "replace", lambda self, *args, **words: None)
 
 
 def plant_late_timer(monkeypatch):
@@ -173,21 +174,7 @@ def plant_unanswered_calls(monkeypatch):
 
 
 def plant_kept_places(monkeypatch):
-    real = crews.Crew.exited
-
-    def exited(self, worker, how, now):
-        release, self._devices = self._devices, NoDevices()
-        real(self, worker, how, now)
-        self._devices = release
-
-    class NoDevices:
-        def release(self, worker_id):
-            pass
-
-        def place(self, worker_id, spec):
-            return None
-
-    monkeypatch.setattr(crews.Crew, "exited", exited)
+    monkeypatch.setattr(supply.Supply, "release", lambda self, worker: None)
 
 
 def plant_poison_let_in(monkeypatch):

@@ -8,9 +8,9 @@ from collections import Counter
 import pytest
 from whole_run import SimulationFailed, run
 
-from stoker.supervisor.crews import Crew
 from stoker.supervisor.inheritance import Inheritance
 from stoker.supervisor.sequences import Sequences
+from stoker.supervisor.supply import Supply
 from stoker.wire.frames import Answers
 from stoker.wire.link import Link
 from stoker.worker.sequences import LivingSequences
@@ -89,7 +89,7 @@ def plant_jobs_that_are_not_sent_again(monkeypatch):
 
 
 def plant_orphans_that_are_left_alone(monkeypatch):
-    monkeypatch.setattr(Crew, "_inherit", lambda self, now: None)
+    monkeypatch.setattr(Supply, "inherit", lambda self, now, *, is_grouped: None)
     monkeypatch.setattr("whole_supervisor.WholeSupervisor._serve", serve_and_forget)
 
 

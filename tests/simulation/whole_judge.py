@@ -114,7 +114,7 @@ class Judge:
             known = supervisor.engine.job_count
             check(known <= self._world.submitted, "no more jobs than were asked", known)
             for served in supervisor.engine.registry:
-                crew, count = served.crew, len(served.crew.staying)
+                crew, count = served.crew, len(served.crew.slots.staying)
                 is_right = crew.min_workers <= count <= crew.max_workers
                 check(is_right, "as many workers as may be", served.spec.key, count)
                 if served.autoscaler is not None and served.autoscaler.change is not None:

@@ -21,7 +21,7 @@ def test_a_version_without_its_archive_is_failed_and_says_why(stage):
 
     served = stage.served(key)
     assert served.state is VersionState.FAILED
-    assert served.crew.failure is GONE
+    assert served.crew.loads.failure is GONE
     assert (served.crew.min_workers, served.crew.max_workers) == (2, 3)
     assert not served.crew.is_healthy(stage.now)
     assert stage.refused == {waiting: "no_worker"}

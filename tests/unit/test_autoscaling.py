@@ -190,7 +190,7 @@ def test_where_workers_die_none_is_added(stage):
     stage.advance(0.75)
 
     assert stage.alive(key) == []
-    assert len(stage.served(key).crew.staying) == 1
+    assert len(stage.served(key).crew.slots.staying) == 1
 
 
 def test_growth_waits_for_memory_and_goes_on_when_there_is_some(stage):

@@ -51,7 +51,7 @@ def test_slots_are_numbered_over_the_whole_server_and_never_reused(stage):
 
     assert [spawn.slot for spawn in stage.took(a.Spawn)] == [9000, 9001, 9002, 9003]
     assert len({spawn.worker_id for spawn in stage.took(a.Spawn)}) == 4
-    assert stage.served(two).crew.ready_count == 1
+    assert stage.served(two).crew.slots.ready_count == 1
 
 
 def test_a_replacement_keeps_the_slot_and_changes_the_worker(stage):
@@ -109,7 +109,7 @@ def test_boot_failure_is_reported_once_and_not_retried(stage):
     assert len(stage.notes("load failed")) == 1
     served = stage.served(key)
     assert served.state is VersionState.FAILED
-    assert served.crew.failure.last_line == "ImportError: no module named onnx"
+    assert served.crew.loads.failure.last_line == "ImportError: no module named onnx"
 
 
 def test_waiting_jobs_are_refused_when_no_worker_will_come(stage):
@@ -138,7 +138,7 @@ def test_a_load_failure_of_a_version_that_has_loaded_before_is_tried_again(stage
 
     (worker_id,) = stage.alive(key)
     stage.load(worker_id)
-    assert stage.served(key).crew.failure is None
+    assert stage.served(key).crew.loads.failure is None
 
 
 def test_a_worker_that_failed_to_load_and_lingers_is_killed(stage):
@@ -259,9 +259,9 @@ def test_a_version_whose_workers_keep_dying_has_failed_and_says_why(stage):
 
     served = stage.served(key)
     assert served.state is VersionState.FAILED
-    assert "SIGSEGV" in served.crew.failure.message
-    assert served.crew.death_count == len(stage.notes("worker lost")) > 2
-    assert served.crew.last_death.exit == "SIGSEGV"
+    assert "SIGSEGV" in served.crew.loads.failure.message
+    assert served.crew.losses.count == len(stage.notes("worker lost")) > 2
+    assert served.crew.losses.latest.exit == "SIGSEGV"
     refused = stage.submit()
     assert stage.refused[refused] == "no_worker"
     assert len(stage.notes("model cannot run")) == 1
@@ -304,7 +304,7 @@ def test_a_failed_version_scaled_to_nothing_has_failed_no_more(stage):
     stage.scale(key, 0)
 
     assert stage.served(key).state is VersionState.STEADY
-    assert stage.served(key).crew.failure is None
+    assert stage.served(key).crew.loads.failure is None
     assert stage.served(key).crew.is_healthy(stage.now)
 
 

@@ -99,7 +99,7 @@ def serve(stage, low, high, groups=(), **spec):
 def on_devices(stage, key):
     crew = stage.served(key).crew
     found = {0: 0, 1: 0, 2: 0}
-    for slot in crew.staying:
+    for slot in crew.slots.staying:
         found[slot.worker.device] += 1
     return found
 
@@ -148,7 +148,7 @@ def test_load_brings_workers_where_there_is_room_for_the_most(stage, places):
 
 def test_who_is_replaced_stays_on_its_device(stage, places):
     key = serve(stage, 3, 3)
-    victim = next(s.worker for s in stage.served(key).crew.staying if s.worker.device == 1)
+    victim = next(s.worker for s in stage.served(key).crew.slots.staying if s.worker.device == 1)
 
     stage.exit(victim.worker_id, "signal 11")
 

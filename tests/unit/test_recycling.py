@@ -83,7 +83,7 @@ def test_recycling_is_no_death_and_leaves_the_version_steady(stage):
     assert stage.served(key).state is VersionState.STEADY
     stage.exit(old, "exit 0")
 
-    assert (crew.death_count, crew.recycled_count) == (0, 1)
+    assert (crew.losses.count, crew.succession.recycled_count) == (0, 1)
     assert stage.notes("worker lost") == []
     assert len(crew.slots) == 1
 
@@ -107,7 +107,7 @@ def test_one_worker_at_a_time(stage):
 
     assert seen == [1, 1, 1]
     assert len(stage.alive(key)) == 3
-    assert stage.served(key).crew.recycled_count == 3
+    assert stage.served(key).crew.succession.recycled_count == 3
 
 
 def test_every_worker_has_its_turn_however_soon_a_successor_is_due_again(stage):
@@ -192,7 +192,7 @@ def test_a_successor_that_cannot_load_leaves_the_old_worker_in_place(stage):
 
     assert stage.alive(key) == [old]
     assert stage.served(key).state is VersionState.STEADY
-    assert stage.served(key).crew.failure is None
+    assert stage.served(key).crew.loads.failure is None
     assert stage.took(a.SendLeave) == []
     stage.advance(AGAIN_S - 1.0)
     assert stage.alive(key) == [old]
@@ -221,7 +221,7 @@ def test_where_two_do_not_fit_the_old_worker_leaves_first(stage):
     assert stage.sent(new) == [[queued]]
     assert stage.refused == {}
     crew = stage.served(key).crew
-    assert (crew.death_count, len(crew.slots)) == (0, 1)
+    assert (crew.losses.count, len(crew.slots)) == (0, 1)
 
 
 def test_a_renewed_worker_that_does_not_leave_is_killed_and_renewed(stage):
@@ -236,7 +236,7 @@ def test_a_renewed_worker_that_does_not_leave_is_killed_and_renewed(stage):
 
     (new,) = stage.alive(key)
     assert new != old
-    assert stage.served(key).crew.death_count == 0
+    assert stage.served(key).crew.losses.count == 0
 
 
 def test_an_old_worker_that_dies_is_succeeded_at_once(stage):

@@ -350,8 +350,8 @@ def test_what_cannot_even_be_described_is_served_as_failed(play: Any) -> None:
         stage.registrations.serve_absent(desired, "No.")
 
         served = stage.engine.registry.find("m")
-        assert served.crew.failure is not None
-        assert served.crew.failure.message == "No."
+        assert served.crew.loads.failure is not None
+        assert served.crew.loads.failure.message == "No."
         assert served.spec.shown["url"] == "m.mar"
 
     play(scenario)

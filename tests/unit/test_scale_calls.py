@@ -93,7 +93,7 @@ def test_an_async_registration_that_fails_stays_to_be_looked_at(stage):
 
     served = stage.served(key)
     assert served.state is VersionState.FAILED
-    assert served.crew.failure.is_out_of_memory
+    assert served.crew.loads.failure.is_out_of_memory
 
 
 def test_a_load_that_ran_out_of_memory_says_so(stage):
