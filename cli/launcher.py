@@ -28,6 +28,7 @@ from stoker.cli.program import Program
 from stoker.cli.restarts import GiveUp
 from stoker.cli.signal_queue import SignalQueue
 from stoker.exit_codes import ExitCode, describe_exit
+from stoker.heap import let_go_of_files
 from stoker.logs import get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
@@ -159,6 +160,8 @@ class Launcher:
             self._record()
             _print_line(STARTED_LINE)
             self._notifier.ready("serving")
+            # The two have what they need; all that is left to do here is to wait.
+            let_go_of_files()
 
     def _on_exit(self, child: Child, status: int) -> None:
         if self._exit_code is not None:

@@ -25,12 +25,16 @@ from typing import Final, NoReturn
 
 from stoker.death_signal import die_with
 from stoker.exit_codes import ExitCode
+from stoker.heap import share_what_exists
 
 _FIRST_OWN_FD: Final = 3
 
 
 class Program:
-    """A module with a `serve(*arguments, environ)` that returns an exit code."""
+    """A module with a `serve(*arguments, environ)` that returns an exit code.
+
+    It may also have a `prepare(*arguments)`: to import what it will need for those.
+    """
 
     def __init__(self, module: str, *arguments: object) -> None:
         self._module = module
@@ -43,11 +47,12 @@ class Program:
         # Importing makes objects that stay, so collecting meanwhile is for nothing.
         gc.disable()
         try:
-            importlib.import_module(self._module)
+            module = importlib.import_module(self._module)
+            if hasattr(module, "prepare"):
+                module.prepare(*self._arguments)
         finally:
             gc.enable()
-        # A collection in a child would write to every object, and so copy it.
-        gc.freeze()
+        share_what_exists()
 
     def fork(self, environ: Mapping[str, str]) -> int:
         """Run it in a process of its own; returns the pid.

@@ -7,8 +7,8 @@ loaded; each builds its own.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
-import gc
 import json
 import os
 import resource
@@ -48,7 +48,7 @@ from stoker.frontend.master import Master, end_with_master
 from stoker.frontend.results import remove_results
 from stoker.frontend.serving import FrontendWorker
 from stoker.frontend.tls import TlsMaterial, read_material
-from stoker.heap import keep_what_is_freed
+from stoker.heap import keep_what_is_freed, share_what_exists
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
@@ -256,6 +256,14 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return serve(loaded, environ)
 
 
+def prepare(loaded: Loaded) -> None:
+    """Import the dialects that will be spoken; the launcher calls it before it forks us."""
+    # What is wrong with a setting `serve` says, where somebody listens.
+    with contextlib.suppress(SettingsError):
+        for listener in plan_listeners(loaded.settings):
+            load_dialect(listener.dialect)
+
+
 def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     """Until stopped; also where the launcher comes in, which has read the settings already."""
     settings = loaded.settings
@@ -264,9 +272,9 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     try:
         prepare_folder(settings.runtime_dir, may_be_passed=bool(settings.worker_user))
         listeners = plan_listeners(settings)
-        # Here, so that the processes to be forked share it.
-        for name in {listener.dialect for listener in listeners}:
-            load_dialect(name)
+        # Here, so that the processes to be forked share them.
+        for listener in listeners:
+            load_dialect(listener.dialect)
         is_tls = any(listener.address.is_tls for listener in listeners)
         tls = read_material(settings) if is_tls else None
         endpoints = load_endpoints(settings.endpoints)
@@ -292,9 +300,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str]) -> int:
     allow_many_connections()
     warn_of_bodies_that_never_fit(settings)
     notifier = Notifier(environ)
-    # The processes to be forked share what exists now, as long as nobody writes to
-    # it, as a collection would.
-    gc.freeze()
+    share_what_exists()
     keep_what_is_freed()
     # SIGABRT is how a watchdog asks where we hang.
     faulthandler.enable()

@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 import setproctitle
 
 from stoker.exit_codes import ExitCode
+from stoker.heap import share_what_exists
 from stoker.wire import packing
 from stoker.wire.frames import LoadFailed
 from stoker.wire.loading import LoadSpec
@@ -69,7 +70,7 @@ def main() -> int:
             raise_fence_if_asked()
             preloaded = _preload(spec)
             gc.collect()
-            gc.freeze()
+            share_what_exists()
             supervisor.send(READY)
             serve(supervisor)
         except Become as become:

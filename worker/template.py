@@ -29,6 +29,7 @@ from typing import Any, Final
 import setproctitle
 
 from stoker.exit_codes import ExitCode
+from stoker.heap import let_go_of_files, share_what_exists
 from stoker.wire import packing
 
 # What every worker imports; here for the sake of the fork.
@@ -59,12 +60,12 @@ def main() -> int:
     own_path = _python_path()
     for name in preload:
         importlib.import_module(name)
-    # Children share what exists now; a collection would copy all of it.
     gc.collect()
-    gc.freeze()
+    share_what_exists()
     with socket.socket(fileno=int(descriptor)) as supervisor:
         try:
             supervisor.send(READY)
+            let_go_of_files()
             serve(supervisor)
         except Become as become:
             order, output = become.order, become.output

@@ -105,6 +105,25 @@ def test_a_forked_program_begins_like_an_executed_one(tmp_path: Path) -> None:
     assert told["ppid"] == parent["pid"]
 
 
+def test_a_program_prepares_in_the_launcher_and_its_forks_find_it_done(tmp_path: Path) -> None:
+    """
+    What is imported before the fork is there once for all, and for successors at once.
+    """
+    (tmp_path / "told.py").write_text(
+        "import json, os\n"
+        "made = []\n"
+        "def prepare(*arguments):\n"
+        "    made.append([os.getpid(), *arguments])\n"
+        "def serve(*_):\n"
+        "    print(json.dumps(made))\n"
+        "    return 0\n"
+    )
+
+    made, parent = run(tmp_path, PARENT)
+
+    assert made == [[parent["pid"], "one", 2]]
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -142,9 +161,11 @@ def test_our_programs_are_imported_without_threads_and_open_files() -> None:
     code = """
         import gc, json, os
         from stoker.cli.program import Program
+        from stoker.settings.load import load_with_origins
 
+        loaded = load_with_origins([], {})
         for name in ("supervisor", "frontend"):
-            Program(f"stoker.{name}.__main__").load()
+            Program(f"stoker.{name}.__main__", loaded).load()
         print(json.dumps([
             len(os.listdir("/proc/self/task")),
             sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1],
