@@ -90,13 +90,12 @@ STOPPED_S: Final = 30.0
 class _Process:
     """What we know of a worker's process."""
 
-    __slots__ = ("connection", "pid", "slot", "token")
+    __slots__ = ("pid", "slot", "token")
 
     def __init__(self, token: bytes, slot: int) -> None:
         self.token = token
         self.slot = slot
         self.pid = -1
-        self.connection: Connection | None = None
 
 
 class Fleet:
@@ -139,7 +138,6 @@ class Fleet:
         self._waiting: dict[int, a.Spawn] = {}
         self._awaited_fd = -1
         self._awaited_until: asyncio.TimerHandle | None = None
-        self._worker_of: dict[Connection, int] = {}
         self._sweep_at = 0.0
         self._stopped_since: dict[int, float] = {}
         #: Versions whose handler imported something heavy.
@@ -434,8 +432,7 @@ class Fleet:
             connection.send(codec.encode(f.Leave()))
             self._port.ban(connection, "a worker that nobody misses")
             return
-        self._port.admit(connection)
-        self._worker_of[connection] = back.worker_id
+        self._port.admit(connection, back.worker_id)
 
     def _take_kept(self, worker_id: int, replies: list[f.Reply]) -> None:
         returned = self._returning.returned.get(worker_id)
@@ -447,14 +444,12 @@ class Fleet:
     def _take_back(self, worker_id: int) -> None:
         """When both it has said everything, and somebody has adopted it."""
         returned = self._returning.returned.get(worker_id)
-        process = self._processes.get(worker_id)
-        if returned is None or returned.replies is None or process is None:
+        if returned is None or returned.replies is None or worker_id not in self._processes:
             return
         self._returning.forget(worker_id)
-        process.connection = returned.connection
         self._ledger.loaded(worker_id)
         # A word from us, so that it knows that it has found us.
-        self._tell(worker_id, f.Drop([]))
+        self._port.tell(worker_id, f.Drop([]))
         self._note_heavy(worker_id, returned.heavy)
         self._engine.worker_came_back(
             worker_id, returned.replies, self._clock.now(), returned.sequences
@@ -487,7 +482,7 @@ class Fleet:
         process = self._processes.get(hello.worker_id)
         if (
             process is None
-            or process.connection is not None
+            or self._port.knows(hello.worker_id)
             or not is_called(process.pid, hello.pid)
             or connection.peer_pid not in (None, process.pid)
             or hello.protocol != f.PROTOCOL
@@ -495,10 +490,8 @@ class Fleet:
         ):
             self._port.ban(connection, "a worker that we did not start")
             return
-        self._port.admit(connection)
+        self._port.admit(connection, hello.worker_id)
         self._launcher.settle(hello.worker_id)
-        process.connection = connection
-        self._worker_of[connection] = hello.worker_id
         self._engine.worker_said_hello(hello.worker_id, now)
 
     def _note_heavy(self, worker_id: int, heavy: object) -> None:
@@ -512,12 +505,11 @@ class Fleet:
 
     # -- what they say --------------------------------------------------------
 
-    def _take(self, connection: Connection, message: f.FromWorker) -> None:
+    def _take(self, connection: Connection, worker_id: int | None, message: f.FromWorker) -> None:
         now = self._clock.now()
         if isinstance(message, f.WorkerHello):
             self._greet(connection, message, now)
             return
-        worker_id = self._worker_of.get(connection)
         if worker_id is None:
             if isinstance(message, f.WorkerBack):
                 self._greet_returned(connection, message)
@@ -551,20 +543,16 @@ class Fleet:
         except (ProtocolError, AssertionError) as error:
             self._port.ban(connection, str(error))
 
-    def _lose(self, connection: Connection, reason: str) -> None:
-        worker_id = self._worker_of.get(connection)
-        if worker_id is None:
-            return
+    def _lose(self, worker_id: int, connection: Connection) -> None:
         if worker_id in self._returning.living:
             # It has not said everything, and will come again.
             self._returning.returned.pop(worker_id, None)
-            del self._worker_of[connection]
-            return
-        self._engine.worker_out_of_reach(worker_id, self._clock.now())
+            self._port.forget(worker_id, connection)
+        else:
+            self._engine.worker_out_of_reach(worker_id, self._clock.now())
 
-    def _accuse(self, connection: Connection, reason: str) -> None:
-        worker_id = self._worker_of.get(connection)
-        if worker_id is not None and self._engine.worker(worker_id) is not None:
+    def _accuse(self, worker_id: int, reason: str) -> None:
+        if self._engine.worker(worker_id) is not None:
             self._engine.worker_lied(worker_id, self._clock.now(), reason)
 
     # -- what they are told ---------------------------------------------------
@@ -575,7 +563,7 @@ class Fleet:
         gpu_id = None if device is None else device.gpu_id
         if spec.parallel_level and device is not None:
             gpu_id = 0  # of those that this worker is shown
-        self._tell(worker_id, f.Load(self._load_spec(spec, gpu_id).to_wire()))
+        self._port.tell(worker_id, f.Load(self._load_spec(spec, gpu_id).to_wire()))
 
     def _load_spec(self, spec: VersionSpec, gpu_id: int | None) -> LoadSpec:
         return LoadSpec(
@@ -593,22 +581,15 @@ class Fleet:
         )
 
     def _send_batch(self, action: a.SendBatch) -> None:
-        process = self._processes.get(action.worker_id)
-        if process is not None and process.connection is not None:
-            jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
-            deadlines = deadlines_in_hand(action.jobs)
-            self._port.give(process.connection, f.WorkBatch(action.batch_id, jobs, deadlines))
+        jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
+        deadlines = deadlines_in_hand(action.jobs)
+        self._port.give(action.worker_id, f.WorkBatch(action.batch_id, jobs, deadlines))
 
     def _send_drop(self, action: a.SendDrop) -> None:
-        self._tell(action.worker_id, f.Drop(action.job_ids))
+        self._port.tell(action.worker_id, f.Drop(action.job_ids))
 
     def _send_leave(self, action: a.SendLeave) -> None:
-        self._tell(action.worker_id, f.Leave())
-
-    def _tell(self, worker_id: int, message: f.ToWorker) -> None:
-        process = self._processes.get(worker_id)
-        if process is not None and process.connection is not None:
-            self._port.tell(process.connection, message)
+        self._port.tell(action.worker_id, f.Leave())
 
     # -- the end --------------------------------------------------------------
 
@@ -625,16 +606,8 @@ class Fleet:
         self._gone(worker_id, how)
 
     def _gone(self, worker_id: int, how: Exit) -> None:
-        process = self._processes.pop(worker_id)
-        connection = process.connection
-        if connection is None and worker_id in self._returning.returned:
-            connection = self._returning.returned[worker_id].connection
-        if connection is not None:
-            # What it answered before it died may still lie in the socket; what
-            # it forked may hold the other end open.
-            self._port.drain(connection)
-            self._port.drop(connection)
-            self._worker_of.pop(connection, None)
+        del self._processes[worker_id]
+        self._port.part_with(worker_id)
         self._output.close(worker_id)
         self._returning.forget(worker_id)
         self._ledger.ended(worker_id)

@@ -24,9 +24,10 @@ class WorkerPort:
 
     Args:
         address: Where workers connect, `unix:/path`.
-        on_message: Called with (connection, record).
+        on_message: Called with a connection, the worker that it stands for (None:
+            for nobody yet), and a record.
         on_turn: Called after every burst of messages.
-        on_lost: Called with a connection that is out of reach.
+        on_lost: Called with a worker that is out of reach, and its connection.
         on_liar: Called with one that sent what is not ours, and the reason.
         user: As in `Acceptor`.
     """
@@ -36,29 +37,69 @@ class WorkerPort:
         loop: asyncio.AbstractEventLoop,
         clock: Clock,
         address: str,
-        on_message: Callable[[Connection, FromWorker], None],
+        on_message: Callable[[Connection, int | None, FromWorker], None],
         on_turn: Callable[[], None],
-        on_lost: Callable[[Connection, str], None],
-        on_liar: Callable[[Connection, str], None],
+        on_lost: Callable[[int, Connection], None],
+        on_liar: Callable[[int, str], None],
         user: tuple[int, int] | None = None,
     ) -> None:
         self._on_message = on_message
+        self._on_lost = on_lost
         self._on_liar = on_liar
+        self._worker_of: dict[Connection, int] = {}
+        self._connections: dict[int, Connection] = {}
         self._work: dict[Connection, list[WorkBatch]] = {}
         self._acceptor = Acceptor(
-            loop, clock, address, self._take, on_turn, on_lost, self._accuse, user
+            loop, clock, address, self._take, on_turn, self._lose, self._accuse, user
         )
-        self.admit = self._acceptor.admit
-        self.drop = self._acceptor.drop
-        self.drain = self._acceptor.drain
         self.sweep = self._acceptor.sweep
         self.close = self._acceptor.close
 
-    def give(self, connection: Connection, batch: WorkBatch) -> None:
-        self._work.setdefault(connection, []).append(batch)
+    # -- who is who -----------------------------------------------------------
 
-    def tell(self, connection: Connection, message: ToWorker) -> None:
-        """Send after the batches that were given before."""
+    def admit(self, connection: Connection, worker_id: int) -> None:
+        """It has proved who it is; from now on its connection stands for it."""
+        self._acceptor.admit(connection)
+        self._worker_of[connection] = worker_id
+        self._connections[worker_id] = connection
+
+    def knows(self, worker_id: int) -> bool:
+        """Has it said hello?"""
+        return worker_id in self._connections
+
+    def forget(self, worker_id: int, connection: Connection) -> None:
+        """This connection stands for nobody any more; the worker will come by another one."""
+        self._worker_of.pop(connection, None)
+        if self._connections.get(worker_id) is connection:
+            del self._connections[worker_id]
+
+    def part_with(self, worker_id: int) -> None:
+        """Its process is gone."""
+        connection = self._connections.pop(worker_id, None)
+        if connection is not None:
+            # What it answered before it died may still lie in the socket; what
+            # it forked may hold the other end open.
+            self._acceptor.drain(connection)
+            self._acceptor.drop(connection)
+            self._worker_of.pop(connection, None)
+
+    def ban(self, connection: Connection, reason: str) -> None:
+        """Hang up on a liar, and report it."""
+        self._acceptor.drop(connection)
+        self._accuse(connection, reason)
+
+    # -- what they are told ---------------------------------------------------
+
+    def give(self, worker_id: int, batch: WorkBatch) -> None:
+        connection = self._connections.get(worker_id)
+        if connection is not None:
+            self._work.setdefault(connection, []).append(batch)
+
+    def tell(self, worker_id: int, message: ToWorker) -> None:
+        """Send after the batches that were given before; nothing to one that is not there."""
+        connection = self._connections.get(worker_id)
+        if connection is None:
+            return
         batches = self._work.pop(connection, None)
         if batches is not None:
             _send(connection, batches)
@@ -70,17 +111,22 @@ class WorkerPort:
             for connection, batches in work.items():
                 _send(connection, batches)
 
-    def ban(self, connection: Connection, reason: str) -> None:
-        """Hang up on a liar, and report it."""
-        self.drop(connection)
-        self._accuse(connection, reason)
+    # -- what they say --------------------------------------------------------
 
     def _take(self, connection: Connection, frame: memoryview) -> None:
-        self._on_message(connection, codec.decode_from_worker(frame))
+        worker_id = self._worker_of.get(connection)
+        self._on_message(connection, worker_id, codec.decode_from_worker(frame))
+
+    def _lose(self, connection: Connection, reason: str) -> None:
+        worker_id = self._worker_of.get(connection)
+        if worker_id is not None:
+            self._on_lost(worker_id, connection)
 
     def _accuse(self, connection: Connection, reason: str) -> None:
         log.warning("peer dropped", reason=reason)
-        self._on_liar(connection, reason)
+        worker_id = self._worker_of.get(connection)
+        if worker_id is not None:
+            self._on_liar(worker_id, reason)
 
 
 def _send(connection: Connection, batches: list[WorkBatch]) -> None:

@@ -21,6 +21,8 @@ from stoker.wire.frames import Drop, Work, WorkBatch, WorkJob
 #: Stand in for a gigabyte, and for sixty-five thousand jobs.
 WORK_BYTES = 1000
 WORK_JOBS = 12
+#: The number of the only one.
+WORKER = 7
 
 
 @pytest.fixture
@@ -65,8 +67,9 @@ class Worker:
 
 
 @pytest.fixture
-def worker(loop) -> Iterator[Worker]:
+def worker(loop, port) -> Iterator[Worker]:
     worker = Worker(loop)
+    port.admit(worker.connection, WORKER)
     yield worker
     worker.close()
 
@@ -85,9 +88,10 @@ def test_no_frame_of_several_batches_is_larger_than_a_worker_takes(port, loop, s
     The worker would call it a lie and die, with everything that it holds.
     """
     worker = Worker(loop)
+    port.admit(worker.connection, WORKER)
     given = [batch(number, *each) for number, each in enumerate(several)]
     for one in given:
-        port.give(worker.connection, one)
+        port.give(WORKER, one)
 
     port.flush()
     works = [frame for frame in worker.frames() if isinstance(frame, Work)]
@@ -104,7 +108,7 @@ def test_what_fits_leaves_together(port, worker):
     Waking a worker is dearer than what it then does.
     """
     for number in range(4):
-        port.give(worker.connection, batch(number, 100))
+        port.give(WORKER, batch(number, 100))
 
     port.flush()
 
@@ -116,9 +120,9 @@ def test_an_order_comes_behind_all_the_batches_that_were_given_before(port, work
     Also when they need several frames.
     """
     for number in range(3):
-        port.give(worker.connection, batch(number, WORK_BYTES - 1))
+        port.give(WORKER, batch(number, WORK_BYTES - 1))
 
-    port.tell(worker.connection, Drop([bytes(16)]))
+    port.tell(WORKER, Drop([bytes(16)]))
     port.flush()
 
     assert [type(frame) for frame in worker.frames()] == [Work, Work, Work, Drop]
