@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
-import math
-import os
 import secrets
 import signal
 import time
@@ -33,32 +31,21 @@ from stoker.supervisor.core_shares import parse_launcher_args
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
-from stoker.supervisor.escaped import MARK, kill_escaped
+from stoker.supervisor.escaped import kill_escaped
 from stoker.supervisor.exits import ExitStatus
-from stoker.supervisor.fences import BUBBLEWRAP
 from stoker.supervisor.guarding import guarded
 from stoker.supervisor.host_fencing import HostFencing
 from stoker.supervisor.jobs import deadlines_in_hand
 from stoker.supervisor.launcher import WorkerProcess
 from stoker.supervisor.metrics import Metrics
+from stoker.supervisor.nurseries import Nurseries, is_executed
 from stoker.supervisor.oom_kills import OomKills
-from stoker.supervisor.parents import ParentCommand, Parents
 from stoker.supervisor.processes import LocalLauncher
 from stoker.supervisor.reaping import kill_orphan
 from stoker.supervisor.returning import Returning
-from stoker.supervisor.template import TemplateNursery
 from stoker.supervisor.versions import Failure, VersionSpec
-from stoker.supervisor.worker_environment import (
-    TOKEN,
-    EnvironmentPolicy,
-    RankPlan,
-    WorkerPlace,
-    compile_blacklist,
-    inherited,
-    sequence_variables,
-    worker_command,
-)
 from stoker.supervisor.worker_ledger import WorkerLedger
+from stoker.supervisor.worker_orders import WorkerOrders
 from stoker.supervisor.worker_output import WorkerOutput
 from stoker.supervisor.worker_port import WorkerPort
 from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
@@ -66,7 +53,6 @@ from stoker.wire import codec
 from stoker.wire import frames as f
 from stoker.wire.arena_folder import arena_folder, hold_arenas, let_go_of_arenas
 from stoker.wire.connections import Connection
-from stoker.wire.loading import LoadSpec
 from stoker.wire.runtime_dir import prepare_folder, worker_address, worker_folder
 
 log = get_logger("supervisor")
@@ -74,10 +60,6 @@ log = get_logger("supervisor")
 TOKEN_BYTES: Final = 16
 #: Characters of what a handler complained of while it started.
 MAX_FLAW: Final = 1000
-#: A template that imports for longer is not waited for.
-TEMPLATE_WAIT_S: Final = 2.0
-#: Ports from `initial_distribution_port` on, where the processes of one worker find each other.
-MASTER_PORTS: Final = 10_000
 #: How often we look for what nothing wakes us for.
 SWEEP_S: Final = 1.0
 #: At the end, what workers left behind has so long to be gone.
@@ -134,50 +116,24 @@ class Fleet:
         engine.inherit(self._returning.orphans, before.worker_id, before.slot)
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
-        #: Not started yet: a template that will fork them is still importing.
-        self._waiting: dict[int, a.Spawn] = {}
-        self._awaited_fd = -1
-        self._awaited_until: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
         self._stopped_since: dict[int, float] = {}
-        #: Versions whose handler imported something heavy.
-        self._preload: dict[VersionSpec, tuple[str, ...]] = {}
+        self._orders = WorkerOrders(settings, places, fencing, metrics.for_workers)
         self._oom_kills = OomKills()
         #: None unless workers are to be pinned to cores.
         self._pinning = _pinning_of(settings)
         self._output = WorkerOutput(
             settings.log_dir, settings.worker_log_max_bytes, take_metric=metrics.take_printed
         )
-        self._policy = EnvironmentPolicy(
-            cwd=os.getcwd(),
-            parent_pid=os.getpid(),
-            blacklist=compile_blacklist(settings.blacklist_env_vars),
-            decode_input_request=settings.decode_input_request,
-            hides_gpus=settings.number_of_gpu == 0,
-            is_ipex_on=settings.ipex_enable,
-            is_ipex_gpu_on=settings.ipex_gpu_enable,
-            sequence_headers=sequence_variables(
-                settings.ts_header_key_sequence_id,
-                settings.ts_header_key_sequence_start,
-                settings.ts_header_key_sequence_end,
-            ),
-            user=fencing.user,
-            bubblewrap=fencing.bubblewrap,
-        )
-        self._parents = Parents(
+        self._nurseries = Nurseries(
             loop,
-            self._parent_command,
+            self._orders,
+            self._output,
             self._spawn_now,
             self._refuse_load,
-            self._output.open,
-            self._output.feed,
-            self._output.close,
+            uses_templates=settings.worker_template,
         )
-        self._nursery = TemplateNursery(inherited(os.environ, self._policy.blacklist))
-        if settings.worker_template:
-            self._nursery.warm(self._policy.python)
-        nursery = self._nursery if settings.worker_template else None
-        self._launcher = LocalLauncher(loop, nursery=nursery)
+        self._launcher = LocalLauncher(loop, nursery=self._nurseries.templates)
         self._port = WorkerPort(
             loop,
             clock,
@@ -213,7 +169,7 @@ class Fleet:
         reap_strays(self._launcher.pids())
         self._kill_escaped()
         self._port.sweep(now)
-        self._parents.sweep(self._engine.wants_workers)
+        self._nurseries.sweep(self._engine.wants_workers)
         if self._pinning is not None:
             self._pinning.look(self._engine.crews())
         since = self._stopped_since
@@ -224,34 +180,31 @@ class Fleet:
 
     def _kill_escaped(self) -> int:
         running = {w: (process.slot, process.pid) for w, process in self._processes.items()}
-        return kill_escaped(running, self._nursery.pids() | self._parents.pids())
+        return kill_escaped(running, self._nurseries.pids())
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
-        self._preload.pop(spec, None)
-        self._parents.release(spec)
+        self._nurseries.release(spec)
 
     def let_go(self) -> None:
         """End without an end for the workers: a successor will want them."""
-        self._take_waiting()
+        self._nurseries.let_nobody_wait()
         self._launcher.let_go()
-        self._nursery.close()
-        self._parents.close()
+        self._nurseries.close()
         self._output.close_all()
         self._port.close()
         self._ledger.let_go()
 
     async def close(self) -> None:
         """Kill and reap who is left."""
-        self._take_waiting()
+        self._nurseries.let_nobody_wait()
         await self._launcher.close()
         self._processes.clear()
         until = self._clock.now() + ESCAPED_S
         while self._kill_escaped() and self._clock.now() < until:
             await asyncio.sleep(ESCAPED_LOOK_S)
             reap_strays(())
-        self._nursery.close()
-        self._parents.close()
+        self._nurseries.close()
         self._output.close_all()
         self._port.close()
         let_go_of_arenas(self._arenas)
@@ -262,50 +215,18 @@ class Fleet:
     # -- starting -------------------------------------------------------------
 
     def _spawn(self, action: a.Spawn) -> None:
-        """Start a worker; at once, or as soon as it can be forked instead of executed.
-
-        A template needs less than an interpreter of the worker's own would,
-        and what all workers share is not there once for each of them.
-        """
+        """Start a worker; at once, or as soon as it can be forked instead of executed."""
         self._processes[action.worker_id] = _Process(secrets.token_bytes(TOKEN_BYTES), action.slot)
-        if action.spec.is_preloaded:
-            if self._parents.may_fork(action):
-                self._spawn_now(action)
-        elif _is_executed(action.spec) or (not self._waiting and not self._wait_for_template()):
+        if self._nurseries.may_start(action):
             self._spawn_now(action)
-        else:
-            self._waiting[action.worker_id] = action
-
-    def _wait_for_template(self) -> bool:
-        template = self._nursery.starting(self._policy.python)
-        if template is None:
-            return False
-        self._awaited_fd = template.fileno()
-        self._loop.add_reader(self._awaited_fd, guarded(self._spawn_waiting))
-        self._awaited_until = self._loop.call_later(TEMPLATE_WAIT_S, guarded(self._spawn_waiting))
-        return True
-
-    def _spawn_waiting(self) -> None:
-        """The template has become ready, or died, or takes too long."""
-        for action in self._take_waiting():
-            self._spawn_now(action)
-
-    def _take_waiting(self) -> list[a.Spawn]:
-        if self._awaited_until is not None:
-            self._loop.remove_reader(self._awaited_fd)
-            self._awaited_until.cancel()
-            self._awaited_until = None
-        waiting, self._waiting = self._waiting, {}
-        return list(waiting.values())
 
     def _kill(self, action: a.Kill) -> None:
         worker_id = action.worker_id
-        if self._waiting.pop(worker_id, None) is not None:
-            self._loop.call_soon(guarded(self._gone), worker_id, Exit("was not started"))
-        elif self._parents.forget(worker_id):
-            self._loop.call_soon(guarded(self._gone), worker_id, Exit("its model was not loaded"))
-        else:
+        why = self._nurseries.forget(worker_id)
+        if why is None:
             self._launcher.stop(worker_id)
+        else:
+            self._loop.call_soon(guarded(self._gone), worker_id, Exit(why))
 
     def _refuse_load(self, worker_id: int, failure: Failure) -> None:
         """The process that its model was to be forked from says that this cannot be."""
@@ -331,59 +252,19 @@ class Fleet:
 
     def _start_process(self, action: a.Spawn, token: bytes) -> int:
         worker_id, slot, spec, _ = action
-        if _is_executed(spec):
+        if is_executed(spec):
             # What a sandbox shows must be there, and stay the same folder.
             hold_arenas(self._arenas, self._fencing.user.gid if self._fencing.user else None)
         self._output.open(worker_id, spec.model, spec.version, slot)
-        command = worker_command(self._place(action, token), self._policy, os.environ)
+        command = self._nurseries.prepare(self._orders.command(action, token), spec)
         if self._pinning is not None:
             cores = self._pinning.environment(self._engine.slots_of(worker_id), slot)
             # A template has torch's threads counted already.
             command = replace(command, env={**cores, **command.env}, may_fork=False)
-        started = self._launcher.start(
-            worker_id,
-            replace(
-                command,
-                preload=self._preload.get(spec, ()),
-                parent=self._parents.of(spec) if spec.is_preloaded else None,
-            ),
-            guarded(self._exited),
-            self._output.feed,
-        )
+        started = self._launcher.start(worker_id, command, guarded(self._exited), self._output.feed)
         if self._pinning is not None:
             self._pinning.place(self._engine.slots_of(worker_id), slot, started.pid)
         return started.pid
-
-    def _parent_command(self, spec: VersionSpec) -> ParentCommand:
-        """What loads a model for all its workers: like one of them, but nobody in particular."""
-        place = self._place(a.Spawn(0, 0, spec, None), b"")
-        command = worker_command(place, self._policy, os.environ)
-        env = {name: text for name, text in command.env.items() if name not in (TOKEN, MARK)}
-        # A pool of threads that loading starts would not be there after the fork.
-        env.setdefault("OMP_NUM_THREADS", "1")
-        load = replace(self._load_spec(spec, None), batch_size=1)
-        label = f"{spec.model}:{spec.version}"
-        return ParentCommand(command.argv[0], env, command.cwd, label, load.to_wire())
-
-    def _place(self, action: a.Spawn, token: bytes) -> WorkerPlace:
-        worker_id, slot, spec, device = action
-        return WorkerPlace(
-            worker_id=worker_id,
-            slot=slot,
-            model=spec.model,
-            version=spec.version,
-            handler=spec.loading["handler"],
-            address=worker_address(self._settings.runtime_dir),
-            token=token,
-            model_dir=spec.loading["model_dir"],
-            device=self._places.device(device),
-            sees_gpus=spec.device_type != "cpu",
-            group=self._places.of_worker(worker_id) if spec.parallel_level else (),
-            ranks=self._rank_plan(spec, slot),
-            python=spec.python,
-            packages_dir=spec.packages_dir,
-            fence=spec.fence,
-        )
 
     # -- adopting -------------------------------------------------------------
 
@@ -470,14 +351,6 @@ class Fleet:
             devices=tuple(device.uuid for device in self._places.of_worker(worker_id)),
         )
 
-    def _rank_plan(self, spec: VersionSpec, slot: int) -> RankPlan | None:
-        """Slots are never used twice, so no two workers meet at one port."""
-        if spec.ranks == 1:
-            return None
-        settings = self._settings
-        offset = (slot - settings.initial_worker_port) % MASTER_PORTS
-        return RankPlan(spec.ranks, settings.initial_distribution_port + offset, spec.omp_threads)
-
     def _greet(self, connection: Connection, hello: f.WorkerHello, now: float) -> None:
         process = self._processes.get(hello.worker_id)
         if (
@@ -495,13 +368,9 @@ class Fleet:
         self._engine.worker_said_hello(hello.worker_id, now)
 
     def _note_heavy(self, worker_id: int, heavy: object) -> None:
-        """The next worker of such a version is forked from a template that has the import."""
         spec = self._engine.spec_of(worker_id)
-        if not self._settings.worker_template or spec is None or heavy != ["torch"]:
-            return
-        if not spec.python and spec.packages_dir is None and not spec.is_preloaded:
-            self._preload[spec] = ("torch",)
-            self._nursery.warm(self._policy.python, ("torch",))
+        if spec is not None:
+            self._nurseries.note_heavy(spec, heavy)
 
     # -- what they say --------------------------------------------------------
 
@@ -558,27 +427,7 @@ class Fleet:
     # -- what they are told ---------------------------------------------------
 
     def _send_load(self, action: a.SendLoad) -> None:
-        worker_id, spec, device_index = action
-        device = self._places.device(device_index)
-        gpu_id = None if device is None else device.gpu_id
-        if spec.parallel_level and device is not None:
-            gpu_id = 0  # of those that this worker is shown
-        self._port.tell(worker_id, f.Load(self._load_spec(spec, gpu_id).to_wire()))
-
-    def _load_spec(self, spec: VersionSpec, gpu_id: int | None) -> LoadSpec:
-        return LoadSpec(
-            model=spec.model,
-            version=spec.version,
-            batch_size=spec.batch.max_size,
-            gpu_id=gpu_id,
-            ranks=spec.ranks,
-            response_timeout_s=spec.response_timeout_s if spec.has_time_limits else math.inf,
-            is_idempotent=spec.max_attempts > 1,
-            orphan_grace_s=self._settings.orphan_grace_s,
-            arena=str(self._arenas),
-            **self._metrics.for_workers,
-            **spec.loading,
-        )
+        self._port.tell(action.worker_id, f.Load(self._orders.load(action).to_wire()))
 
     def _send_batch(self, action: a.SendBatch) -> None:
         jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
@@ -623,8 +472,3 @@ def _pinning_of(settings: Settings) -> CorePinning | None:
     if args.moot:
         log.warning("cpu_launcher_args has what changes nothing here", arguments=list(args.moot))
     return CorePinning(args, read_processors())
-
-
-def _is_executed(spec: VersionSpec) -> bool:
-    """No template can fork it: its namespaces are made around a new process."""
-    return spec.fence is not None and spec.fence.kind == BUBBLEWRAP
