@@ -53,6 +53,7 @@ from stoker.errors import (
 )
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.supervisor.absent_versions import AbsentVersions
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import AwaitedCall, Caller, Value, WaitingCall
@@ -68,6 +69,8 @@ from stoker.supervisor.register_calls import RegisterCalls
 from stoker.supervisor.registrations import Registrations
 from stoker.supervisor.restoring import Restoring
 from stoker.supervisor.snapshots import Snapshots
+from stoker.supervisor.unsettled_versions import UnsettledVersions
+from stoker.supervisor.version_archives import VersionArchives
 from stoker.supervisor.version_calls import VersionCalls
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.worker_output import log_name
@@ -103,26 +106,31 @@ class Control:
         fencing: HostFencing,
     ) -> None:
         self._settings = settings
+        self._engine = engine
         self._places = places
+        self._clock = clock
         self._journal = journal
         self._answer = answer
         self._end_turn = end_turn
         self._tasks: set[asyncio.Task[None]] = set()
-        self._archives = archives = ArchiveSource(settings, fencing.user)
+        self._source = source = ArchiveSource(settings, fencing.user)
+        self._archives = archives = VersionArchives(settings, engine, places, source, fencing.means)
+        self._unsettled = unsettled = UnsettledVersions(engine, clock, journal)
+        self._absent = absent = AbsentVersions(settings, engine, source, journal, archives)
         self._registrations = registrations = Registrations(
-            settings, engine, places, clock, archives, journal, fencing.means
+            settings, engine, places, clock, source, journal, archives, unsettled, absent
         )
         self._workflows = workflows = WorkflowRegistrations(
-            settings, engine, clock, archives, registrations, journal, end_turn, self._begin
+            settings, engine, clock, source, archives, journal, end_turn, self._begin
         )
         self._snapshots = Snapshots(settings, engine, journal, self._begin)
-        describer = Describer(engine, places, settings, registrations.loaded_at_start)
-        questions = Questions(engine, clock, describer, metrics, registrations.loaded_at_start)
+        describer = Describer(engine, places, settings, archives.loaded_at_start)
+        questions = Questions(engine, clock, describer, metrics, archives.loaded_at_start)
         register_calls = RegisterCalls(
-            settings, engine, archives, registrations, workflows, self._begin, end_turn
+            settings, engine, source, registrations, workflows, self._begin, end_turn
         )
         version_calls = VersionCalls(
-            settings, engine, places, clock, journal, registrations, workflows
+            settings, engine, places, clock, journal, unsettled, absent, workflows
         )
         self._questions: Final[dict[str, Callable[[Arguments], Value]]] = {
             "describe": questions.describe,
@@ -199,7 +207,7 @@ class Control:
         outcome = call.error or outcome
         registers = call.registers
         if registers is None or (
-            isinstance(outcome, StokerError) and self._registrations.drop(registers)
+            isinstance(outcome, StokerError) and self._unsettled.drop(registers)
         ):
             self._answer_waiting(call, outcome)
         else:
@@ -211,9 +219,9 @@ class Control:
         """A synchronous registration has ended, and something must be written."""
         try:
             if isinstance(outcome, StokerError):
-                await self._registrations.take_back(registers)
+                await self._unsettled.take_back(registers)
             else:
-                await self._registrations.keep(registers)
+                await self._unsettled.keep(registers)
         except StokerError as error:
             outcome = error
         except Exception:
@@ -234,7 +242,7 @@ class Control:
 
     def release(self, spec: VersionSpec) -> None:
         """A version is gone with all its workers."""
-        self._registrations.release(spec)
+        self._archives.release(spec)
 
     async def start(
         self, *, goes_on: bool, keep_aside: Callable[[str], Path], progress: Callable[[], None]
@@ -254,10 +262,13 @@ class Control:
 
         await Restoring(
             self._settings,
+            self._engine,
             self._places,
-            self._archives,
+            self._clock,
+            self._source,
             self._journal,
             self._registrations,
+            self._absent,
             goes_on=goes_on,
             keep_aside=keep_aside,
             begin=self._begin,
@@ -276,7 +287,7 @@ class Control:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._snapshots.close()
-        self._archives.close()
+        self._source.close()
 
 
 async def _guarded(work: Coroutine[Any, Any, None]) -> None:

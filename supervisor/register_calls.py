@@ -43,7 +43,7 @@ class RegisterCalls:
         self,
         settings: Settings,
         engine: Engine,
-        archives: ArchiveSource,
+        source: ArchiveSource,
         registrations: Registrations,
         workflows: WorkflowRegistrations,
         begin: Callable[[Coroutine[Any, Any, None]], None],
@@ -51,7 +51,7 @@ class RegisterCalls:
     ) -> None:
         self._settings = settings
         self._engine = engine
-        self._archives = archives
+        self._source = source
         self._registrations = registrations
         self._workflows = workflows
         self._begin = begin
@@ -118,7 +118,7 @@ class RegisterCalls:
         if arguments.optional("template", str):
             return True
         url = arguments.optional("url", str) or ""
-        return arguments.flag("answers_first") and await self._archives.is_definition(url)
+        return arguments.flag("answers_first") and await self._source.is_definition(url)
 
     async def _register_definition(self, arguments: Arguments, caller: Caller) -> Value:
         asked = {

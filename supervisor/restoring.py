@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from urllib.parse import urlsplit
 from stoker.archives.resolve import DJL, ArchiveElsewhere, ArchiveRequest, ResolvedArchive
 from stoker.archives.snapshot import read_snapshot
 from stoker.archives.startup import StartupModel
+from stoker.clock import Clock
 from stoker.errors import (
     ArchiveNotFound,
     ShuttingDown,
@@ -30,6 +32,7 @@ from stoker.errors import (
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
+from stoker.supervisor.absent_versions import AbsentVersions
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.desired import (
     DesiredState,
@@ -42,8 +45,10 @@ from stoker.supervisor.desired import (
     PutVersion,
 )
 from stoker.supervisor.device_places import DevicePlaces
+from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
-from stoker.supervisor.registrations import Registrations, desired_version
+from stoker.supervisor.kept_arguments import archive_request, desired_version
+from stoker.supervisor.registrations import Registrations
 from stoker.supervisor.specs import startup_workers
 from stoker.supervisor.start_plan import (
     CHANGED,
@@ -82,10 +87,13 @@ class Restoring:
     def __init__(
         self,
         settings: Settings,
+        engine: Engine,
         places: DevicePlaces,
-        archives: ArchiveSource,
+        clock: Clock,
+        source: ArchiveSource,
         journal: Journal,
         registrations: Registrations,
+        absent: AbsentVersions,
         *,
         goes_on: bool,
         keep_aside: Callable[[str], Path],
@@ -93,10 +101,13 @@ class Restoring:
         go_on: Callable[[], None],
     ) -> None:
         self._settings = settings
+        self._engine = engine
         self._places = places
-        self._archives = archives
+        self._clock = clock
+        self._source = source
         self._journal = journal
         self._registrations = registrations
+        self._absent = absent
         self._goes_on = goes_on
         self._keep_aside = keep_aside
         self._begin = begin
@@ -104,21 +115,21 @@ class Restoring:
 
     async def run(self) -> None:
         """Raises SettingsError for a `load_models` or a `model_snapshot` that cannot be."""
-        items = self._archives.startup_models()
+        items = self._source.startup_models()
         text = self._settings.model_snapshot
         snapshot = read_snapshot(text) if text else None
         async with self._journal.changing() as state:
             plan = plan_start(state, items, snapshot, goes_on=self._goes_on, now=time.time())
             await self._begin_with(plan, state)
             for version in list(state.versions.values()):
-                if self._registrations.is_stopping:
+                if self._engine.is_stopping:
                     return
                 await self._restore(state, version, version.key in plan.may_have_changed)
                 self._go_on()
             for model, default in state.defaults.items():
-                self._registrations.make_default(VersionKey(model, default))
+                self._make_default(model, default)
             for item in plan.fresh:
-                if self._registrations.is_stopping:
+                if self._engine.is_stopping:
                     return
                 await self._load(state, item)
                 self._go_on()
@@ -145,6 +156,10 @@ class Restoring:
         except StateNotWritten:
             return False
         return True
+
+    def _make_default(self, model: str, version: str) -> None:
+        with suppress(StokerError):  # it may be one that could not be served
+            self._engine.registry.set_default(model, version)
 
     # -- what is stored -------------------------------------------------------
 
@@ -174,7 +189,7 @@ class Restoring:
 
     def _serve_absent(self, version: DesiredVersion, reason: str) -> None:
         try:
-            self._registrations.serve_absent(version, reason)
+            self._absent.fail(version, reason)
         except Exception:
             log.exception("version left out", model=version.model, version=version.version)
 
@@ -190,8 +205,8 @@ class Restoring:
         event = CHANGED
         if archive is None:
             event = OTHER_CONTENT
-            request = self._registrations.request_of(version)
-            archive = await self._archives.obtain(request, may_fetch=False)
+            request = archive_request(version, self._settings.default_service_handler)
+            archive = await self._source.obtain(request, may_fetch=False)
         try:
             fresh = replace(version, version=archive.version, content_hash=archive.content_hash)
             if version.content_hash not in (None, archive.content_hash):
@@ -210,7 +225,7 @@ class Restoring:
                         edits.append(PutDefault(*fresh.key))
                 is_written = await self._write(edits)
         except BaseException:
-            self._archives.release(archive)
+            self._source.release(archive)
             raise
         return archive, fresh, is_written
 
@@ -231,10 +246,10 @@ class Restoring:
             default_handler=self._settings.default_service_handler,
         )
         try:
-            archive = await self._archives.obtain(request)
+            archive = await self._source.obtain(request)
             key = VersionKey(archive.model, archive.version)
             if key != version.key and key in state.versions:
-                self._archives.release(archive)
+                self._source.release(archive)
                 raise VersionExists(f"Version {key.version} is registered already.")
         except StokerError as error:
             if version.content_hash is None:
@@ -247,10 +262,10 @@ class Restoring:
         """Download again what the cache has lost; others are served meanwhile."""
         for pause_s in (*FETCH_AGAIN_S, None):
             desired = self._journal.state.versions.get(key)
-            if desired is None or not self._registrations.is_absent(key):
+            if desired is None or key not in self._absent:
                 return
             try:
-                spec = await self._registrations.bring_back(key)
+                spec = await self._absent.bring_back(key)
             except StokerError as error:
                 self._serve_absent(desired, error.message)
                 if not error.retryable or pause_s is None:
@@ -276,17 +291,16 @@ class Restoring:
             takes_store=True,
         )
         try:
-            archive = await self._archives.obtain(request)
+            archive = await self._source.obtain(request)
             try:
                 desired, edits = self._desired(state, item, archive)
             except BaseException:
-                self._archives.release(archive)
+                self._source.release(archive)
                 raise
             is_written = await self._write([*edits, PutItem(item.key)])
             self._registrations.restore(desired, archive, is_written=is_written)
-            self._registrations.make_default(
-                VersionKey(desired.model, state.defaults.get(desired.model, desired.version))
-            )
+            default = state.defaults.get(desired.model, desired.version)
+            self._make_default(desired.model, default)
         except ShuttingDown:
             pass
         except StokerError as error:
@@ -329,7 +343,8 @@ class Restoring:
         desired, conflict = decide_workers(stored, said, counts)
         if conflict is not None:
             _name(conflict)
-        self._registrations.withdraw(key)
+        with suppress(StokerError):
+            self._engine.withdraw(key, self._clock.now())
         return desired, [DropVersion(key), PutVersion(desired)]
 
     def _said(self, key: VersionKey) -> str:

@@ -11,22 +11,28 @@ from contextlib import suppress
 from typing import Final
 
 from stoker.clock import Clock
-from stoker.errors import ShuttingDown
+from stoker.errors import ShuttingDown, StokerError
 from stoker.logs import get_logger
 from stoker.settings import Settings
+from stoker.supervisor.absent_versions import AbsentVersions
 from stoker.supervisor.arguments import Arguments
+from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.calls import Caller, Value, WaitingCall
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.group_descriptions import first_devices
 from stoker.supervisor.journal import Journal
+from stoker.supervisor.kept_arguments import retuned
 from stoker.supervisor.named_versions import (
     check_is_no_node,
     find_version,
     means_workflow,
     named_keys,
 )
-from stoker.supervisor.registrations import SETTLE_GRACE_S, Registrations
+from stoker.supervisor.registrations import SETTLE_GRACE_S
+from stoker.supervisor.served import Served
+from stoker.supervisor.specs import check_batch_size
+from stoker.supervisor.unsettled_versions import UnsettledVersions
 from stoker.supervisor.versions import VersionKey
 from stoker.supervisor.worker_bounds import WorkerBounds, wanted_bounds
 from stoker.supervisor.workflow_registrations import WorkflowRegistrations
@@ -47,7 +53,8 @@ class VersionCalls:
         places: DevicePlaces,
         clock: Clock,
         journal: Journal,
-        registrations: Registrations,
+        unsettled: UnsettledVersions,
+        absent: AbsentVersions,
         workflows: WorkflowRegistrations,
     ) -> None:
         self._settings = settings
@@ -55,7 +62,8 @@ class VersionCalls:
         self._places = places
         self._clock = clock
         self._journal = journal
-        self._registrations = registrations
+        self._unsettled = unsettled
+        self._absent = absent
         self._workflows = workflows
 
     # -- scale ----------------------------------------------------------------
@@ -75,14 +83,14 @@ class VersionCalls:
     ) -> Value | None:
         self._bounds(key, arguments)
         drain_s = arguments.seconds("drain_timeout_s")
-        if self._registrations.is_absent(key):
-            await self._registrations.bring_back(key)
+        if key in self._absent:
+            await self._absent.bring_back(key)
         async with self._journal.changing() as state:
             served = find_version(self._engine, *key)
-            await self._registrations.settle(state, key)
+            await self._unsettled.settle(state, key)
             least, most, groups = self._bounds(key, arguments)
-            tuned = self._registrations.tuned(served, arguments)
-            await self._journal.write(self._registrations.tuning(state, key, arguments, groups))
+            tuned = _tuned(served, arguments)
+            await self._journal.write(retuned(state, key, arguments, groups))
             await self._journal.write(state.scaling(key, least, most))
             value = {"min_workers": least, "max_workers": most, "outcome": "scheduled"}
             if call is not None:
@@ -126,7 +134,7 @@ class VersionCalls:
             key = spec.key
             check_is_no_node(spec)
             await self._journal.write(state.unregistering(key))
-            self._registrations.forget(key)
+            self._forget(key)
             value = {"model": key.model, "version": key.version}
             if self._engine.is_stopping:
                 return value
@@ -152,7 +160,7 @@ class VersionCalls:
             value = {"model": model, "version": None}
             call = WaitingCall(caller, value, parts=len(ordered))
             for served in ordered:
-                self._registrations.forget(served.spec.key)
+                self._forget(served.spec.key)
                 if not self._engine.is_stopping:
                     self._engine.unregister(
                         *served.spec.key,
@@ -161,6 +169,10 @@ class VersionCalls:
                         self._settings.unregister_model_timeout,
                     )
             return value if self._engine.is_stopping else None
+
+    def _forget(self, key: VersionKey) -> None:
+        self._unsettled.forget(key)
+        self._absent.forget(key)
 
     async def unregister_workflow(self, arguments: Arguments, caller: Caller) -> Value:
         name, version = arguments.required("workflow", str), arguments.optional("version", str)
@@ -180,9 +192,30 @@ class VersionCalls:
         key = VersionKey(arguments.required("model", str), arguments.required("version", str))
         async with self._journal.changing() as state:
             find_version(self._engine, *key)
-            await self._registrations.settle(state, key)
+            await self._unsettled.settle(state, key)
             if key in state.versions:
                 await self._journal.write(state.making_default(key))
-            self._registrations.make_default(key)
+            with suppress(StokerError):  # it failed to load meanwhile
+                self._engine.registry.set_default(*key)
         log.info("default version set", model=key.model, version=key.version)
         return {"model": key.model, "version": key.version}
+
+
+def _tuned(served: Served, arguments: Arguments) -> tuple[BatchPolicy, float, int | None]:
+    """How batches are to be formed, how long workers may idle, and how many use a GPU.
+
+    Raises:
+        InvalidParameter: It cannot be so.
+    """
+    batch = served.spec.batch
+    delay_s, idle_s = arguments.seconds("max_batch_delay_s"), arguments.seconds("max_idle_s")
+    policy = BatchPolicy(
+        check_batch_size(arguments.optional("batch_size", int) or batch.max_size),
+        batch.delay_s if delay_s is None else delay_s,
+    )
+    number_gpu = arguments.optional("number_gpu", int)
+    return (
+        policy,
+        served.spec.max_idle_s if idle_s is None else idle_s,
+        served.spec.number_gpu if number_gpu is None else number_gpu,
+    )

@@ -10,7 +10,6 @@ Source: docs/workflows.md; contracts/torchserve.md 4.4.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -37,13 +36,11 @@ from stoker.supervisor.calls import AwaitedCall
 from stoker.supervisor.desired import DesiredWorkflow, DropWorkflow, Plain, PutWorkflow
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
+from stoker.supervisor.kept_arguments import check_length
 from stoker.supervisor.named_versions import OWNER
-from stoker.supervisor.registrations import (
-    MAX_KEPT_CHARACTERS,
-    SETTLE_GRACE_S,
-    Registrations,
-)
+from stoker.supervisor.registrations import SETTLE_GRACE_S
 from stoker.supervisor.specs import initial_workers
+from stoker.supervisor.version_archives import VersionArchives
 from stoker.supervisor.versions import VersionKey, VersionSpec
 from stoker.supervisor.workflow_plan import NodePlan, WorkflowPlan, plan_djl, plan_war
 
@@ -71,8 +68,8 @@ class WorkflowRegistrations:
         settings: Settings,
         engine: Engine,
         clock: Clock,
-        archives: ArchiveSource,
-        registrations: Registrations,
+        source: ArchiveSource,
+        archives: VersionArchives,
         journal: Journal,
         end_turn: Callable[[], None],
         begin: Callable[[Coroutine[Any, Any, None]], None],
@@ -80,8 +77,8 @@ class WorkflowRegistrations:
         self._settings = settings
         self._engine = engine
         self._clock = clock
+        self._source = source
         self._archives = archives
-        self._registrations = registrations
         self._journal = journal
         self._end_turn = end_turn
         self._begin = begin
@@ -95,13 +92,12 @@ class WorkflowRegistrations:
         asked = arguments.stated(KEPT)
         for name, value in arguments.mapping("parameters").items():
             asked[f"{PARAMETER}{name}"] = str(value)
-        if len(json.dumps(asked)) > MAX_KEPT_CHARACTERS:
-            raise InvalidParameter("The parameters are too long.", parameter="url")
+        check_length(asked)
         plan = await self._plan(asked, None)
         try:
             self._check_new(plan.key, is_only_one=plan.shown.get("is_unversioned") is True)
         except BaseException:
-            self._archives.release_copy(plan.content_hash)
+            self._source.release_copy(plan.content_hash)
             raise
         self._busy.add(plan.key)
         name, version = plan.key
@@ -125,7 +121,7 @@ class WorkflowRegistrations:
             await self._register(plan, asked)
         finally:
             self._busy.discard(plan.key)
-            self._archives.release_copy(plan.content_hash)
+            self._source.release_copy(plan.content_hash)
 
     async def _plan(self, asked: Mapping[str, Any], known_hash: str | None) -> WorkflowPlan:
         """What a register call means, made now or before a restart."""
@@ -137,12 +133,12 @@ class WorkflowRegistrations:
         request = ArchiveRequest(
             url=url, model=name, s3_sse_kms=asked.get("s3_sse_kms") is True, known_hash=known_hash
         )
-        archive = await self._archives.obtain_war(request)
+        archive = await self._source.obtain_war(request)
         try:
             common = {name: asked[name] for name in _COMMON if name in asked}
             return plan_war(archive, common)
         except BaseException:
-            self._archives.release_copy(archive.content_hash)
+            self._source.release_copy(archive.content_hash)
             raise
 
     async def _plan_djl(self, asked: Mapping[str, Any]) -> WorkflowPlan:
@@ -154,7 +150,7 @@ class WorkflowRegistrations:
             for name, value in asked.items()
             if name.startswith(PARAMETER)
         }
-        definition, folder = await self._archives.obtain_definition(url or "", parameters, template)
+        definition, folder = await self._source.obtain_definition(url or "", parameters, template)
         said = url if url is not None else f"template:{template}"
         name = asked.get("workflow") or definition.name
         if not name:
@@ -243,28 +239,28 @@ class WorkflowRegistrations:
         source = node.source
         arguments = Arguments(node.arguments)
         if isinstance(source, ResolvedArchive):
-            self._archives.share(source.content_hash)
+            self._source.share(source.content_hash)
             archive = source
         else:
-            archive = await self._archives.obtain(source, may_fetch=may_fetch, store=node.store)
+            archive = await self._source.obtain(source, may_fetch=may_fetch, store=node.store)
             if archive.content_hash is not None:
                 plan.hashes[node.node] = archive.content_hash
         if node.options:
             archive = replace(archive, config_raw={**archive.config_raw, **node.options})
         is_served = False
         try:
-            spec = self._registrations.spec(archive, arguments, is_startup=False)
+            spec = self._archives.spec(archive, arguments, is_startup=False)
             spec.shown[OWNER] = plan.key.model
             counts = initial_workers(archive, arguments, self._settings)
             if node.is_shared and self._is_served(node.model):
                 return self._engine.registry.find(node.model).spec, counts
-            self._registrations.serve(spec, archive)
+            self._archives.serve(spec, archive)
             plan.made.append(spec.key)
             is_served = True
             return spec, counts
         finally:
             if not is_served:
-                self._archives.release(archive)
+                self._source.release(archive)
 
     def _roll_back(self, plan: WorkflowPlan) -> None:
         for key in plan.made:
@@ -333,7 +329,7 @@ class WorkflowRegistrations:
             self._roll_back(plan)
             raise
         finally:
-            self._archives.release_copy(plan.content_hash)
+            self._source.release_copy(plan.content_hash)
 
 
 def _not_loaded(plan: WorkflowPlan, failures: list[str]) -> WorkflowNotLoaded:

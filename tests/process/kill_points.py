@@ -47,14 +47,18 @@ from stoker.supervisor.versions import Failure
 
 #: Files whose lines are points.
 WATCHED: Final = (
+    "absent_versions.py",
     "control.py",
     "desired.py",
     "journal.py",
     "journal_file.py",
     "journal_place.py",
+    "kept_arguments.py",
     "register_calls.py",
     "registrations.py",
     "restoring.py",
+    "unsettled_versions.py",
+    "version_archives.py",
     "version_calls.py",
 )
 KEYS: Final = [("a", "1.0"), ("a", "2.0"), ("b", "1.0")]

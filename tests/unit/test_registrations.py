@@ -13,6 +13,7 @@ from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
 from stoker.clock import FakeClock
 from stoker.errors import InvalidParameter, LoadFailed, ShuttingDown, StateNotWritten, VersionExists
 from stoker.settings.load import load
+from stoker.supervisor.absent_versions import AbsentVersions
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import Caller
 from stoker.supervisor.desired import DesiredState, DesiredVersion
@@ -21,7 +22,10 @@ from stoker.supervisor.engine import Engine
 from stoker.supervisor.fencing import FencingMeans
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.journal_file import JournalFile
-from stoker.supervisor.registrations import KEPT_ARGUMENTS, Registrations, kept_arguments
+from stoker.supervisor.kept_arguments import KEPT_ARGUMENTS, kept_arguments
+from stoker.supervisor.registrations import Registrations
+from stoker.supervisor.unsettled_versions import UnsettledVersions
+from stoker.supervisor.version_archives import VersionArchives
 from stoker.supervisor.versions import VersionKey, VersionState
 
 CALLER = Caller(b"frontend", 1)
@@ -58,15 +62,25 @@ class Stage:
         self.archives = Archives()
         self.path = folder / "state.db"
         self.journal = Journal(lambda: JournalFile(self.path, is_durable=False))
+        settings, places, clock = load([], {}), DevicePlaces(()), FakeClock()
+        source: Any = self.archives
+        self.served = VersionArchives(settings, self.engine, places, source, FencingMeans())
+        self.unsettled = UnsettledVersions(self.engine, clock, self.journal)
+        self.absent = AbsentVersions(settings, self.engine, source, self.journal, self.served)
         self.registrations = Registrations(
-            load([], {}),
+            settings,
             self.engine,
-            DevicePlaces(()),
-            FakeClock(),
-            self.archives,  # type: ignore[arg-type]
+            places,
+            clock,
+            source,
             self.journal,
-            FencingMeans(),
+            self.served,
+            self.unsettled,
+            self.absent,
         )
+
+    def withdraw(self) -> None:
+        self.engine.withdraw(KEY, 0.0)
 
     async def register(self, **arguments: Any) -> dict[str, Any] | None:
         asked = {"url": "m.mar", "initial_workers": 0, **arguments}
@@ -76,7 +90,7 @@ class Stage:
     async def register_synchronously(self) -> DesiredVersion:
         """It waits for its worker from here on."""
         assert await self.register(initial_workers=1, synchronous=True) is None
-        return self.registrations._unsettled[KEY]
+        return self.unsettled._versions[KEY]
 
     def stored(self) -> list[str]:
         """What the next start would restore."""
@@ -199,10 +213,10 @@ def test_a_synchronous_registration_is_stored_when_it_has_succeeded(play: Any) -
         desired = await stage.register_synchronously()
         assert stage.stored() == ["0.9"]
 
-        await stage.registrations.keep(desired)
+        await stage.unsettled.keep(desired)
 
         assert stage.stored() == ["0.9", "1.0"]
-        assert not stage.registrations.drop(desired)
+        assert not stage.unsettled.drop(desired)
 
     play(scenario)
 
@@ -211,8 +225,8 @@ def test_a_synchronous_registration_that_fails_was_never_stored(play: Any) -> No
     async def scenario(stage: Stage) -> None:
         desired = await stage.register_synchronously()
 
-        assert stage.registrations.drop(desired)
-        await stage.registrations.take_back(desired)
+        assert stage.unsettled.drop(desired)
+        await stage.unsettled.take_back(desired)
 
         assert stage.journal.state.is_empty
 
@@ -229,7 +243,7 @@ def test_the_first_version_stays_the_default_although_it_is_stored_second(play: 
         await stage.register(version="2.0")
         assert stage.journal.state.defaults == {"m": "2.0"}, "all that a restart would have"
 
-        await stage.registrations.keep(desired)
+        await stage.unsettled.keep(desired)
 
         assert stage.engine.registry.default_version("m") == "1.0"
         assert stage.journal.state.defaults == {"m": "1.0"}
@@ -250,7 +264,7 @@ def test_one_that_cannot_be_stored_is_taken_back(play: Any) -> None:
 
         stage.journal.write = full  # type: ignore[method-assign]
         with pytest.raises(StateNotWritten):
-            await stage.registrations.keep(desired)
+            await stage.unsettled.keep(desired)
 
         assert stage.engine.registry.names() == []
 
@@ -265,12 +279,12 @@ def test_another_registration_of_the_same_name_is_not_taken_back(play: Any) -> N
     async def scenario(stage: Stage) -> None:
         desired = await stage.register_synchronously()
         async with stage.journal.changing() as state:
-            await stage.registrations.settle(state, KEY)
+            await stage.unsettled.settle(state, KEY)
             await stage.journal.write(state.scaling(KEY, 2, 2))
-        stage.registrations.withdraw(KEY)
+        stage.withdraw()
         await stage.register(batch_size=8)
 
-        await stage.registrations.take_back(desired)
+        await stage.unsettled.take_back(desired)
 
         assert stage.stored() == ["1.0"]
         assert stage.journal.state.versions[KEY].asked["batch_size"] == 8
@@ -282,12 +296,12 @@ def test_what_fails_after_a_call_has_built_on_it_takes_everything_back(play: Any
     async def scenario(stage: Stage) -> None:
         desired = await stage.register_synchronously()
         async with stage.journal.changing() as state:
-            await stage.registrations.settle(state, KEY)
+            await stage.unsettled.settle(state, KEY)
         assert stage.stored() == ["1.0"]
-        stage.registrations.withdraw(KEY)
+        stage.withdraw()
 
-        assert not stage.registrations.drop(desired)
-        await stage.registrations.take_back(desired)
+        assert not stage.unsettled.drop(desired)
+        await stage.unsettled.take_back(desired)
 
         assert stage.stored() == []
 
@@ -302,26 +316,26 @@ def test_an_absent_version_comes_back_with_the_archive_there_is(play: Any) -> No
     async def scenario(stage: Stage) -> None:
         desired = DesiredVersion(*KEY, 1, 1, {"url": "m.mar", "batch_size": 3}, "h0")
         stage.journal.state.apply(DesiredState().registering(desired))
-        stage.registrations.serve_absent(desired, "It is gone.")
+        stage.absent.fail(desired, "It is gone.")
         served = stage.engine.registry.find("m")
         assert served.state is VersionState.FAILED
-        assert stage.registrations.is_absent(KEY)
+        assert KEY in stage.absent
 
         def gone() -> None:
             raise LoadFailed("still gone")
 
         stage.archives.on_obtain = gone
         with pytest.raises(LoadFailed):
-            await stage.registrations.bring_back(KEY)
+            await stage.absent.bring_back(KEY)
         stage.archives.on_obtain = lambda: None
-        spec = await stage.registrations.bring_back(KEY)
+        spec = await stage.absent.bring_back(KEY)
 
         assert spec is not None
         assert stage.engine.registry.find("m").spec is spec
         assert spec.batch.max_size == 3
         assert stage.journal.state.versions[KEY].content_hash == "h1"
-        assert not stage.registrations.is_absent(KEY)
-        stage.registrations.release(spec)
+        assert KEY not in stage.absent
+        stage.served.release(spec)
         assert stage.archives.in_use == 0
 
     play(scenario)
@@ -330,10 +344,10 @@ def test_an_absent_version_comes_back_with_the_archive_there_is(play: Any) -> No
 def test_one_that_was_unregistered_while_it_was_fetched_does_not_come_back(play: Any) -> None:
     async def scenario(stage: Stage) -> None:
         desired = DesiredVersion(*KEY, 1, 1, {"url": "m.mar"}, "h0")
-        stage.registrations.serve_absent(desired, "It is gone.")
-        stage.archives.on_obtain = lambda: stage.registrations.forget(KEY)
+        stage.absent.fail(desired, "It is gone.")
+        stage.archives.on_obtain = lambda: stage.absent.forget(KEY)
 
-        assert await stage.registrations.bring_back(KEY) is None
+        assert await stage.absent.bring_back(KEY) is None
         assert stage.archives.in_use == 0
 
     play(scenario)
@@ -347,7 +361,7 @@ def test_what_cannot_even_be_described_is_served_as_failed(play: Any) -> None:
     async def scenario(stage: Stage) -> None:
         desired = DesiredVersion(*KEY, 1, 1, {"url": "m.mar", "batch_size": 1 << 20})
 
-        stage.registrations.serve_absent(desired, "No.")
+        stage.absent.fail(desired, "No.")
 
         served = stage.engine.registry.find("m")
         assert served.crew.loads.failure is not None
