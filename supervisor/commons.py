@@ -19,7 +19,7 @@ class Commons:
         jobs: Every job that has not ended, by id, so that a re-sent id is
             recognised and a cancel finds its job.
         actions: Where decisions are put.
-        heard: Where what ends the calls of workflows' nodes is put (`workflows.py`).
+        heard: Where what ends the calls of workflows' nodes is put (`workflow_runs.py`).
         next_batch_id: Batch ids grow over the whole supervisor.
         budget: What the payloads of all pools may take.
         contents: Reads the requests that are suspected to kill workers, and

@@ -45,6 +45,7 @@ from stoker.supervisor.supply import Devices
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 from stoker.supervisor.waiting import Waiter
 from stoker.supervisor.workers import Worker
+from stoker.supervisor.workflow_runs import WorkflowRuns
 from stoker.supervisor.workflows import Workflows
 from stoker.wire.frames import CALL_MARK, FRONTEND_ID_BYTES, Reply, SubmittedJob
 
@@ -93,7 +94,8 @@ class Engine:
         self._commons = Commons(
             self._jobs, self._actions, self._heard, self._next_batch_id, self._budget, contents
         )
-        self.workflows = Workflows(self, self._actions, self._heard, self._budget)
+        self.workflows = Workflows(self, self._actions)
+        self.runs = WorkflowRuns(self.workflows, self, self._actions, self._heard, self._budget)
         self._workers: dict[int, tuple[Served, Worker]] = {}
         self._leaving: list[Served] = []
         #: Versions whose number of workers is not fixed.
@@ -156,7 +158,7 @@ class Engine:
     @property
     def is_finished(self) -> bool:
         """After `stop`: every worker is gone."""
-        return self.is_stopping and not any(self._all_workers()) and not self.workflows.runs
+        return self.is_stopping and not any(self._all_workers()) and not self.runs.live
 
     # -- models ---------------------------------------------------------------
 
@@ -361,7 +363,7 @@ class Engine:
             )
             self._actions.append(Refuse(job.job_id, died))
         else:
-            self.workflows.submit(job, now)
+            self.runs.submit(job, now)
 
     def _is_lost(self, job: SubmittedJob) -> bool:
         """Must a run that our predecessor may have begun not be begun again?"""
@@ -430,7 +432,7 @@ class Engine:
     def dispatch(self, now: float) -> None:
         """Send what should go, after a burst of submits."""
         if self._heard:
-            self.workflows.advance(now)
+            self.runs.advance(now)
         touched, self._touched = self._touched, {}
         for pool in touched:
             self._dispatch(pool, now)
@@ -452,13 +454,13 @@ class Engine:
             job.pool.cancel(job)
             # The last suspect may have gone: what it held up may go ahead now.
             self._touched[job.pool] = None
-        elif job is None and not self.workflows.cancel(job_id, now):
+        elif job is None and not self.runs.cancel(job_id, now):
             self._inheritance.parked.pop(job_id, None)
 
     def forget_frontend(self, frontend_id: bytes, now: float) -> None:
         """A frontend process is gone and its clients with it."""
         self._inheritance.forget_frontend(frontend_id)
-        self.workflows.forget_frontend(frontend_id, now)
+        self.runs.forget_frontend(frontend_id, now)
         for job_id in [j for j in self._jobs if j[:FRONTEND_ID_BYTES] == frontend_id]:
             self.cancel(job_id, now)
 
@@ -663,7 +665,7 @@ class Engine:
             self._settle(served, now)
         self._inheritance.sweep(now)
         self._unpark(now)
-        self.workflows.sweep(now)
+        self.runs.sweep(now)
         if self.is_stopping:
             self._continue_stop(now)
 
@@ -703,7 +705,7 @@ class Engine:
     def _continue_stop(self, now: float) -> None:
         assert self._stop_at is not None
         is_late = now >= self._stop_at
-        needed = self.workflows.models_in_use()
+        needed = self.runs.models_in_use()
         for served in list(self.registry):
             if not is_late and served.spec.model in needed:
                 continue

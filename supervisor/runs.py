@@ -12,7 +12,7 @@ r"""One run of a workflow: what each node of its graph is at.
                                 +-+ (again)
 
 A run ends exactly once: its four ends have no way out.  It knows nothing of
-queues and workers; `workflows.py` makes jobs of its calls.
+queues and workers; `workflow_runs.py` makes jobs of its calls.
 """
 
 from __future__ import annotations

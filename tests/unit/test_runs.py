@@ -586,11 +586,11 @@ def test_every_run_ends_exactly_once_and_leaves_nothing(make_stage, graph, event
             submitted.append(flow.submit(deadline_s=float(1 + number % 5), flags=flags))
         elif event == "twice" and submitted:
             again = submitted[number % len(submitted)]
-            if again in stage.engine.workflows.runs:
+            if again in stage.engine.runs.live:
                 flow.submit(job_id=again)
         elif event == "cancel" and submitted:
             victim = submitted[number % len(submitted)]
-            if victim in stage.engine.workflows.runs:
+            if victim in stage.engine.runs.live:
                 cancelled.add(victim)
             stage.cancel(victim)
         elif event == "wait":
@@ -617,7 +617,7 @@ def test_every_run_ends_exactly_once_and_leaves_nothing(make_stage, graph, event
     for _ in range(400):
         _revive(stage, flow)
         model = pick(0)
-        if model is None and not stage.engine.workflows.runs:
+        if model is None and not stage.engine.runs.live:
             break
         if model is None:
             stage.advance(0.5)
@@ -627,8 +627,8 @@ def test_every_run_ends_exactly_once_and_leaves_nothing(make_stage, graph, event
     ends = Counter(stage_end for stage_end in _ends(stage, flow))
     assert set(ends) == set(submitted) - cancelled
     assert set(ends.values()) <= {1}
-    assert not stage.engine.workflows.runs
-    assert not stage.engine.workflows._calls
+    assert not stage.engine.runs.live
+    assert not stage.engine.runs._calls
     assert stage.engine.job_count == 0
     assert stage.engine.payload_bytes == 0
 
