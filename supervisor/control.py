@@ -44,13 +44,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stoker.clock import Clock
-from stoker.errors import (
-    Internal,
-    InvalidParameter,
-    LoadFailed,
-    StokerError,
-    TooManyRequests,
-)
+from stoker.errors import Internal, InvalidParameter, LoadFailed, StokerError, TooManyRequests
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.absent_versions import AbsentVersions

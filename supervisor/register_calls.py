@@ -23,7 +23,8 @@ from stoker.supervisor.calls import Caller, Value
 from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.registrations import Registrations
-from stoker.supervisor.workflow_registrations import DJL, WorkflowRegistrations
+from stoker.supervisor.workflow_definitions import DJL
+from stoker.supervisor.workflow_registrations import WorkflowRegistrations
 
 log = get_logger("control")
 
