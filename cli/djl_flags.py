@@ -13,15 +13,13 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from stoker.archives.devices import parse_devices
 from stoker.archives.startup import djl_items
+from stoker.cli.peer_command import Parsed, Translated, flag, parse_with, read_file
 from stoker.errors import InvalidParameter, SettingsError
-from stoker.properties import read_properties
-from stoker.settings.flags import split_flags
 
-MAX_FILE_BYTES: Final = 1 << 20
 _PREFIX: Final = "SERVING_"
 _ADDRESS: Final = "http://127.0.0.1:8080"
 #: What the peer does where nobody says otherwise, as settings of ours.
@@ -100,13 +98,6 @@ _VARIABLES: Final[Mapping[str, tuple[str, Callable[[str], str]]]] = {
 }
 
 
-class Translated(NamedTuple):
-    """Flags for `stoker serve`, and what a person should be told."""
-
-    argv: list[str]
-    notes: list[str]
-
-
 def parser(program: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(
         prog=program,
@@ -127,19 +118,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     return found
 
 
-def parse(argv: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and what is left: settings of ours, checked to be some.
-
-    Raises:
-        SystemExit: 2 with the usage; 0 after --help.
-    """
-    grammar = parser(program)
-    options, rest = grammar.parse_known_args(argv)
-    try:
-        split_flags(rest)
-    except SettingsError as error:
-        grammar.error(f"unrecognized arguments: {' '.join(rest)} ({error.message})")
-    return options, rest
+def parse(argv: Sequence[str], program: str) -> Parsed:
+    """Raises SystemExit: See `parse_with`."""
+    return parse_with(parser(program), argv)
 
 
 def settings_argv(
@@ -177,7 +158,7 @@ def settings_argv(
     items = _models(said.get("load_models", "ALL"), found.get("model_store"), notes)
     if items:
         found["load_models"] = ",".join(items)
-    argv = [word for name, value in found.items() for word in (_flag(name), value)]
+    argv = [word for name, value in found.items() for word in (flag(name), value)]
     # The file has been read: to us it would be one of our own.
     return Translated(["--config=", *argv, *rest], notes)
 
@@ -208,9 +189,7 @@ def _file(named: str | None, environ: Mapping[str, str]) -> dict[str, str]:
         return {}
     if not path.is_file():
         raise SettingsError(f"Configuration file not found: {path}", source=str(path))
-    with path.open("rb") as file:
-        content = file.read(MAX_FILE_BYTES)
-    return {entry.key: entry.value.strip() for entry in read_properties(content, environ)}
+    return {entry.key: entry.value.strip() for entry in read_file(path, environ)}
 
 
 def _from_variables(environ: Mapping[str, str]) -> dict[str, str]:
@@ -260,7 +239,3 @@ def _models(said: str, model_store: str | None, notes: list[str]) -> list[str]:
         notes.append(f"Model store path is not found: {store}")
         return []
     return djl_items(store)
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

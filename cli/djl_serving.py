@@ -15,7 +15,7 @@ from typing import Final
 
 from stoker.cli.djl_flags import environment, parse, settings_argv
 from stoker.cli.parsers import Subparsers
-from stoker.errors import SettingsError
+from stoker.cli.peer_command import carry_out
 from stoker.exit_codes import ExitCode
 
 NAME: Final = "djl-serving"
@@ -28,24 +28,17 @@ def add_parser(commands: Subparsers) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The whole of `stoker djl-serving ...`; returns the exit code."""
-    try:
-        options, rest = parse(argv, f"stoker {NAME}")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else ExitCode.FAILURE
+    return carry_out(NAME, argv, parse, _run)
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.install:
         print("-i installs Java engines, which stoker does without: " + " ".join(options.install))
         return ExitCode.FAILURE
-    try:
-        found = settings_argv(options, rest, os.environ)
-        for note in found.notes:
-            print(f"stoker: {note}")
-        return _serve(found.argv, environment(os.environ))
-    except SettingsError as error:
-        is_plain = " not found: " in error.message
-        print(error.message if is_plain else f"Invalid configuration: {error.message}")
-    except OSError as error:
-        print(f"stoker: {error}")
-    return ExitCode.FAILURE
+    found = settings_argv(options, rest, os.environ)
+    for note in found.notes:
+        print(f"stoker: {note}")
+    return _serve(found.argv, environment(os.environ))
 
 
 def _serve(argv: Sequence[str], environ: dict[str, str]) -> int:

@@ -17,15 +17,9 @@ from typing import Final
 from stoker.cli.mms_flags import environment, parse, settings_argv
 from stoker.cli.model_server_pid import ModelServerPid
 from stoker.cli.parsers import Subparsers
-from stoker.cli.peer_start import (
-    STOP_TIMEOUT_S,
-    as_peer_says,
-    serve_here,
-    start_in_background,
-    terminate,
-)
+from stoker.cli.peer_command import carry_out
+from stoker.cli.peer_start import serve_here, start_in_background, stop_server
 from stoker.cli.serve import make_folders
-from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 
 NAME: Final = "mms"
@@ -44,17 +38,11 @@ def add_parser(commands: Subparsers) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The whole of `stoker mms ...`; returns the exit code."""
-    try:
-        options, rest = parse(argv, f"stoker {NAME}")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else ExitCode.FAILURE
-    try:
-        return _stop() if options.stop else _start(options, rest)
-    except SettingsError as error:
-        print(as_peer_says(error))
-    except OSError as error:
-        print(f"stoker: {error}")
-    return ExitCode.FAILURE
+    return carry_out(NAME, argv, parse, _run)
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
+    return _stop() if options.stop else _start(options, rest)
 
 
 def _start(options: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -94,15 +82,10 @@ def _names_local_models(models: Sequence[str]) -> bool:
 
 def _stop() -> int:
     pid_file = ModelServerPid()
-    pid = pid_file.find()
-    if pid is None:
-        print("Model server is not currently running.")
-        pid_file.remove()
-        return ExitCode.OK
-    is_gone = terminate(pid)
-    if is_gone is False:
-        print(f"Model server did not stop within {STOP_TIMEOUT_S:g} s; it is still answering.")
-        return ExitCode.FAILURE
-    print("Model server stopped." if is_gone else "Model server already stopped.")
-    pid_file.remove()
-    return ExitCode.OK
+    return stop_server(
+        pid_file,
+        pid_file.find(),
+        name="Model server",
+        stopped="Model server stopped.",
+        was_gone="Model server already stopped.",
+    )

@@ -13,16 +13,15 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from stoker.cli import torchserve_flags
+from stoker.cli.peer_command import Parsed, Translated, flag, parse_with, read_file
 from stoker.errors import SettingsError
-from stoker.properties import Property, read_properties
-from stoker.settings.flags import split_flags
+from stoker.properties import Property
 from stoker.settings.known import KNOWN
 from stoker.settings.values import parse_text
 
-MAX_FILE_BYTES: Final = 1 << 20
 CONFIG_VARIABLE: Final = "MMS_CONFIG_FILE"
 #: The value of `--mms-config` that is no file.
 SAGEMAKER: Final = "sagemaker"
@@ -75,13 +74,6 @@ _SAGEMAKER_VARIABLES: Final = {
 _PORT: Final = "SAGEMAKER_BIND_TO_PORT"
 
 
-class Translated(NamedTuple):
-    """Flags for `stoker serve`, and what a person should be told."""
-
-    argv: list[str]
-    notes: list[str]
-
-
 def parser(program: str) -> argparse.ArgumentParser:
     """The peer's grammar; abbreviations work, as they do there."""
     found = argparse.ArgumentParser(
@@ -107,19 +99,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     return found
 
 
-def parse(argv: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and what is left: settings of ours, checked to be some.
-
-    Raises:
-        SystemExit: 2 with the usage, as the peer; 0 after --help.
-    """
-    grammar = parser(program)
-    options, rest = grammar.parse_known_args(argv)
-    try:
-        split_flags(rest)
-    except SettingsError as error:
-        grammar.error(f"unrecognized arguments: {' '.join(rest)} ({error.message})")
-    return options, rest
+def parse(argv: Sequence[str], program: str) -> Parsed:
+    """Raises SystemExit: See `parse_with`."""
+    return parse_with(parser(program), argv)
 
 
 def settings_argv(
@@ -143,7 +125,7 @@ def settings_argv(
             argv[-1] = "--config=config.properties"
     for name in ("model_store", "log_config"):
         if (value := getattr(options, name)) is not None:
-            argv += [_flag(name), value]
+            argv += [flag(name), value]
     if options.models:
         argv += ["--models", *options.models]
     entries = _entries(argv, environ)
@@ -153,7 +135,7 @@ def settings_argv(
     said = [name for name in _VARIABLES if environ.get(_variable(name))]
     switch = entries.get("enable_envvars_config")
     if said and switch is not None and switch.value.strip().lower() == "true":
-        argv += [word for name in said for word in (_flag(name), environ[_variable(name)])]
+        argv += [word for name in said for word in (flag(name), environ[_variable(name)])]
     elif said:
         names = ", ".join(_variable(name) for name in said)
         notes.append(f"not used: {names}; the file does not say enable_envvars_config=true")
@@ -178,10 +160,8 @@ def _entries(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, Prope
     path = next(word for word in argv if word.startswith("--config=")).removeprefix("--config=")
     if not path:
         return {}
-    with Path(path).open("rb") as file:
-        content = file.read(MAX_FILE_BYTES)
     try:
-        return {entry.key: entry for entry in read_properties(content, environ)}
+        return {entry.key: entry for entry in read_file(Path(path), environ)}
     except SettingsError as error:
         where = f"{path}:{error.details['line']}"
         raise SettingsError(f"{where}: {error.message}", source=where) from None
@@ -201,13 +181,9 @@ def _sagemaker_argv(environ: Mapping[str, str]) -> list[str]:
     ]
     for variable, name in _SAGEMAKER_VARIABLES.items():
         if value := environ.get(variable):
-            argv += [_flag(name), value]
+            argv += [flag(name), value]
     return argv
 
 
 def _variable(name: str) -> str:
     return _PREFIX + name.upper()
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")

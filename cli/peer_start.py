@@ -21,17 +21,10 @@ from stoker.cli.background import spawn, wait_ready
 from stoker.cli.model_server_pid import ModelServerPid
 from stoker.cli.notify_socket import NotifySocket
 from stoker.cli.stop import wait_gone
-from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 from stoker.settings import Settings
 
 STOP_TIMEOUT_S: Final = 60.0
-
-
-def as_peer_says(error: SettingsError) -> str:
-    """Files and folders that are not there have texts of their own."""
-    is_plain = " not found: " in error.message or error.details.get("setting") == "TMPDIR"
-    return error.message if is_plain else f"Invalid configuration: {error.message}"
 
 
 def as_peer_ends(status: int) -> int:
@@ -79,7 +72,28 @@ def start_in_background(
     return as_peer_ends(status)
 
 
-def terminate(pid: int) -> bool | None:
+def stop_server(
+    pid_file: ModelServerPid, pid: int | None, *, name: str, stopped: str, was_gone: str
+) -> int:
+    """Stop what was started from here, in a peer's words.
+
+    Args:
+        pid: Whom the file names; None: nobody who runs.
+    """
+    if pid is None:
+        print(f"{name} is not currently running.")
+        pid_file.remove()
+        return ExitCode.OK
+    is_gone = _terminate(pid)
+    if is_gone is False:
+        print(f"{name} did not stop within {STOP_TIMEOUT_S:g} s; it is still answering.")
+        return ExitCode.FAILURE
+    print(stopped if is_gone else was_gone)
+    pid_file.remove()
+    return ExitCode.OK
+
+
+def _terminate(pid: int) -> bool | None:
     """SIGTERM, and whether it is gone within STOP_TIMEOUT_S; None if it was gone before."""
     try:
         handle = os.pidfd_open(pid)

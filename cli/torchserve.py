@@ -16,13 +16,8 @@ from typing import Final
 
 from stoker.cli.model_server_pid import ModelServerPid
 from stoker.cli.parsers import Subparsers
-from stoker.cli.peer_start import (
-    STOP_TIMEOUT_S,
-    as_peer_says,
-    serve_here,
-    start_in_background,
-    terminate,
-)
+from stoker.cli.peer_command import carry_out
+from stoker.cli.peer_start import serve_here, start_in_background, stop_server
 from stoker.cli.serve import make_folders
 from stoker.cli.torchserve_flags import environment, parse, settings_argv
 from stoker.errors import SettingsError
@@ -44,20 +39,14 @@ def add_parser(commands: Subparsers) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The whole of `stoker torchserve ...`; returns the exit code."""
-    try:
-        options, rest = parse(argv, f"stoker {NAME}")
-    except SystemExit as leaving:
-        return leaving.code if isinstance(leaving.code, int) else ExitCode.FAILURE
+    return carry_out(NAME, argv, parse, _run)
+
+
+def _run(options: argparse.Namespace, rest: Sequence[str]) -> int:
     if options.version:
         print(f"TorchServe Version is {PEER_VERSION}")
         return ExitCode.OK
-    try:
-        return _stop() if options.stop else _start(options, rest)
-    except SettingsError as error:
-        print(as_peer_says(error))
-    except OSError as error:
-        print(f"stoker: {error}")
-    return ExitCode.FAILURE
+    return _stop() if options.stop else _start(options, rest)
 
 
 # -- start --------------------------------------------------------------------
@@ -107,14 +96,5 @@ def _stop() -> int:
     pid_file = ModelServerPid()
     pid = pid_file.find()
     _forget_keys(Path(FILE_NAME))
-    if pid is None:
-        print("TorchServe is not currently running.")
-        pid_file.remove()
-        return ExitCode.OK
-    is_gone = terminate(pid)
-    if is_gone is False:
-        print(f"TorchServe did not stop within {STOP_TIMEOUT_S:g} s; it is still answering.")
-        return ExitCode.FAILURE
-    print("TorchServe has stopped.")
-    pid_file.remove()
-    return ExitCode.OK
+    said = "TorchServe has stopped."
+    return stop_server(pid_file, pid, name="TorchServe", stopped=said, was_gone=said)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from stoker.cli.peer_command import Parsed, parse_with
 from stoker.errors import SettingsError
-from stoker.settings.flags import split_flags
 
 #: A runtime folder below a longer one leaves no room for the names of sockets.
 _MAX_TEMP_BYTES: Final = 60
@@ -68,19 +68,9 @@ def parser(program: str) -> argparse.ArgumentParser:
     return found
 
 
-def parse(argv: Sequence[str], program: str) -> tuple[argparse.Namespace, list[str]]:
-    """The options, and what is left: settings of ours, checked to be some.
-
-    Raises:
-        SystemExit: 2 with the usage, as the peer; 0 after --help.
-    """
-    grammar = parser(program)
-    options, rest = grammar.parse_known_args(argv)
-    try:
-        split_flags(rest)
-    except SettingsError as error:
-        grammar.error(f"unrecognized arguments: {' '.join(rest)} ({error.message})")
-    return options, rest
+def parse(argv: Sequence[str], program: str) -> Parsed:
+    """Raises SystemExit: See `parse_with`."""
+    return parse_with(parser(program), argv)
 
 
 def settings_argv(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
