@@ -6,11 +6,11 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from peer_errors import COMMON, WORDS, document_of
 
 import stoker.frontend.dialects
 from stoker.errors import _BY_CODE as ERRORS
 from stoker.errors import ModelNotFound, SettingsError, from_wire
-from stoker.frontend import endpoints, keyring, problems
 from stoker.frontend.dialects import load_dialect
 from stoker.frontend.listeners import Role
 from stoker.frontend.verb_errors import ANYWHERE, ASTRAY, GUARDED, NOWHERE, VERB_ERRORS
@@ -18,8 +18,6 @@ from stoker.settings import Settings
 from stoker.settings.listeners import dialect_names, listeners_of
 
 FREE = "http://127.0.0.1:0"
-#: Modules with errors of their own, which are known from here on.
-SOURCES = (endpoints, problems, keyring)
 #: Never told to a client: they stop a start, or a peer on the wire.
 INWARD = {"protocol", "settings", "bind_failed"}
 
@@ -70,6 +68,20 @@ def test_every_error_has_a_row_in_every_dialect(dialect):
     # Of processes, not of requests.
     assert {code for code in without if "frontend" in ERRORS[code].__module__} == set()
     assert {code for code in without if ERRORS[code].__module__ == "stoker.errors"} == set()
+
+
+@pytest.mark.parametrize("code", COMMON)
+def test_what_the_peers_tell_alike_is_told_so(dialect, code):
+    """
+    Status, type and text; clients match on all three.
+    """
+    details = {"model": "m", "runtime": "cobol", "workflow": "w", "node": "n", "failures": "f"}
+
+    problem = dialect.problem(from_wire(code, WORDS, details))
+    document = dialect.error_document(problem)
+
+    document.pop("failure", None)  # ours
+    assert (problem.status, document) == (COMMON[code][0], document_of(*COMMON[code]))
 
 
 def test_every_row_can_be_told(dialect):

@@ -1,73 +1,39 @@
-"""MMS's error table, row by row: contracts/mms.md 4, and ours beside it."""
+"""MMS's error table, where it is its own: contracts/mms.md 4."""
 
 from __future__ import annotations
 
 import pytest
+from peer_errors import BAD, INTERNAL, NOT_FOUND, TIMED_OUT, UNAVAILABLE, WORDS, document_of
 
 from stoker.errors import from_wire
-from stoker.frontend import endpoints, keyring, problems
 from stoker.frontend.dialects.mms import Mms
 from stoker.frontend.dialects.shared.errors import common_problems
 from stoker.settings import Settings
 
-BAD, INTERNAL = "BadRequestException", "InternalServerException"
-NOT_FOUND, UNAVAILABLE = "ModelNotFoundException", "ServiceUnavailableException"
-TIMED_OUT, INVALID = "RequestTimeoutException", "InvalidModelException"
+INVALID = "InvalidModelException"
 ENDPOINT = "ModelServerEndpointException"
 NO_WORKER = (
     "No worker is available to serve request for model: m. Consider increasing job queue size."
 )
-WORDS = "The error's own words."
-KEY = "Token either incorrect, expired, or not provided correctly"
 #: code: (status, type, message)
 ROWS: dict[str, tuple[int, str, str]] = {
-    "malformed_http": (400, BAD, "Invalid HTTP message."),
-    "route_not_found": (
-        404,
-        "ResourceNotFoundException",
-        "Requested resource is not found, please refer to API document.",
-    ),
-    "method_not_allowed": (
-        405,
-        "MethodNotAllowedException",
-        "Requested method is not allowed, please refer to API document.",
-    ),
-    "token_refused": (400, "InvalidKeyException", f"Token Authorization failed. {KEY}"),
-    "key_renewal_refused": (400, "InvalidKeyException", f"Token Authentication failed. {KEY}"),
     "https_required": (403, "", "This MMS instance only accepts HTTPS requests"),
-    "cross_site_refused": (403, "ForbiddenException", WORDS),
-    "keys_busy": (503, UNAVAILABLE, WORDS),
-    "invalid_parameter": (400, BAD, WORDS),
-    "invalid_body": (400, BAD, WORDS),
-    "request_too_large": (413, BAD, WORDS),
-    "head_too_slow": (408, TIMED_OUT, WORDS),
-    "body_too_slow": (408, TIMED_OUT, WORDS),
-    "too_many_requests": (503, UNAVAILABLE, WORDS),
     "model_not_found": (404, NOT_FOUND, "Model not found: m"),
     "version_not_found": (404, NOT_FOUND, "Model not found: m"),
     "version_exists": (409, "ConflictStatusException", "Model m is already registered."),
-    "default_version_in_use": (
-        403,
-        "InvalidModelVersionException",
-        "Cannot remove default version for model m",
-    ),
     "load_failed": (500, INTERNAL, "Failed to start workers"),
     "load_out_of_memory": (507, INTERNAL, "Failed to start workers"),
     "spawn_failed": (500, INTERNAL, "Failed to start workers"),
     "not_enough_memory": (507, INTERNAL, WORDS),
     "not_enough_devices": (500, INTERNAL, "Failed to start workers"),
-    "unregister_timeout": (408, TIMED_OUT, "Timed out while cleaning resources: m"),
-    "state_not_written": (500, INTERNAL, WORDS),
     "no_worker": (503, UNAVAILABLE, NO_WORKER),
     "queue_full": (503, UNAVAILABLE, NO_WORKER),
-    "shutting_down": (503, UNAVAILABLE, WORDS),
     "unregistered": (503, UNAVAILABLE, WORDS),
     "deadline_exceeded": (408, TIMED_OUT, WORDS),
     "cancelled": (503, UNAVAILABLE, WORDS),
     "worker_died": (500, INTERNAL, "Worker died."),
     "worker_out_of_memory": (507, INTERNAL, "Worker died."),
     "quarantined": (500, INTERNAL, WORDS),
-    "supervisor_unavailable": (503, UNAVAILABLE, WORDS),
     "handler_failed": (503, INTERNAL, "Prediction failed"),
     "handler_refused": (500, INTERNAL, WORDS),
     "handler_out_of_memory": (507, INTERNAL, "Out of resources"),
@@ -84,7 +50,6 @@ ROWS: dict[str, tuple[int, str, str]] = {
         "Given URL u.mar does not match any allowed URL(s)",
     ),
     "archive_not_found": (404, NOT_FOUND, "Model not found in model store: u.mar"),
-    "model_store_missing": (404, NOT_FOUND, "Model store has not been configured."),
     "download_failed": (
         400,
         "DownloadModelException",
@@ -94,36 +59,16 @@ ROWS: dict[str, tuple[int, str, str]] = {
     "manifest_invalid": (400, INVALID, WORDS),
     "engine_missing": (400, INVALID, WORDS),
     "engine_unknown": (400, INVALID, WORDS),
-    "runtime_invalid": (400, BAD, "Invalid RuntimeType value: cobol"),
-    "workflow_not_found": (404, "WorkflowNotFoundException", "Workflow not found: w"),
-    "workflow_exists": (409, "ConflictStatusException", "Workflow w is already registered."),
-    "workflow_invalid": (400, "InvalidWorkflowException", WORDS),
-    "graph_invalid": (400, "InvalidDAGException", WORDS),
-    "workflow_not_loaded": (
-        500,
-        "WorkflowException",
-        "Workflow w has failed to register. Failures: [f]",
-    ),
-    "workflow_node_failed": (500, INTERNAL, "Error executing n"),
     "endpoint_method_missing": (500, ENDPOINT, "No implementation found"),
     "endpoint_broken": (500, ENDPOINT, "I/O error while running the custom endpoint"),
     "endpoint_failed": (500, ENDPOINT, "Unknown exception"),
-    "internal": (
-        500,
-        INTERNAL,
-        "Internal server error; the log has more under the request id.",
-    ),
 }
-WORKFLOW = {"workflow": "w", "failures": "f"}
-#: Modules with errors of their own, which are known from here on.
-SOURCES = (endpoints, keyring, problems)
-DETAILS = {"model": "m", "url": "u.mar", "runtime": "cobol", **WORKFLOW}
+DETAILS = {"model": "m", "url": "u.mar"}
 
 
 def told(code, words=WORDS, **details):
     dialect = Mms(Settings())
-    known = {**DETAILS, **({"node": "n"} if code == "workflow_node_failed" else {})}
-    problem = dialect.problem(from_wire(code, words, {**known, **details}))
+    problem = dialect.problem(from_wire(code, words, {**DETAILS, **details}))
     return problem.status, dialect.error_document(problem)
 
 
@@ -134,10 +79,7 @@ def test_each_error_is_told_as_the_peer_tells_it(code):
     """
     status, kind, message = ROWS[code]
 
-    document = {"code": status, "type": kind, "message": message} if kind else {"status": message}
-    if code == "workflow_node_failed":
-        document["failure"] = {"message": WORDS, "node": "n"}
-    assert told(code) == (status, document)
+    assert told(code) == (status, document_of(status, kind, message))
 
 
 def test_every_row_that_is_mms_own_is_tested_here():
@@ -163,6 +105,15 @@ def test_a_failed_download_says_how_it_failed(details, said):
     The server's status, silence, or neither.
     """
     assert told("download_failed", **details)[1]["message"] == said
+
+
+def test_a_failed_node_is_named_beside_the_peers_words():
+    """
+    `failure` is ours.
+    """
+    document = told("workflow_node_failed", workflow="w", node="n")[1]
+
+    assert document["failure"] == {"message": WORDS, "node": "n"}
 
 
 def test_a_malformed_url_is_told_apart_from_one_that_is_not_allowed():

@@ -1,4 +1,4 @@
-"""The dialect itself: standing headers, the shape of an error, which rows where.
+"""The dialect itself: its name, how it tells errors and counts them, its rows.
 
 Source: contracts/djl-serving.md 1, 2.
 """
@@ -11,31 +11,22 @@ from typing import Any, ClassVar
 
 from stoker.clock import MonotonicClock
 from stoker.errors import StokerError, WorkflowNodeFailed, from_wire
-from stoker.frontend.dialect import Dialect, Watch
+from stoker.frontend.dialect import Watch
 from stoker.frontend.dialects.djl.inference import inference_routes
 from stoker.frontend.dialects.djl.management import management_routes
 from stoker.frontend.dialects.djl.problems import FAILED_DEPENDENCY, HANDLER, RATES, djl_problems
 from stoker.frontend.dialects.djl.shapes import HANDLER_ERROR
-from stoker.frontend.dialects.shared.errors import error_document
-from stoker.frontend.dialects.shared.shapes import error_schema
-from stoker.frontend.dialects.shared.standing import (
-    NEVER_CACHED,
-    NEVER_CACHED_NAMES,
-    metrics_routes,
-)
+from stoker.frontend.dialects.shared.dialect import PeerDialect
 from stoker.frontend.error_rates import ErrorRates
-from stoker.frontend.listeners import Role
 from stoker.frontend.problems import Problem, ProblemRow
 from stoker.frontend.routes import Route
 
 
-class Djl(Dialect):
+class Djl(PeerDialect):
     """What clients of DJL Serving know."""
 
     name: ClassVar[str] = "djl"
     title: ClassVar[str] = "DJL Serving APIs"
-    fixed_head: ClassVar[bytes] = NEVER_CACHED
-    fixed_names: ClassVar[frozenset[bytes]] = NEVER_CACHED_NAMES
     is_strict: ClassVar[bool] = True
     empty_is_absent: ClassVar[bool] = True
 
@@ -84,18 +75,19 @@ class Djl(Dialect):
                 "message": "invoke handler failure",
                 "error": problem.message,
             }
-        return error_document(problem)
+        return super().error_document(problem)
 
     def error_schema(self, status: int | None, kinds: Iterable[str]) -> Mapping[str, Any]:
         others = {kind for kind in kinds if kind != HANDLER}
         has_handlers = others != set(kinds)
         if not has_handlers:
-            return error_schema(status, others)
-        return {"anyOf": [HANDLER_ERROR, error_schema(status, others)]} if others else HANDLER_ERROR
+            return super().error_schema(status, others)
+        if not others:
+            return HANDLER_ERROR
+        return {"anyOf": [HANDLER_ERROR, super().error_schema(status, others)]}
 
-    def routes(self, role: Role) -> Sequence[Route]:
-        if role is Role.INFERENCE:
-            return inference_routes(self.settings, self.error_rates.has_tripped)
-        if role is Role.MANAGEMENT:
-            return management_routes(self.settings)
-        return metrics_routes()
+    def inference_routes(self) -> Sequence[Route]:
+        return inference_routes(self.settings, self.error_rates.has_tripped)
+
+    def management_routes(self) -> Sequence[Route]:
+        return management_routes(self.settings)

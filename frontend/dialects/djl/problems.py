@@ -7,13 +7,14 @@ wrong in a running inference has statuses that operators choose (2, second table
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from stoker.frontend.dialects.shared.errors import (
     BAD_REQUEST,
+    INTERNAL,
     MODEL_NOT_FOUND,
     RETRY_SOON_S,
-    UNAVAILABLE,
     common_problems,
 )
 from stoker.frontend.problems import ProblemRow as Row
@@ -25,16 +26,14 @@ _CAPACITY: Final = "WlmCapacityException"
 _ENGINE: Final = "EngineException"
 _MEMORY: Final = "WlmOutOfMemoryException"
 _MODEL: Final = "ModelException"
-_SERVER: Final = "InternalServerException"
 _TRANSLATE: Final = "TranslateException"
 _WLM: Final = "WlmException"
 #: What an error of a prediction counts as, where rates are watched (2.1).
-RATES: Final = {_WLM: "wlm", _CAPACITY: "wlm", _SERVER: "server", HANDLER: "server"}
+RATES: Final = {_WLM: "wlm", _CAPACITY: "wlm", INTERNAL: "server", HANDLER: "server"}
 FAILED_DEPENDENCY: Final = 424
 _OOM: Final = "OOM"
 _INITIALISE: Final = "Failed to initialize model"
 _INVALID_URL: Final = "Invalid model url: {url}"
-_BUG: Final = "Internal server error; the log has more under the request id."
 _NOT_FOUND: Final = "Model or workflow not found: {model}"
 
 
@@ -74,8 +73,9 @@ def djl_problems(settings: Settings) -> dict[str, Row]:
     bad_request = settings.bad_request_http_code
     wlm, server = settings.wlm_error_http_code, settings.server_error_http_code
     died = Row(wlm, _WLM)
+    common = common_problems(settings.throttle_error_http_code)
     return {
-        **common_problems(settings.throttle_error_http_code),
+        **common,
         # the request itself
         "invalid_parameter": Row(400, BAD_REQUEST, _bad_parameter),
         "predict/invalid_parameter": Row(bad_request, BAD_REQUEST),
@@ -108,7 +108,6 @@ def djl_problems(settings: Settings) -> dict[str, Row]:
         "worker_died": died,
         "worker_out_of_memory": died,
         "quarantined": died,
-        "shutting_down": Row(503, UNAVAILABLE, retry_after_s=RETRY_SOON_S),
         # handlers
         "handler_failed": Row(424, HANDLER),
         "handler_refused": Row(424, HANDLER),
@@ -129,6 +128,5 @@ def djl_problems(settings: Settings) -> dict[str, Row]:
         "engine_missing": Row(400, _MODEL),
         "engine_unknown": Row(404, MODEL_NOT_FOUND),
         # stoker itself
-        "internal": Row(500, _SERVER, _BUG),
-        "predict/internal": Row(server, _SERVER, _BUG),
+        "predict/internal": replace(common["internal"], status=server),
     }

@@ -5,18 +5,8 @@ Source: contracts/torchserve.md 2.9, 3.10, 10.1.
 
 from __future__ import annotations
 
-from typing import Final
-
 from stoker.frontend.routes import ALL_METHODS, ANY, Description, KeyRenewal, Route, Statistics
 from stoker.settings import Settings
-
-#: Header lines of every answer of all three peers, and their names in lower case.
-NEVER_CACHED: Final = (
-    b"Pragma: no-cache\r\n"
-    b"Cache-Control: no-cache; no-store, must-revalidate, private\r\n"
-    b"Expires: Thu, 01 Jan 1970 00:00:00 UTC\r\n"
-)
-NEVER_CACHED_NAMES: Final = frozenset((b"pragma", b"cache-control", b"expires"))
 
 
 def description_routes(
