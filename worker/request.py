@@ -7,7 +7,6 @@ A large body is copied out of its sender's arena here, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from stoker.errors import ProtocolError
@@ -21,46 +20,19 @@ from stoker.wire.payloads import (
     split_header_block,
     unpack_answers,
 )
+from stoker.worker.any_case import AnyCase
 
 #: The one parameter of a request that is no form.
 _WHOLE_BODY: Final = "body"
 
 
-class Headers(dict[str, Any]):
+class Headers(AnyCase):
     """Request headers as handlers of the torchserve contract expect them.
 
-    A plain dict when enumerated (the client's spelling, json-able), but
-    lookup ignores case, while `_` and `-` stay different.  Values are str,
-    except that every parameter has an entry `{"content-type": ...}` under its
-    own name (contracts/torchserve.md 2.5).
+    Listed in the client's spelling, and json-able.  Values are str, except
+    that every parameter has an entry `{"content-type": ...}` under its own name
+    (contracts/torchserve.md 2.5).
     """
-
-    def __init__(self, items: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__()
-        self._spelling: dict[str, str] = {}
-        for name, value in items:
-            self[name] = value
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        super().__setitem__(name, value)
-        self._spelling[name.lower()] = name
-
-    def __missing__(self, name: str) -> Any:
-        spelled = self._spelling.get(name.lower())
-        if spelled is None or spelled == name or not super().__contains__(spelled):
-            raise KeyError(name)
-        return super().__getitem__(spelled)
-
-    def __contains__(self, name: object) -> bool:
-        if super().__contains__(name):
-            return True
-        return isinstance(name, str) and super().__contains__(self._spelling.get(name.lower()))
-
-    def get(self, name: str, default: Any = None) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            return default
 
     def __reduce__(self) -> tuple[type[Headers], tuple[list[tuple[str, Any]]]]:
         return Headers, (list(self.items()),)

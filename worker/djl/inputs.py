@@ -9,9 +9,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
 from typing import Any, Final
 
+from stoker.worker.any_case import AnyCase
 from stoker.worker.djl.pair_list import PairList
 from stoker.worker.djl.tensors import read_ndlist, read_npz
 
@@ -22,35 +22,11 @@ BATCH_SIZE: Final = "batch_size"
 _BATCHED: Final = re.compile(r"batch_(\d{3,})\.(.*)", re.DOTALL)
 
 
-class Properties(dict[str, Any]):
-    """Properties by name, whatever the case; listed as they were spelled."""
-
-    def __init__(self, items: Iterable[tuple[str, Any]] = ()) -> None:
-        super().__init__()
-        self._spelled: dict[str, str] = {}
-        for name, value in items:
-            self[name] = value
+class Properties(AnyCase):
+    """Properties by name, whatever the case; the first spelling of a name stays."""
 
     def __setitem__(self, name: str, value: Any) -> None:
-        spelled = self._spelled.setdefault(name.lower(), name)
-        super().__setitem__(spelled, value)
-
-    def __missing__(self, name: str) -> Any:
-        spelled = self._spelled.get(name.lower())
-        if spelled is None or spelled == name or not super().__contains__(spelled):
-            raise KeyError(name)
-        return super().__getitem__(spelled)
-
-    def __contains__(self, name: object) -> bool:
-        if super().__contains__(name):
-            return True
-        return isinstance(name, str) and super().__contains__(self._spelled.get(name.lower()))
-
-    def get(self, name: str, default: Any = None) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            return default
+        super().__setitem__(self._spelling.get(name.lower(), name), value)
 
 
 class Input:
