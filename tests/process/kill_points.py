@@ -85,14 +85,24 @@ class Life:
 
     async def run(self, call: Call, out: int, counting: Counting) -> None:
         counting.begin("restore")
-        place = JournalPlace(self._settings, "one launch")
-        journal = await place.open()
+        await self.start()
+        say(out, "shows", shown(self.engine))
+        if call is not None:
+            counting.begin("call")
+            outcome = await self.ask(*call)
+            is_error = isinstance(outcome, StokerError)
+            say(out, "refused" if is_error else "answered", outcome.code if is_error else "")
+        await self.close()
+
+    async def start(self) -> None:
+        self._place = place = JournalPlace(self._settings, "one launch")
+        self._journal = await place.open()
         self._control = Control(
             self._settings,
             self.engine,
             self._places,
             self._clock,
-            journal,
+            self._journal,
             Metrics(self.engine, self._settings, PACKAGED, self._settings.log_dir),
             self._answer,
             self._end_turn,
@@ -101,18 +111,18 @@ class Life:
         await self._control.start(
             goes_on=place.goes_on, keep_aside=place.keep_aside, progress=lambda: None
         )
-        say(out, "shows", shown(self.engine))
-        if call is not None:
-            counting.begin("call")
-            self._answered = asyncio.get_running_loop().create_future()
-            self._control.call(Caller(b"12345678", 1), *call)
-            self._end_turn()
-            outcome = await asyncio.wait_for(self._answered, 20)
-            is_error = isinstance(outcome, StokerError)
-            say(out, "refused" if is_error else "answered", outcome.code if is_error else "")
+
+    async def ask(self, verb: str, arguments: dict[str, Any]) -> Any:
+        """What a call is answered."""
+        self._answered = asyncio.get_running_loop().create_future()
+        self._control.call(Caller(b"12345678", 1), verb, arguments)
+        self._end_turn()
+        return await asyncio.wait_for(self._answered, 20)
+
+    async def close(self) -> None:
         await self._control.close()
-        await journal.close()
-        place.close()
+        await self._journal.close()
+        self._place.close()
 
     def _answer(self, caller: Caller, outcome: Any) -> None:
         assert self._answered is not None

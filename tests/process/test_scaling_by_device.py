@@ -13,20 +13,13 @@ from pathlib import Path
 import pytest
 
 from stoker.errors import StokerError
-from stoker.metrics_config import PACKAGED
-from stoker.supervisor.calls import Caller
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
 from stoker.supervisor.engine import Engine
-from stoker.supervisor.host_fencing import find_fencing
-from stoker.supervisor.journal_place import JournalPlace
-from stoker.supervisor.metrics import Metrics
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from kill_points import Life
-
-from stoker.supervisor.control import Control
 
 GPUS = tuple(Device(index, f"GPU-{index}", "fake", 1 << 30) for index in range(2))
 
@@ -41,31 +34,10 @@ class Lives(Life):
 
     async def live(self, *calls):
         """What every call was answered, and the groups after the last one."""
-        place = JournalPlace(self._settings, "one launch")
-        journal = await place.open()
-        self._control = Control(
-            self._settings,
-            self.engine,
-            self._places,
-            self._clock,
-            journal,
-            Metrics(self.engine, self._settings, PACKAGED, self._settings.log_dir),
-            self._answer,
-            self._end_turn,
-            find_fencing(self._settings),
-        )
-        await self._control.start(
-            goes_on=place.goes_on, keep_aside=place.keep_aside, progress=lambda: None
-        )
-        answers = []
-        for verb, arguments in (*calls, ("describe", {"model": "m", "all": False})):
-            self._answered = asyncio.get_running_loop().create_future()
-            self._control.call(Caller(b"12345678", 1), verb, arguments)
-            self._end_turn()
-            answers.append(await asyncio.wait_for(self._answered, 20))
-        await self._control.close()
-        await journal.close()
-        place.close()
+        await self.start()
+        asked = (*calls, ("describe", {"model": "m", "all": False}))
+        answers = [await self.ask(*call) for call in asked]
+        await self.close()
         (record,) = answers.pop()["versions"]
         groups = {
             group["gpu_id"]: (group["min_workers"], group["max_workers"], len(group["workers"]))

@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from batches_of_one import BatchesOfOne
 
 from stoker.exit_codes import ExitCode
 from stoker.wire import frames as f
@@ -53,67 +54,22 @@ class Handler:
 """
 
 
-class Supervisor:
-    """Ours of an asynchronous worker."""
+class Gates(BatchesOfOne):
+    """For requests that wait until a file is there."""
 
     def __init__(self, peer, make_request, make_job_id, folder):
-        self.peer = peer
-        self._make_request = make_request
-        self._make_job_id = make_job_id
+        super().__init__(peer, make_request, make_job_id)
         self._folder = folder
-        self._batch_id = 0
-        self._batch_ids = {}
-        self.replies = {}
-        self.signs_of_life = 0
-
-    def give(self, number, body, request_id=None, deadline=None):
-        self._batch_id += 1
-        self._batch_ids[self._batch_id] = number
-        self.replies.setdefault(number, [])
-        payload = self._make_request(body, request_id=request_id or f"r{number}")
-        job = f.WorkJob(self._make_job_id(number), payload)
-        deadlines = None if deadline is None else [deadline]
-        self.peer.send(f.Work([f.WorkBatch(self._batch_id, [job], deadlines)]))
-
-    def drop(self, *numbers):
-        self.peer.send(f.Drop([self._make_job_id(number) for number in numbers]))
-
-    def hear(self):
-        reply = self.peer.next_reply()
-        number = self._batch_ids[reply.batch_id]
-        if not reply.is_last and not reply.groups:
-            self.signs_of_life += 1
-            return number
-        self.replies[number].append(reply)
-        if reply.is_last:
-            assert reply.ended == [self._make_job_id(number)]
-            del self._batch_ids[reply.batch_id]
-        return number
-
-    def hear_end(self, *numbers):
-        while any(number in self._batch_ids.values() for number in numbers):
-            self.hear()
 
     def open_gate(self, name):
         (self._folder / name).touch()
-
-    def answers(self, number):
-        return [
-            answer
-            for reply in self.replies[number]
-            for group in reply.groups
-            for answer in payloads.unpack_answers(group.frame)
-        ]
-
-    def text(self, number):
-        return b"".join(answer.body for answer in self.answers(number)).decode()
 
 
 @pytest.fixture
 def start(serve, make_request, make_job_id, tmp_path):
     def make(source, most=8, **spec):
         peer = serve(source, mode=ASYNC, jobs_at_once=most, **spec)
-        return Supervisor(peer, make_request, make_job_id, tmp_path)
+        return Gates(peer, make_request, make_job_id, tmp_path)
 
     return make
 

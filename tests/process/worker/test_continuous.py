@@ -7,6 +7,7 @@ import signal
 import time
 
 import pytest
+from batches_of_one import BatchesOfOne
 
 from stoker.exit_codes import ExitCode
 from stoker.wire import frames as f
@@ -66,59 +67,16 @@ GATED = COUNTS.replace(
 )
 
 
-class Supervisor:
-    """Ours of a running batch: every job is a batch of its own."""
+class Steps(BatchesOfOne):
+    """For a running batch whose handler says its steps, and may wait for files before each."""
 
     def __init__(self, peer, make_request, make_job_id, folder=None):
-        self.peer = peer
-        self._make_request = make_request
-        self._make_job_id = make_job_id
+        super().__init__(peer, make_request, make_job_id)
         self._folder = folder
-        self._batch_id = 0
-        self._batch_ids = {}
-        self.replies = {}
-
-    def give(self, number, body, request_id=None, deadline=None):
-        self._batch_id += 1
-        self._batch_ids[self._batch_id] = number
-        self.replies.setdefault(number, [])
-        payload = self._make_request(body, request_id=request_id or f"r{number}")
-        job = f.WorkJob(self._make_job_id(number), payload)
-        deadlines = None if deadline is None else [deadline]
-        self.peer.send(f.Work([f.WorkBatch(self._batch_id, [job], deadlines)]))
-
-    def drop(self, *numbers):
-        self.peer.send(f.Drop([self._make_job_id(number) for number in numbers]))
-
-    def hear(self):
-        """The next reply; returns whose it is."""
-        reply = self.peer.next_reply()
-        number = self._batch_ids[reply.batch_id]
-        self.replies[number].append(reply)
-        if reply.is_last:
-            assert reply.ended == [self._make_job_id(number)]
-            del self._batch_ids[reply.batch_id]
-        return number
-
-    def hear_end(self, *numbers):
-        """Until these have ended."""
-        while any(number in self._batch_ids.values() for number in numbers):
-            self.hear()
 
     def open_gates(self, *numbers):
         for number in numbers:
             (self._folder / f"gate{number}").touch()
-
-    def answers(self, number):
-        return [
-            answer
-            for reply in self.replies[number]
-            for group in reply.groups
-            for answer in payloads.unpack_answers(group.frame)
-        ]
-
-    def text(self, number):
-        return b"".join(answer.body for answer in self.answers(number)).decode()
 
     def steps(self):
         """Which requests each step was called with."""
@@ -130,7 +88,7 @@ class Supervisor:
 def start(serve, make_request, make_job_id, tmp_path):
     def make(source, most=4, **spec):
         peer = serve(source, mode=CONTINUOUS, jobs_at_once=most, **spec)
-        return Supervisor(peer, make_request, make_job_id, tmp_path)
+        return Steps(peer, make_request, make_job_id, tmp_path)
 
     return make
 
@@ -478,7 +436,7 @@ def test_ranks_take_part_in_every_step(serve, make_request, make_job_id):
     )
     env = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     peer = serve(source, mode=CONTINUOUS, jobs_at_once=4, ranks=2, is_broadcast=True, env=env)
-    worker = Supervisor(peer, make_request, make_job_id)
+    worker = Steps(peer, make_request, make_job_id)
 
     worker.give(1, b"3")
     worker.hear_end(1)
