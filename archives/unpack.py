@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from stoker.archives.members import Contents, MemberWriter, UnpackLimits, unreadable
-from stoker.archives.untar import GZIP_MAGIC, untar
-from stoker.archives.unzip import MAGICS as ZIP_MAGICS
-from stoker.archives.unzip import unzip
+
+_ZIP_MAGICS: Final = (b"PK\x03\x04", b"PK\x05\x06")
+_GZIP_MAGIC: Final = b"\x1f\x8b"
 
 
 def unpack(
@@ -42,10 +42,16 @@ def unpack(
         magic = file.read(4)
         file.seek(0)
         writer = MemberWriter(root, url, size, limits, should_stop)
-        if magic in ZIP_MAGICS:
+        # What reads a format is imported with the first archive of it: a server whose
+        # models are folders, modules, or in the cache already holds neither.
+        if magic in _ZIP_MAGICS:
+            from stoker.archives.unzip import unzip
+
             unzip(file, writer)
         else:
-            untar(file, root, writer, is_gzip=magic.startswith(GZIP_MAGIC))
+            from stoker.archives.untar import untar
+
+            untar(file, root, writer, is_gzip=magic.startswith(_GZIP_MAGIC))
     except OSError as error:
         raise unreadable(url, f"cannot read or write: {error.strerror}") from None
     if writer.contents.files == 0:

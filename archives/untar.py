@@ -18,8 +18,6 @@ from typing import BinaryIO, Final
 from stoker.archives.manifest import MANIFEST_PATH
 from stoker.archives.members import CHUNK_BYTES, MemberWriter
 
-GZIP_MAGIC: Final = b"\x1f\x8b"
-
 _BLOCK: Final = 512
 #: What may stand between two members: headers with long names, and padding.
 _HEADER_BYTES: Final = 256 << 10

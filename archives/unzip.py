@@ -12,8 +12,6 @@ from typing import IO, BinaryIO, Final
 
 from stoker.archives.members import CHUNK_BYTES, MemberWriter
 
-MAGICS: Final = (b"PK\x03\x04", b"PK\x05\x06")
-
 #: Size of a directory entry we are ready to read, on average: 46 bytes and the names.
 _DIRECTORY_ENTRY_BYTES: Final = 512
 _DIRECTORY_ENTRY_MAGIC: Final = b"PK\x01\x02"

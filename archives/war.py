@@ -13,8 +13,6 @@ Source: contracts/torchserve.md 4.1.
 from __future__ import annotations
 
 import json
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,6 +185,10 @@ def pack_war(
     }
     members = {path.name: path.read_bytes() for path in files}
     members[MANIFEST_PATH] = json.dumps(manifest, indent=2).encode()
+    # Only here: servers read such archives, and few make one.
+    import tempfile
+    import zipfile
+
     with tempfile.TemporaryDirectory(prefix=".packing-", dir=export_path) as aside:
         fresh = Path(aside) / target.name
         with zipfile.ZipFile(fresh, "w", zipfile.ZIP_DEFLATED) as archive:

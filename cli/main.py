@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Final
 
-from stoker.cli import (
-    config,
-    djl_serving,
-    logs,
-    mms,
-    mms_archiver,
-    serve,
-    snapshot,
-    start,
-    status,
-    stop,
-    torchserve,
-    version,
-    workflow,
-)
-from stoker.cli.doctor import command as doctor
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
 
-_COMMANDS: Final = (
-    serve,
-    start,
-    stop,
-    status,
-    logs,
-    config,
-    snapshot,
-    torchserve,
-    mms,
-    mms_archiver,
-    djl_serving,
-    doctor,
-    workflow,
-    version,
-)
+#: The modules of the commands, in the order in which help names them.  Only the one that is
+#: asked for is imported: `serve` lives for months, and what it holds its children share.
+_COMMANDS: Final = {
+    "serve": "serve",
+    "start": "start",
+    "stop": "stop",
+    "status": "status",
+    "logs": "logs",
+    "config": "config",
+    "snapshot": "snapshot",
+    "torchserve": "torchserve",
+    "mms": "mms",
+    "mms-archiver": "mms_archiver",
+    "djl-serving": "djl_serving",
+    "doctor": "doctor.command",
+    "workflow": "workflow",
+    "version": "version",
+}
+#: The peer's grammar, messages and exit codes, none of ours.
+_PEERS: Final = ("torchserve", "mms", "mms-archiver", "djl-serving")
 _DESCRIPTION: Final = "A model server for people who run their own machines."
 _EPILOG: Final = """\
 Every command takes every setting as a flag: --inference-address http://127.0.0.1:8080,
@@ -56,7 +46,8 @@ shows what each is now and where that came from.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(names: Iterable[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The grammar of these commands."""
     parser = argparse.ArgumentParser(
         prog="stoker",
         description=_DESCRIPTION,
@@ -66,26 +57,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-v", "--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for name in names:
+        _command(name).add_parser(commands)
     return parser
+
+
+def _command(name: str) -> ModuleType:
+    return importlib.import_module(f"stoker.cli.{_COMMANDS[name]}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point of the `stoker` script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    for peer in (torchserve, mms, mms_archiver, djl_serving):
-        if words[:1] == [peer.NAME]:
-            # The peer's grammar, messages and exit codes, none of ours.
-            return int(peer.main(words[1:]))
-    parser = build_parser()
+    asked = words[0] if words else ""
+    if asked in _PEERS:
+        return int(_command(asked).main(words[1:]))
+    # Of anything else than a command the whole grammar tells what is wrong.
+    parser = build_parser([asked] if asked in _COMMANDS else _COMMANDS)
     try:
         options, settings_argv = parser.parse_known_args(words)
     except SystemExit as error:
         # argparse says 2; the rest of stoker says 64 for a bad command line.
         return ExitCode.OK if error.code in (0, None) else ExitCode.USAGE
     if options.version:
-        return version.run(options, [])
+        return int(_command("version").run(options, []))
     if options.command is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE

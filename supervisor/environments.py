@@ -26,7 +26,6 @@ import subprocess
 import sys
 import threading
 import time
-import venv
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -247,6 +246,9 @@ def _key(archive: ResolvedArchive, requirements: Path | None, *, has_venv: bool)
 
 def _make_venv(folder: Path) -> str:
     """A venv that also sees what the server has installed, editable packages included."""
+    # Only here: few archives want one.
+    import venv
+
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
     (own,) = folder.glob("lib/python*/site-packages")
     paths = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
