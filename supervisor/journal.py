@@ -111,6 +111,14 @@ class Journal:
         self._with_next.clear()
         self.state.apply(edits)
 
+    async def try_to_write(self, edits: Sequence[Edit]) -> bool:
+        """For who goes on without it: False where `write` says that nothing was changed."""
+        try:
+            await self.write(edits)
+        except StateNotWritten:
+            return False
+        return True
+
     async def copy_to(self, path: Path) -> None:
         """Keep the file as it is now.  Raises StateNotWritten."""
         await asyncio.get_running_loop().run_in_executor(

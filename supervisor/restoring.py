@@ -3,6 +3,7 @@
 What `start_plan.py` decides is carried out here, one version after the other in
 order of registration; nothing that is wrong with one of them stops the rest.
 What must be downloaded again is fetched while the others serve already.
+`startup_loads.py` has what is new.
 
 Source: contracts/torchserve.md 9.4 and 9.5; issue "TorchServe's whole REST contract", point 4.
 """
@@ -11,16 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from stoker.archives.resolve import DJL, ArchiveElsewhere, ArchiveRequest, ResolvedArchive
+from stoker.archives.resolve import ArchiveElsewhere, ArchiveRequest, ResolvedArchive
 from stoker.archives.snapshot import read_snapshot
-from stoker.archives.startup import StartupModel
 from stoker.clock import Clock
 from stoker.errors import (
     ArchiveNotFound,
@@ -31,7 +30,6 @@ from stoker.errors import (
 )
 from stoker.logs import get_logger
 from stoker.settings import Settings
-from stoker.settings.models_json import read_models
 from stoker.supervisor.absent_versions import AbsentVersions
 from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.desired import (
@@ -39,29 +37,26 @@ from stoker.supervisor.desired import (
     DesiredVersion,
     DropVersion,
     Edit,
-    Plain,
     PutDefault,
-    PutItem,
     PutVersion,
 )
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
 from stoker.supervisor.journal import Journal
-from stoker.supervisor.kept_arguments import archive_request, desired_version
+from stoker.supervisor.kept_arguments import archive_request
 from stoker.supervisor.registrations import Registrations
 from stoker.supervisor.specs import startup_workers
+from stoker.supervisor.start_conflicts import name_conflict, names_of
 from stoker.supervisor.start_plan import (
     CHANGED,
     OTHER_CONTENT,
-    REPLACED,
-    SNAPSHOT_TAKEN,
     UNUSABLE,
-    WORKERS_OF_CALL,
     Conflict,
     StartPlan,
     decide_workers,
     plan_start,
 )
+from stoker.supervisor.startup_loads import StartupLoads, configured_workers, make_default
 from stoker.supervisor.versions import VersionKey
 
 log = get_logger("control")
@@ -70,8 +65,6 @@ log = get_logger("control")
 FETCH_AGAIN_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 FETCHING: Final = "The archive is being fetched again."
 BROKEN: Final = "The version could not be restored; see the supervisor's log."
-#: Where the word that does not hold is known to be the older one.
-_MERE_NEWS: Final = frozenset({WORKERS_OF_CALL, SNAPSHOT_TAKEN})
 
 
 class Restoring:
@@ -112,6 +105,7 @@ class Restoring:
         self._keep_aside = keep_aside
         self._begin = begin
         self._go_on = go_on
+        self._loads = StartupLoads(settings, engine, places, clock, source, journal, registrations)
 
     async def run(self) -> None:
         """Raises SettingsError for a `load_models` or a `model_snapshot` that cannot be."""
@@ -127,18 +121,18 @@ class Restoring:
                 await self._restore(state, version, version.key in plan.may_have_changed)
                 self._go_on()
             for model, default in state.defaults.items():
-                self._make_default(model, default)
+                make_default(self._engine, model, default)
             for item in plan.fresh:
                 if self._engine.is_stopping:
                     return
-                await self._load(state, item)
+                await self._loads.load(state, item)
                 self._go_on()
         if state.versions:
             log.info("models restored", models=len(state.defaults), versions=len(state.versions))
 
     async def _begin_with(self, plan: StartPlan, state: DesiredState) -> None:
         for conflict in plan.conflicts:
-            _name(conflict)
+            name_conflict(conflict)
         try:
             if plan.replaces_everything:
                 folder = self._keep_aside("before-snapshot")
@@ -147,19 +141,8 @@ class Restoring:
         except (OSError, StateNotWritten) as error:
             log.error("stored state could not be put aside", reason=str(error))
         if plan.edits or not state.is_empty:
-            await self._write(plan.edits)
-
-    async def _write(self, edits: Sequence[Edit]) -> bool:
-        """A start on a full disk is a start nevertheless; the next one decides again."""
-        try:
-            await self._journal.write(edits)
-        except StateNotWritten:
-            return False
-        return True
-
-    def _make_default(self, model: str, version: str) -> None:
-        with suppress(StokerError):  # it may be one that could not be served
-            self._engine.registry.set_default(model, version)
+            # A start on a full disk is a start nevertheless; the next one decides again.
+            await self._journal.try_to_write(plan.edits)
 
     # -- what is stored -------------------------------------------------------
 
@@ -210,12 +193,14 @@ class Restoring:
         try:
             fresh = replace(version, version=archive.version, content_hash=archive.content_hash)
             if version.content_hash not in (None, archive.content_hash):
-                _name(Conflict(event, {**_names(version), "becomes": archive.version}))
+                name_conflict(Conflict(event, {**names_of(version), "becomes": archive.version}))
             if version.item is not None and not self._goes_on:
                 counts = startup_workers(archive, self._settings, self._places)
-                fresh, conflict = decide_workers(fresh, self._said(fresh.key), counts)
+                fresh, conflict = decide_workers(
+                    fresh, configured_workers(self._settings, fresh.key), counts
+                )
                 if conflict is not None:
-                    _name(conflict)
+                    name_conflict(conflict)
             is_written = True
             if _differ(version, fresh):
                 edits: list[Edit] = [PutVersion(fresh)]
@@ -223,7 +208,7 @@ class Restoring:
                     edits.insert(0, DropVersion(version.key))
                     if state.is_default(version.key):
                         edits.append(PutDefault(*fresh.key))
-                is_written = await self._write(edits)
+                is_written = await self._journal.try_to_write(edits)
         except BaseException:
             self._source.release(archive)
             raise
@@ -254,7 +239,7 @@ class Restoring:
         except StokerError as error:
             if version.content_hash is None:
                 raise
-            _name(Conflict(UNUSABLE, {**_names(version), "reason": error.message}))
+            name_conflict(Conflict(UNUSABLE, {**names_of(version), "reason": error.message}))
             return None
         return archive
 
@@ -277,86 +262,6 @@ class Restoring:
                 self._go_on()
             return
 
-    # -- what is new ----------------------------------------------------------
-
-    async def _load(self, state: DesiredState, item: StartupModel) -> None:
-        """One item of `load_models`; one that fails is logged and left out."""
-        request = ArchiveRequest(
-            url=item.url,
-            model=item.model,
-            version=item.version or None,
-            default_model=item.default_model,
-            default_handler=self._settings.default_service_handler,
-            engine=item.engine or None,
-            takes_store=True,
-        )
-        try:
-            archive = await self._source.obtain(request)
-            try:
-                desired, edits = self._desired(state, item, archive)
-            except BaseException:
-                self._source.release(archive)
-                raise
-            is_written = await self._write([*edits, PutItem(item.key)])
-            self._registrations.restore(desired, archive, is_written=is_written)
-            default = state.defaults.get(desired.model, desired.version)
-            self._make_default(desired.model, default)
-        except ShuttingDown:
-            pass
-        except StokerError as error:
-            why = error.details.get("reason")
-            log.error("startup model left out", url=item.url, reason=error.message, why=why)
-        except Exception:
-            log.exception("startup model left out", url=item.url)
-
-    def _desired(
-        self, state: DesiredState, item: StartupModel, archive: ResolvedArchive
-    ) -> tuple[DesiredVersion, list[Edit]]:
-        """Raises StokerError when the item cannot be served."""
-        key = VersionKey(archive.model, archive.version)
-        counts = startup_workers(archive, self._settings, self._places)
-        said = self._said(key)
-        asked: dict[str, Plain] = {"url": item.url}
-        if item.devices:
-            asked["devices"] = item.devices
-        if archive.contract == DJL:
-            # Such archives name no version, so only the list can.
-            asked |= {"engine": item.engine} if item.engine else {}
-            asked |= {} if item.version else {"is_unversioned": True}
-        desired = desired_version(archive, asked, counts, item.key, said)
-        known = state.versions.get(key)
-        if known is None:
-            return desired, state.registering(desired)
-        if known.item is not None:
-            raise VersionExists(
-                f"Model version {key.version} is already registered for model {key.model}"
-            )
-        is_same = known.content_hash == desired.content_hash
-        if not is_same or dict(known.asked) != dict(desired.asked):
-            _name(Conflict(REPLACED, {**_names(known), "url": item.url}))
-        stored = replace(
-            desired,
-            min_workers=known.min_workers,
-            max_workers=known.max_workers,
-            configured_workers="",
-        )
-        desired, conflict = decide_workers(stored, said, counts)
-        if conflict is not None:
-            _name(conflict)
-        with suppress(StokerError):
-            self._engine.withdraw(key, self._clock.now())
-        return desired, [DropVersion(key), PutVersion(desired)]
-
-    def _said(self, key: VersionKey) -> str:
-        """What the configuration says of a startup model's workers; "" for nothing."""
-        override = read_models(self._settings.models).of(*key)
-        numbers = (
-            override.min_workers,
-            override.max_workers,
-            self._settings.default_workers_per_model or self._settings.startup_workers_per_model,
-        )
-        return "/".join(str(number or "") for number in numbers) if any(numbers) else ""
-
 
 def _differ(one: DesiredVersion, other: DesiredVersion) -> bool:
     return (
@@ -367,12 +272,3 @@ def _differ(one: DesiredVersion, other: DesiredVersion) -> bool:
         or (one.min_workers, one.max_workers) != (other.min_workers, other.max_workers)
         or one.configured_workers != other.configured_workers
     )
-
-
-def _names(version: DesiredVersion) -> dict[str, Any]:
-    return {"model": version.model, "version": version.version}
-
-
-def _name(conflict: Conflict) -> None:
-    say = log.info if conflict.event in _MERE_NEWS else log.warning
-    say(conflict.event, **conflict.facts)

@@ -57,6 +57,7 @@ WATCHED: Final = (
     "register_calls.py",
     "registrations.py",
     "restoring.py",
+    "startup_loads.py",
     "unsettled_versions.py",
     "version_archives.py",
     "version_calls.py",
