@@ -10,6 +10,7 @@ import pytest
 from stoker.errors import SettingsError
 from stoker.supervisor.devices import Device
 from stoker.supervisor.fences import OFF, RLIMITS, Fence
+from stoker.supervisor.launcher import WorkerCommand
 from stoker.supervisor.worker_environment import (
     EnvironmentPolicy,
     RankPlan,
@@ -295,3 +296,12 @@ def test_a_fence_that_is_not_understood_is_no_fence_to_do_without(text) -> None:
     """
     with pytest.raises(ValueError, match=r"\w"):
         parse_fence(text)
+
+
+def test_the_token_is_not_in_the_commands_repr() -> None:
+    """
+    Commands get logged.
+    """
+    command = WorkerCommand(("python",), {"STOKER_WORKER_TOKEN": "feed"}, "/", "echo:1.0")
+
+    assert "feed" not in repr(command)
