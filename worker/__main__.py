@@ -26,7 +26,7 @@ from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.loading import BATCHES, CONTINUOUS, LoadSpec
 from stoker.wire.stream import socket_path
 from stoker.worker.arguments import WorkerArguments, parse_arguments
-from stoker.worker.channel import Channel, SupervisorGone
+from stoker.worker.channel import Channel
 from stoker.worker.context import Context
 from stoker.worker.contracts.torchserve import TorchServeContract
 from stoker.worker.fence import raise_fence_if_asked
@@ -37,6 +37,7 @@ from stoker.worker.metrics import MetricsCache
 from stoker.worker.parent import die_with_parent
 from stoker.worker.process import prepare_process
 from stoker.worker.serve import Contract, serve
+from stoker.worker.successor import SupervisorGone
 
 if TYPE_CHECKING:
     from stoker.worker.preload import Preloaded

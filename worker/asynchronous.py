@@ -29,13 +29,14 @@ from stoker.exit_codes import ExitCode
 from stoker.wire.arena_reader import ArenaReader
 from stoker.wire.frames import Reply, WorkBatch, WorkJob
 from stoker.worker.answers import AnswerRow, error_row, group_rows
-from stoker.worker.channel import HOLD_S, Channel, SupervisorGone
+from stoker.worker.channel import HOLD_S, Channel
 from stoker.worker.context import Context
 from stoker.worker.contracts.asynchronous import AsyncContract
 from stoker.worker.coroutines import event_loop
 from stoker.worker.in_hand import BatchInHand
 from stoker.worker.request import Request
 from stoker.worker.serve import sort_out
+from stoker.worker.successor import SupervisorGone
 
 #: Between two signs of life, and two looks at what is due; or as short as
 #: `response_timeout` needs.
@@ -149,12 +150,12 @@ class AsyncServer:
 
     def _listen(self) -> None:
         self._loop.add_reader(self.channel.fileno(), self._hear)
-        self._loop.add_reader(self.channel.stop_fileno(), self._hear_stop)
+        self._loop.add_reader(self.channel.stop.fileno(), self._hear_stop)
         self._keep_beating()
 
     def _close_ears(self) -> None:
         self._loop.remove_reader(self.channel.fileno())
-        self._loop.remove_reader(self.channel.stop_fileno())
+        self._loop.remove_reader(self.channel.stop.fileno())
 
     def _hear(self) -> None:
         try:
@@ -163,7 +164,7 @@ class AsyncServer:
             self._break_off(error)
 
     def _hear_stop(self) -> None:
-        self.channel.clear_stop()
+        self.channel.stop.clear()
         self._hear()
 
     def _break_off(self, error: Exception) -> None:

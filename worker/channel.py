@@ -23,7 +23,6 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable
 from time import monotonic
-from types import FrameType
 from typing import Any, Final, Protocol
 
 from stoker.errors import ProtocolError
@@ -47,27 +46,20 @@ from stoker.wire.frames import (
 )
 from stoker.wire.stream import PeerGone, Stream
 from stoker.worker.kept_replies import KeptReplies
+from stoker.worker.stop_signal import StopSignal
+from stoker.worker.successor import SEND_DEADLINE_S, SupervisorGone, find_successor
 
 #: The supervisor sends as much as it gave credit for; more than this at once
 #: means it is confused, and the rest stays in the socket.
 MAX_WAITING_BATCHES: Final = 1024
-#: A supervisor that takes no reply for so long is not there any more.
-SEND_DEADLINE_S: Final = 30.0
 #: How long the last replies may take to leave when the process ends.
 LINGER_S: Final = 2.0
 #: Finished replies are held back at most this long to leave together...
 HOLD_S: Final = 0.001
 #: ...and only while no recent batch took longer than this.
 FAST_BATCH_S: Final = 0.000_25
-#: Between two looks for a successor: at first, and at most.
-FIRST_PAUSE_S: Final = 0.01
-LONGEST_PAUSE_S: Final = 0.1
 #: How fast the memory of a slow batch fades, per batch.
 FADE: Final = 0.98
-
-
-class SupervisorGone(Exception):
-    """It hung up, or took nothing within the deadline."""
 
 
 class Errand(Protocol):
@@ -102,11 +94,11 @@ class Channel:
             self._stream = Stream(address, SEND_DEADLINE_S)
         except PeerGone as error:
             raise SupervisorGone(f"no supervisor: {error}") from None
-        # Python resumes a poll that a signal interrupted: the pipe ends it.
-        self._stop_read, self._stop_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.stop = StopSignal()
+        self._stop_fd = self.stop.fileno()
         self._poll = select.poll()
         self._poll.register(self._stream, select.POLLIN)
-        self._poll.register(self._stop_read, select.POLLIN)
+        self._poll.register(self._stop_fd, select.POLLIN)
         self._waiting: deque[WorkBatch] = deque()
         self._load: Load | None = None
         self._is_leaving = False
@@ -134,16 +126,10 @@ class Channel:
 
     def stop_on(self, signum: signal.Signals) -> None:
         """Let a signal mean: finish what is in hand and leave."""
+        self.stop.listen(signum, self._leave)
 
-        def stop(_signum: int, _frame: FrameType | None) -> None:
-            self._is_leaving = True
-            with contextlib.suppress(BlockingIOError):
-                os.write(self._stop_write, b"x")
-
-        signal.signal(signum, stop)
-        # Python runs `stop` when it is back from what it does, and it may be about to
-        # poll; this is written at once.  A handler's asyncio may take it away from us.
-        signal.set_wakeup_fd(self._stop_write, warn_on_full_buffer=False)
+    def _leave(self) -> None:
+        self._is_leaving = True
 
     def say_hello(self, worker_id: int, token: bytes) -> None:
         self._hello = WorkerHello(PROTOCOL, worker_id, token, os.getpid())
@@ -175,11 +161,7 @@ class Channel:
             self._stream.set_deadline(LINGER_S)
             self.flush()
         self._stream.close()
-        # The process is ending already; a second wish must not look like a crash.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.set_wakeup_fd(-1)
-        os.close(self._stop_read)
-        os.close(self._stop_write)
+        self.stop.close()
 
     # -- batches ---------------------------------------------------------------
 
@@ -246,14 +228,6 @@ class Channel:
         """Readable when the supervisor has said something, or is gone."""
         return self._stream.fileno()
 
-    def stop_fileno(self) -> int:
-        """Readable after a signal; see `clear_stop`."""
-        return self._stop_read
-
-    def clear_stop(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._stop_read, 512)
-
     @property
     def is_leaving(self) -> bool:
         return self._is_leaving
@@ -308,8 +282,8 @@ class Channel:
             self.come_back()
             return
         for fd, _ in self._poll.poll(None if timeout_s is None else timeout_s * 1000 + 1):
-            if fd == self._stop_read:
-                os.read(fd, 512)
+            if fd == self._stop_fd:
+                self.stop.clear()
             else:
                 self.look()
 
@@ -350,32 +324,21 @@ class Channel:
         with contextlib.suppress(KeyError):
             self._poll.unregister(self._stream)
         self._stream.close()
-        pause_s = FIRST_PAUSE_S
-        stopped = select.poll()
-        stopped.register(self._stop_read, select.POLLIN)
-        while not self._is_leaving:
-            if monotonic() - self._alone_since >= self.orphan_grace_s:
-                raise SupervisorGone("no supervisor came for orphan_grace_s")
-            if stopped.poll(pause_s * 1000):
-                os.read(self._stop_read, 512)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-            if self._greet_successor():
-                return
+        until = self._alone_since + self.orphan_grace_s
+        successor = find_successor(
+            self._address, self._introduction, self.stop, lambda: self._is_leaving, until
+        )
+        if successor is not None:
+            self._stream = successor
+            self._poll.register(successor, select.POLLIN)
+            self._is_orphan = False
 
-    def _greet_successor(self) -> bool:
+    def _introduction(self) -> tuple[WorkerBack, Kept]:
+        """Who we are, what lives here, and what we answered lately."""
         info = self._info
         if self.sequences is not None:
             info = {**info, "sequences": self.sequences()}
-        try:
-            stream = Stream(self._address, SEND_DEADLINE_S)
-            stream.send(codec.encode(WorkerBack(*self._hello, info)))
-            stream.send(codec.encode(Kept(list(self._kept))))
-        except PeerGone:
-            return False
-        self._stream = stream
-        self._poll.register(stream, select.POLLIN)
-        self._is_orphan = False
-        return True
+        return WorkerBack(*self._hello, info), Kept(list(self._kept))
 
     def _take(self, message: ToWorker) -> None:
         if type(message) is Work:

@@ -15,9 +15,9 @@ from stoker.supervisor.versions import VersionSpec
 from stoker.wire import frames as f
 from stoker.wire.payloads import Answer, AnswerKind, pack_answers
 from stoker.wire.sequence_labels import SequenceLabel
-from stoker.worker.channel import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from stoker.worker.kept_replies import KeptReplies
 from stoker.worker.sequences import LivingSequences
+from stoker.worker.successor import FIRST_PAUSE_S, LONGEST_PAUSE_S
 
 if TYPE_CHECKING:
     from whole_world import World

@@ -17,6 +17,7 @@ from stoker.wire import codec
 from stoker.wire.frames import Kept, Reply, WorkBatch, WorkerBack, WorkJob
 from stoker.wire.frames import Work as WorkMessage
 from stoker.worker import channel as channel_module
+from stoker.worker import successor
 from stoker.worker.channel import FAST_BATCH_S, HOLD_S, Channel
 
 FAST_S = FAST_BATCH_S / 10
@@ -35,7 +36,8 @@ class Stage:
         self.now = 1000.0
         self.interruptions = 0
         self._number = 0
-        monkeypatch.setattr(channel_module, "monotonic", lambda: self.now)
+        for module in (channel_module, successor):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
         monkeypatch.setattr(
             resource, "getrusage", lambda who: SimpleNamespace(ru_nivcsw=self.interruptions)
         )
