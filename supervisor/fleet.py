@@ -293,19 +293,16 @@ class Fleet:
 
     def part_with_orphans(self) -> None:
         """Whoever nobody has adopted by now is not wanted any more."""
-        self._returning.orphans.forget()
-        for worker_id, record in list(self._returning.living.items()):
-            if worker_id not in self._processes:
-                log.warning(
-                    "orphan is not wanted",
-                    model=record.model,
-                    version=record.version,
-                    worker=record.slot,
-                    worker_pid=record.pid,
-                )
-                kill_orphan(record.pid, record.start_ticks)
-                self._returning.forget(worker_id)
-                self._ledger.ended(worker_id)
+        for record in self._returning.take_unwanted(self._processes):
+            log.warning(
+                "orphan is not wanted",
+                model=record.model,
+                version=record.version,
+                worker=record.slot,
+                worker_pid=record.pid,
+            )
+            kill_orphan(record.pid, record.start_ticks)
+            self._ledger.ended(record.worker_id)
 
     def _greet_returned(self, connection: Connection, back: f.WorkerBack) -> None:
         if not self._returning.greet(connection, back):
@@ -315,19 +312,13 @@ class Fleet:
             return
         self._port.admit(connection, back.worker_id)
 
-    def _take_kept(self, worker_id: int, replies: list[f.Reply]) -> None:
-        returned = self._returning.returned.get(worker_id)
-        if returned is None:
-            raise ProtocolError("it has not come back")
-        returned.replies = replies
-        self._take_back(worker_id)
-
     def _take_back(self, worker_id: int) -> None:
         """When both it has said everything, and somebody has adopted it."""
-        returned = self._returning.returned.get(worker_id)
-        if returned is None or returned.replies is None or worker_id not in self._processes:
+        if worker_id not in self._processes:
             return
-        self._returning.forget(worker_id)
+        returned = self._returning.take(worker_id)
+        if returned is None:
+            return
         self._ledger.loaded(worker_id)
         # A word from us, so that it knows that it has found us.
         self._port.tell(worker_id, f.Drop([]))
@@ -401,7 +392,8 @@ class Fleet:
                 if spec is not None:
                     self._metrics.take_measured(spec.key, message.rows)
             elif isinstance(message, f.Kept):
-                self._take_kept(worker_id, message.replies)
+                self._returning.hear_kept(worker_id, message.replies)
+                self._take_back(worker_id)
             elif isinstance(message, f.WorkerBack):
                 raise ProtocolError("it is here already")
             else:
@@ -413,9 +405,7 @@ class Fleet:
             self._port.ban(connection, str(error))
 
     def _lose(self, worker_id: int, connection: Connection) -> None:
-        if worker_id in self._returning.living:
-            # It has not said everything, and will come again.
-            self._returning.returned.pop(worker_id, None)
+        if self._returning.lose(worker_id):
             self._port.forget(worker_id, connection)
         else:
             self._engine.worker_out_of_reach(worker_id, self._clock.now())

@@ -9,7 +9,8 @@ Source: design section 4; issue "Nothing is lost", promise 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Container
+from dataclasses import dataclass, field
 from math import isfinite
 
 from stoker.errors import ProtocolError
@@ -25,11 +26,12 @@ from stoker.wire.sequence_labels import MAX_KNOWN, MAX_NAME_BYTES
 
 @dataclass(slots=True)
 class Returned:
-    """One that has proved itself; `replies` once it has said what it answered lately."""
+    """One that has proved itself; what it answered lately it says a little later."""
 
     connection: Connection
     heavy: object
-    replies: list[Reply] | None = None
+    replies: list[Reply] = field(default_factory=list)
+    has_said_all: bool = False
     sequences: tuple[KnownSequence, ...] = ()
 
 
@@ -72,6 +74,34 @@ class Returning:
             connection, back.info.get("heavy"), sequences=sequences
         )
         return True
+
+    def hear_kept(self, worker_id: int, replies: list[Reply]) -> None:
+        """What it has answered lately; now it has said everything.  Raises ProtocolError."""
+        returned = self.returned.get(worker_id)
+        if returned is None:
+            raise ProtocolError("it has not come back")
+        returned.replies, returned.has_said_all = replies, True
+
+    def take(self, worker_id: int) -> Returned | None:
+        """One that somebody has adopted, once it has said everything; it is ours from now on."""
+        returned = self.returned.get(worker_id)
+        if returned is None or not returned.has_said_all:
+            return None
+        self.forget(worker_id)
+        return returned
+
+    def lose(self, worker_id: int) -> bool:
+        """Its connection is gone: did it come without having said everything, and will again?"""
+        self.returned.pop(worker_id, None)
+        return worker_id in self.living
+
+    def take_unwanted(self, adopted: Container[int]) -> list[WorkerRecord]:
+        """Those that nobody has adopted; nobody will any more."""
+        self.orphans.forget()
+        unwanted = [w for w in self.living.values() if w.worker_id not in adopted]
+        for record in unwanted:
+            self.forget(record.worker_id)
+        return unwanted
 
     def forget(self, worker_id: int) -> None:
         self.living.pop(worker_id, None)

@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stoker.errors import ProtocolError
 from stoker.process_start import start_ticks
 from stoker.supervisor.predecessor import Predecessor
 from stoker.supervisor.returning import Returning
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
-from stoker.wire.frames import PROTOCOL, WorkerBack
+from stoker.wire.frames import PROTOCOL, Reply, WorkerBack
 
 TOKEN = b"0123456789abcdef"
 SPEC = VersionSpec(model="m", version="1.0")
@@ -76,7 +77,7 @@ def test_who_proves_itself_is_known_by_its_connection():
 
     assert those.returned[7].connection is connection
     assert those.returned[7].heavy == ["torch"]
-    assert those.returned[7].replies is None
+    assert those.take(7) is None
 
 
 @pytest.mark.parametrize(
@@ -210,3 +211,48 @@ def test_no_mixture_of_right_and_wrong_is_believed(lies):
 
     assert not those.greet(ours(), back(**lies))
     assert those.greet(ours(), back())
+
+
+def test_who_has_said_everything_is_taken_once():
+    """
+    From then on it is a worker like any other, and nobody waits for it any more.
+    """
+    those = returning()
+    answered = Reply(3, True, [b"frontend" + bytes(8)], [])
+    with pytest.raises(ProtocolError):
+        those.hear_kept(7, [answered])
+    assert those.greet(ours(), back())
+    those.hear_kept(7, [answered])
+
+    taken = those.take(7)
+
+    assert taken is not None
+    assert taken.replies == [answered]
+    assert those.take(7) is None
+    assert not those.lose(7)
+
+
+def test_who_is_lost_half_way_is_still_missed():
+    """
+    It looks for us again by itself.
+    """
+    those = returning()
+    assert those.greet(ours(), back())
+
+    assert those.lose(7)
+
+    assert those.returned == {}
+    assert those.greet(ours(), back())
+
+
+def test_whoever_nobody_has_adopted_is_named_and_forgotten():
+    """
+    Somebody has to end them.
+    """
+    those, others = returning(), returning()
+
+    assert [record.worker_id for record in those.take_unwanted({})] == [7]
+    assert others.take_unwanted({7: None}) == []
+
+    assert those.living == {}
+    assert set(others.living) == {7}
