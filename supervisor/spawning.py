@@ -22,6 +22,7 @@ import resource
 import select
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -85,7 +86,7 @@ def spawn(command: WorkerCommand, nursery: Nursery | None) -> Spawned:
         elif nursery is not None and command.may_fork:
             pid = nursery.spawn(command, (out_end, err_end))
         if pid is None:
-            popen = _execute(command, out_end, err_end)
+            popen = _execute(command.argv, command, out_end, err_end)
             pid = popen.pid
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in a name
         reason = error.strerror if isinstance(error, OSError) else None
@@ -117,16 +118,8 @@ def _execute_wrapped(
     told, tell = os.pipe2(os.O_CLOEXEC)
     with os.fdopen(told, "rb", buffering=0) as pipe:
         try:
-            monitor = subprocess.Popen(
-                (*command.wrapper, "--info-fd", str(tell), "--", *command.argv),
-                env=command.env,
-                cwd=command.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=out_end,
-                stderr=err_end,
-                start_new_session=True,
-                pass_fds=(tell,),
-            )
+            argv = (*command.wrapper, "--info-fd", str(tell), "--", *command.argv)
+            monitor = _execute(argv, command, out_end, err_end, (tell,))
         finally:
             os.close(tell)
         try:
@@ -162,15 +155,22 @@ def _last_words(err: int) -> str:
     return lines[-1] if lines else ""
 
 
-def _execute(command: WorkerCommand, out_end: int, err_end: int) -> subprocess.Popen[bytes]:
+def _execute(
+    argv: Sequence[str],
+    command: WorkerCommand,
+    out_end: int,
+    err_end: int,
+    pass_fds: tuple[int, ...] = (),
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command.argv,
+        argv,
         env=command.env,
         cwd=command.cwd,
         stdin=subprocess.DEVNULL,
         stdout=out_end,
         stderr=err_end,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
 
 
