@@ -1,11 +1,7 @@
 """Local worker processes: started, signalled, watched, and reaped.
 
 An end is noticed by pidfd, without signal handlers.  `spawning.py` starts a
-process, `reaping.py` tells how one has ended.
-
-bwrap, as the parent of a worker in a sandbox, would only tell us less about its
-end than the kernel does.  So when the worker has said hello bwrap is ended, and
-the worker becomes our child, as we are its subreaper (`settle`).
+process, `running_process.py` is one of them.
 
 Source: design sections 4 and 7; contracts/torchserve.md 8.3, 8.5.
 """
@@ -16,20 +12,17 @@ import asyncio
 import os
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from stoker import process_start
 from stoker.errors import ShuttingDown
 from stoker.logs import get_logger
-from stoker.supervisor.exits import ExitStatus
 from stoker.supervisor.launcher import Nursery, OnExit, OnOutput, WorkerCommand, WorkerProcess
 from stoker.supervisor.output_pipes import OutputPipes, open_output
-from stoker.supervisor.reaping import end_behind, end_of_adopted, end_of_child, kill_group
+from stoker.supervisor.running_process import RunningProcess
 from stoker.supervisor.spawning import spawn
 from stoker.supervisor.worker_output import Stream
 
@@ -40,25 +33,6 @@ POLL_S: Final = 0.05
 
 #: Absent where Python was built on old kernel headers.
 _PIDFD_OPEN: Final[Callable[[int], int] | None] = getattr(os, "pidfd_open", None)
-
-
-@dataclass(slots=True, eq=False)
-class _Running:
-    process: WorkerProcess
-    #: For the log.
-    facts: dict[str, object]
-    on_exit: OnExit
-    output: OutputPipes
-    #: None on a kernel without pidfd.
-    pidfd: int | None
-    #: None for a worker that a template forked, or that was adopted.
-    popen: subprocess.Popen[bytes] | None = None
-    #: bwrap, as long as it is the worker's parent.
-    monitor: subprocess.Popen[bytes] | None = None
-    monitor_pidfd: int | None = None
-    sent: set[int] = field(default_factory=set)
-    #: Of one that is not our child; None for those that are.
-    start_ticks: int | None = None
 
 
 class LocalLauncher:
@@ -74,7 +48,7 @@ class LocalLauncher:
         self._nursery = nursery
         self._loop = loop
         self._open_pidfd = open_pidfd
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, RunningProcess] = {}
         self._all_gone = asyncio.Event()
         self._all_gone.set()
         self._poll: asyncio.TimerHandle | None = None
@@ -111,32 +85,14 @@ class LocalLauncher:
         running = self._running.get(worker_id)
         if running is None or running.monitor is None:
             return
-        if running.monitor_pidfd is not None:
-            self._loop.remove_reader(running.monitor_pidfd)
-        self._end_monitor(running)
-        if running.pidfd is not None:
-            self._loop.add_reader(running.pidfd, self._look, running)
-        pid = running.process.pid
-        try:
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            # Nobody's subreaper, or it has just ended.
-            running.start_ticks = process_start.start_ticks(pid) or 0
-
-    def _end_monitor(self, running: _Running) -> None:
-        monitor, running.monitor = running.monitor, None
-        if running.monitor_pidfd is not None:
-            os.close(running.monitor_pidfd)
-            running.monitor_pidfd = None
-        if monitor is not None and monitor.poll() is None:
-            monitor.kill()
-            monitor.wait()
+        self._stop_watching(running)
+        running.settle()
+        if running.watched_fd is not None:
+            self._loop.add_reader(running.watched_fd, self._look, running)
 
     def pids(self) -> set[int]:
         """Children of ours that are reaped here and nowhere else."""
-        found = {running.process.pid for running in self._running.values()}
-        found.update(r.monitor.pid for r in self._running.values() if r.monitor is not None)
-        return found
+        return {pid for running in self._running.values() for pid in running.pids()}
 
     def adopt(
         self,
@@ -177,74 +133,37 @@ class LocalLauncher:
         on_output: OnOutput,
         pidfd: int | None,
         streams: dict[Stream, int],
-    ) -> _Running:
+    ) -> RunningProcess:
         facts = {"worker": process.worker_id, "worker_pid": process.pid, "label": label}
         heard = partial(_guarded(on_output, facts), process.worker_id)
         output = OutputPipes(self._loop, streams, heard)
-        return _Running(process, facts, _guarded(on_exit, facts), output, pidfd)
+        return RunningProcess(process, facts, _guarded(on_exit, facts), output, pidfd)
 
-    def _watch(self, running: _Running) -> None:
+    def _watch(self, running: RunningProcess) -> None:
         self._running[running.process.worker_id] = running
         self._all_gone.clear()
-        watched = running.pidfd if running.monitor is None else running.monitor_pidfd
-        if watched is not None:
-            self._loop.add_reader(watched, self._look, running)
+        if running.watched_fd is not None:
+            self._loop.add_reader(running.watched_fd, self._look, running)
         elif self._poll is None:
             self._poll = self._loop.call_later(POLL_S, self._look_at_all)
 
     def signal(self, worker_id: int, number: signal.Signals) -> bool:
         running = self._running.get(worker_id)
-        if running is None:
-            return False
-        try:
-            if running.pidfd is not None:
-                signal.pidfd_send_signal(running.pidfd, number)
-            else:  # not reaped, so the number is still its own even if it is dead
-                os.kill(running.process.pid, number)
-        except ProcessLookupError:
-            return False
-        except OSError as error:
-            log.warning(
-                "signal refused",
-                signal=number.name,
-                reason=str(error),
-                **running.facts,
-            )
-            return False
-        running.sent.add(number)
-        return True
+        return running is not None and running.send(number)
 
     def stop(self, worker_id: int) -> bool:
         running = self._running.get(worker_id)
         if running is None:
             return False
-        running.sent.add(signal.SIGKILL)
-        kill_group(running.process.pid)
-        if running.monitor is not None:
-            # Until the sandbox stands, the worker is in its group.
-            kill_group(running.monitor.pid)
+        running.kill()
         return True
 
     def list(self) -> tuple[WorkerProcess, ...]:
         return tuple(running.process for running in self._running.values())
 
     def stopped(self) -> tuple[int, ...]:
-        """Workers that somebody holds with SIGSTOP: alive, but deaf and mute.
-
-        A debugger's stop is not among them.
-        """
-        what = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        found = []
-        for worker_id, running in self._running.items():
-            try:
-                if running.start_ticks is not None or running.monitor is not None:
-                    if process_start.is_stopped(running.process.pid):
-                        found.append(worker_id)
-                elif os.waitid(os.P_PID, running.process.pid, what) is not None:
-                    found.append(worker_id)
-            except ChildProcessError:
-                pass  # its end is on the way to us
-        return tuple(found)
+        """Workers that somebody holds with SIGSTOP: alive, but deaf and mute."""
+        return tuple(w for w, running in self._running.items() if running.is_stopped())
 
     # -- the end ------------------------------------------------------------------
 
@@ -274,56 +193,38 @@ class LocalLauncher:
             self._forget(running)
         return stuck
 
-    def _look(self, running: _Running) -> None:
+    def _look(self, running: RunningProcess) -> None:
         """Reap a worker if it is dead; called when its pidfd says so, or by the poll."""
         if running.process.worker_id not in self._running:
             return
-        status = self._reap(running)
+        status = running.reap()
         if status is None:
             return
         running.output.drain()
         self._forget(running)
         running.on_exit(running.process.worker_id, status)
 
-    def _reap(self, running: _Running) -> ExitStatus | None:
-        pid, sent = running.process.pid, running.sent
-        if running.monitor is not None:
-            return end_behind(running.monitor, pid, sent)
-        if running.start_ticks is not None:
-            return end_of_adopted(pid, running.start_ticks, sent)
-        try:
-            return end_of_child(pid, sent)
-        except ChildProcessError:
-            # Somebody set SIGCHLD to be ignored, or waits for all children.
-            log.error("worker was reaped by somebody else", **running.facts)
-            return ExitStatus(None, None)
-
     def _look_at_all(self) -> None:
         self._poll = None
         for running in tuple(self._running.values()):
-            if running.pidfd is None:
+            if running.watched_fd is None:
                 self._look(running)
-        if any(running.pidfd is None for running in self._running.values()):
+        if any(running.watched_fd is None for running in self._running.values()):
             self._poll = self._loop.call_later(POLL_S, self._look_at_all)
 
-    def _forget(self, running: _Running) -> None:
-        running.output.close()
-        if running.monitor_pidfd is not None:
-            self._loop.remove_reader(running.monitor_pidfd)
-            os.close(running.monitor_pidfd)
-        if running.pidfd is not None:
-            self._loop.remove_reader(running.pidfd)
-            os.close(running.pidfd)
-        # Popen must not wait for a pid that may be somebody else's by now.
-        for popen in (running.popen, running.monitor):
-            if popen is not None:
-                popen.returncode = 0
+    def _forget(self, running: RunningProcess) -> None:
+        self._stop_watching(running)
+        running.close()
         del self._running[running.process.worker_id]
         if not self._running:
             self._all_gone.set()
             if self._poll is not None:
                 self._poll.cancel()
                 self._poll = None
+
+    def _stop_watching(self, running: RunningProcess) -> None:
+        if running.watched_fd is not None:
+            self._loop.remove_reader(running.watched_fd)
 
     def _pidfd(self, pid: int) -> int | None:
         if self._open_pidfd is None:
