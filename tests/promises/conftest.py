@@ -15,9 +15,6 @@ from live_server import Server
 MIB: Final = 1 << 20
 #: What a process may keep of an attack.
 KEPT_BYTES: Final = 48 * MIB
-#: A bystander's 99th percentile; an idle machine shows a few milliseconds.
-P99_S: Final = 0.3
-
 
 _NUMBERS = itertools.count(1)
 
@@ -52,7 +49,10 @@ def attacked(server: Server) -> Iterator[Server]:
         yield server
         # Also those who were cut off have let go by then.
         wait_until(lambda: count_connections(server) <= 2, "the attackers are gone")
-    assert bystander.failures == []
-    assert bystander.p99_s() < P99_S
-    for role, now in memory_bytes(server).items():
-        assert now - before[role] < KEPT_BYTES, (role, before[role], now)
+    bystander.judge()
+
+    def grown_bytes() -> dict[str, int]:
+        return {role: now - before[role] for role, now in memory_bytes(server).items()}
+
+    # Answers that nobody takes any more may still be on their way through.
+    wait_until(lambda: max(grown_bytes().values()) < KEPT_BYTES, lambda: f"kept: {grown_bytes()}")

@@ -53,8 +53,7 @@ def test_a_model_that_keeps_dying_fails_alone(server, model, until, register):
     started = time.monotonic()
     assert ask(server, model, "echo").status == 503
     assert time.monotonic() - started < 1.0
-    assert bystander.failures == []
-    assert bystander.p99_s() < 0.3
+    bystander.judge()
     (line,) = server.logged("model cannot run", model=model)
     assert "exit 7" in line["reason"]
     assert 3 <= described["deaths"]["count"] <= 8, "each quick death waits longer"

@@ -1,9 +1,9 @@
 """Promise 10: what strangers send over HTTP is refused with a word and costs nobody else.
 
 Every attack runs beside a bystander who asks for an echo all the time: none of
-its requests may fail, and its slowest ones stay within a bound that leaves
-room for a busy machine.  Memory is looked at when the attack is over, and has
-to be what it was but for what allocators keep.
+its requests may fail, and the server may keep none waiting beyond a bound (that
+it had no processor is the machine's doing).  Memory is looked at when the attack
+is over, and has to be what it was but for what allocators keep.
 """
 
 from __future__ import annotations
