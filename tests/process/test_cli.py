@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,12 +66,14 @@ def any_ports() -> list[str]:
 
 
 @pytest.fixture
-def stoker(tmp_path) -> Iterator[Terminal]:
-    terminal = Terminal(tmp_path)
-    yield terminal
-    if running := find_running(terminal.runtime_dir):
-        os.kill(running.pid, signal.SIGTERM)
-        wait_until(lambda: find_running(terminal.runtime_dir) is None, "it has stopped")
+def stoker() -> Iterator[Terminal]:
+    # Short: the name of a Unix socket has room for 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="stoker-", dir="/tmp") as home:
+        terminal = Terminal(Path(home))
+        yield terminal
+        if running := find_running(terminal.runtime_dir):
+            os.kill(running.pid, signal.SIGTERM)
+            wait_until(lambda: find_running(terminal.runtime_dir) is None, "it has stopped")
 
 
 def test_start_status_and_stop_tell_one_story(stoker):

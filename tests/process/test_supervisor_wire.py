@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -274,7 +275,7 @@ GARBAGE = [
     (b"",),
     (b"\xc1",),
     (b"GET / HTTP/1.1\r\n\r\n",),
-    (os.urandom(64),),
+    (random.Random(1).randbytes(64),),
     (b"\xdd\xff\xff\xff\xff",),
     (b"\x91" * 100_000,),
     (msgpack.packb([999]),),

@@ -148,7 +148,8 @@ def test_backlog_of_one_model_leaves_places_for_another(server, until):
     assert other.status == 200
     answers = [each.answer() for each in refused]
     assert {answer.status for answer in answers} == {503}
-    assert {answer.header("retry-after") for answer in answers} == {"1"}
+    # How long depends on how long the model hangs already: tests/unit/test_pace.py.
+    assert all(1 <= int(answer.header("retry-after")) <= 300 for answer in answers)
     gate.stay_open()
     gate.let_go()
     assert {each.answer().status for each in asked if each not in refused} <= {200, 503}
