@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model import LETTERS, Storyteller
+from model import LETTERS, Storyteller, use_one_thread
 from story import Story
 from ts.handler_utils.utils import send_intermediate_predict_response
 from ts.utils.util import PredictionException
@@ -23,7 +23,7 @@ from ts.utils.util import PredictionException
 class StorytellerHandler:
     def initialize(self, context: Any) -> None:
         self.context = context
-        _use_one_thread()
+        use_one_thread()
         folder = Path(context.system_properties["model_dir"])
         self.storyteller = Storyteller.load(folder / "weights.npz")
         self.is_continuous = context.model_yaml_config.get("continuousBatching", False)
@@ -80,12 +80,3 @@ class StorytellerHandler:
             return True
 
         return is_last
-
-
-def _use_one_thread() -> None:
-    """So small a network is slower, not faster, when threads share it."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return
-    threadpool_limits(1)

@@ -34,6 +34,15 @@ _WARM_UP = 32
 _CODES = {letter: code for code, letter in enumerate(LETTERS)}
 
 
+def use_one_thread() -> None:
+    """So small a network is slower, not faster, when threads share it."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        return
+    threadpool_limits(1)
+
+
 def encode(text: str) -> NDArray[np.int64]:
     return np.array([_CODES.get(letter, 1) for letter in text], dtype=np.int64)
 

@@ -10,7 +10,7 @@ import re
 import time
 from pathlib import Path
 
-from model import UNITS, Storyteller
+from model import UNITS, Storyteller, use_one_thread
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGES = (
@@ -34,6 +34,7 @@ def bundled_text() -> str:
 
 def train(path: Path, units: int = UNITS) -> None:
     started = time.monotonic()
+    use_one_thread()
     text = bundled_text()
     path.parent.mkdir(parents=True, exist_ok=True)
     Storyteller.learn(text, units).save(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -37,13 +39,17 @@ def scripts_on_path() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The digits network, trained and packed once for all tests."""
+    """The digits network, trained and packed once for all tests of all processes of a run."""
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    folder: Path = tmp_path_factory.mktemp("digits")
-    subprocess.run(
-        [sys.executable, str(CHECKOUT / "examples" / "digits" / "pack.py"), str(folder)],
-        check=True,
-        timeout=100,
-    )
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "digits"
+    with folder.with_suffix(".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "model-store" / "digits.mar").exists():
+            subprocess.run(
+                [sys.executable, str(CHECKOUT / "examples" / "digits" / "pack.py"), str(folder)],
+                check=True,
+                timeout=100,
+            )
     return folder
