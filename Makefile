@@ -25,6 +25,7 @@ PIP_INSTALL := $(PIP) install --constraint constraints.txt --no-build-isolation
 
 ROOMS := archives cli common compat frontend handlers supervisor wire worker
 SOURCES := $(shell find $(ROOMS) -type f \( -name '*.py' -o -name py.typed \) 2>/dev/null)
+comma := ,
 say = @printf '\n== %s\n' "$(1)"
 
 # An editable install remembers where the checkout was.  If it has been moved or
@@ -141,10 +142,11 @@ $(VENV)/run: $(VENV)/checkout setup.cfg pyproject.toml constraints.txt examples/
 	@$(PIP_INSTALL) --editable '.[vision]' --requirement examples/digits/requirements.txt
 	@touch $@
 
-$(VENV)/test: $(VENV)/run
-	$(call say,test tools)
-	@$(PIP_INSTALL) --editable '.[vision,test]'
-	@touch $@
+# What `run` has is in it, so that a first `make test` installs once.
+$(VENV)/test: $(VENV)/checkout setup.cfg pyproject.toml constraints.txt examples/digits/requirements.txt
+	$(call say,stoker$(comma) torch (the large download) and test tools)
+	@$(PIP_INSTALL) --editable '.[vision,test]' --requirement examples/digits/requirements.txt
+	@touch $(VENV)/run $@
 
 # matplotlib, for plots alone.
 $(VENV)/bench: $(VENV)/run benchmarks/requirements.txt
@@ -157,7 +159,7 @@ $(VENV)/embeddings: $(VENV)/run examples/embeddings/requirements.txt
 	@$(PIP_INSTALL) --requirement examples/embeddings/requirements.txt
 	@touch $@
 
-.build/installed/made: $(VENV)/run setup.cfg $(SOURCES)
+.build/installed/made: $(VENV)/checkout setup.cfg $(SOURCES)
 	$(call say,a copy installed the ordinary way)
 	@rm -rf .build/installed build
 	@$(PIP) install --quiet --no-deps --no-build-isolation --no-compile --target .build/installed .
