@@ -20,7 +20,7 @@ from stoker.archives.djl_workflow import (
 )
 from stoker.archives.fetch import FetchRequest, fetched
 from stoker.archives.location import LocalDirectory, Remote, locate
-from stoker.archives.resolve import ArchivePlaces
+from stoker.archives.obtaining import ArchivePlaces
 from stoker.errors import InvalidParameter, WorkflowInvalid
 
 #: Below the model store.

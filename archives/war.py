@@ -13,16 +13,15 @@ Source: contracts/torchserve.md 4.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from stoker import __version__
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.cache import ArchiveCache
-from stoker.archives.fetch import Progress
 from stoker.archives.members import BadMember, member_parts, unreadable
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, obtain
+from stoker.archives.obtaining import PATIENT, ArchivePlaces, Terms, obtain
 from stoker.archives.war_spec import WarSpec, read_war_spec
 from stoker.archives.yaml_document import BadYaml, read_yaml
 from stoker.errors import InvalidParameter, WorkflowInvalid
@@ -55,11 +54,7 @@ def resolve_war(
     request: ArchiveRequest,
     places: ArchivePlaces,
     cache: ArchiveCache,
-    *,
-    may_fetch: bool = True,
-    progress: Progress = lambda done, total: None,
-    should_stop: Callable[[], bool] = lambda: False,
-    environment: Mapping[str, str] | None = None,
+    terms: Terms = PATIENT,
 ) -> WorkflowArchive:
     """Find, fetch, unpack and read a workflow archive.
 
@@ -77,9 +72,7 @@ def resolve_war(
     if url is None:
         raise InvalidParameter("Parameter url is required.", parameter="url")
     try:
-        folder, content_hash = obtain(
-            request, url, places, cache, may_fetch, progress, should_stop, environment
-        )
+        folder, content_hash = obtain(request, url, places, cache, terms)
     except OSError as error:
         raise unreadable(url, f"the disk says: {error.strerror}") from None
     try:

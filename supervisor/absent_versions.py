@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from stoker.archives.archive import ResolvedArchive
 from stoker.archives.manifest import DEFAULT_RUNTIME
-from stoker.archives.resolve import ResolvedArchive
 from stoker.errors import StokerError
 from stoker.settings import Settings
 from stoker.supervisor.archive_source import ArchiveSource

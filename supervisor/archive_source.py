@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.archives.definitions import (
     fetch_definition,
     find_template,
@@ -31,13 +32,8 @@ from stoker.archives.djl_workflow import (
 from stoker.archives.fetch import FetchLimits
 from stoker.archives.location import LocalDirectory, locate
 from stoker.archives.members import UnpackLimits, unreadable
-from stoker.archives.resolve import (
-    ArchivePlaces,
-    ArchiveRequest,
-    ResolvedArchive,
-    open_cache,
-    resolve,
-)
+from stoker.archives.obtaining import ArchivePlaces, Terms, open_cache
+from stoker.archives.resolve import resolve
 from stoker.archives.startup import StartupModel, startup_names
 from stoker.archives.war import WorkflowArchive, resolve_war
 from stoker.errors import StokerError
@@ -170,13 +166,9 @@ class ArchiveSource:
 
     def _resolve_war(self, request: ArchiveRequest, may_fetch: bool) -> WorkflowArchive:
         store = self._workflow_store or self._places.model_store
-        return resolve_war(
-            request,
-            replace(self._places, model_store=store),
-            self._cache,
-            may_fetch=may_fetch,
-            should_stop=self._is_stopping.is_set,
-        )
+        places = replace(self._places, model_store=store)
+        terms = Terms(may_fetch, should_stop=self._is_stopping.is_set)
+        return resolve_war(request, places, self._cache, terms)
 
     def release(self, archive: ResolvedArchive) -> None:
         """The version is gone; its unpacked copy and its environment may be pruned."""
@@ -203,14 +195,8 @@ class ArchiveSource:
             log.info("downloading", url=request.url, bytes=done_bytes, of=total_bytes)
 
         places = self._places if store is None else replace(self._places, model_store=store)
-        archive = resolve(
-            request,
-            places,
-            self._cache,
-            may_fetch=may_fetch,
-            progress=progress,
-            should_stop=self._is_stopping.is_set,
-        )
+        terms = Terms(may_fetch, progress, self._is_stopping.is_set)
+        archive = resolve(request, places, self._cache, terms)
         try:
             return self._environments.prepare(archive, may_build=may_fetch)
         except BaseException:

@@ -31,9 +31,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from stoker.archives.archive import ResolvedArchive
 from stoker.archives.locks import LockTimeout, lock, take_lock_nowait
+from stoker.archives.obtaining import ArchiveElsewhere
 from stoker.archives.readers import let_group_read
-from stoker.archives.resolve import ArchiveElsewhere, ResolvedArchive
 from stoker.capabilities import keep_from_programs
 from stoker.errors import EnvironmentFailed
 from stoker.logs import get_logger

@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from typing import Final
 
-from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.errors import InvalidParameter
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.desired import DesiredState, DesiredVersion, Edit, Plain, PutVersion

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from stoker.archives.resolve import ArchiveRequest
+from stoker.archives.archive import ArchiveRequest
 from stoker.errors import StokerError, TooManyRequests, VersionExists
 from stoker.logs import get_logger
 from stoker.settings import Settings

@@ -21,8 +21,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.archives.manifest import DEFAULT_RUNTIME, DEFAULT_VERSION
-from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
 from stoker.clock import Clock
 from stoker.errors import ShuttingDown, StokerError
 from stoker.logs import get_logger

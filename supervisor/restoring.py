@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from stoker.archives.resolve import ArchiveElsewhere, ArchiveRequest, ResolvedArchive
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
+from stoker.archives.obtaining import ArchiveElsewhere
 from stoker.archives.snapshot import read_snapshot
 from stoker.clock import Clock
 from stoker.errors import (

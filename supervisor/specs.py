@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final, TypeVar
 
+from stoker.archives.archive import DJL, DJL_FUNCTION, ResolvedArchive
 from stoker.archives.devices import parse_devices
 from stoker.archives.manifest import MMS, TORCHSERVE, engine_name, parse_runtime
 from stoker.archives.model_config import ModelConfig, flaws, not_built
-from stoker.archives.resolve import DJL, DJL_FUNCTION, ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from stoker.archives.resolve import DJL, ArchiveRequest, ResolvedArchive
+from stoker.archives.archive import DJL, ArchiveRequest, ResolvedArchive
 from stoker.archives.startup import StartupModel
 from stoker.clock import Clock
 from stoker.errors import ShuttingDown, StokerError, VersionExists

@@ -6,7 +6,7 @@ An archive that was obtained is somebody's to release.  From `serve` or
 
 from __future__ import annotations
 
-from stoker.archives.resolve import ResolvedArchive
+from stoker.archives.archive import ResolvedArchive
 from stoker.logs import get_logger
 from stoker.settings import Settings
 from stoker.supervisor.adapter_files import remove_adapters

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.manifest import DEFAULT_VERSION
-from stoker.archives.resolve import ArchiveRequest
 from stoker.errors import InvalidParameter, WorkflowInvalid
 from stoker.names import check_model_name, check_version
 from stoker.supervisor.archive_source import ArchiveSource

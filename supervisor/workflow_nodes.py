@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
-from stoker.archives.resolve import ResolvedArchive
+from stoker.archives.archive import ResolvedArchive
 from stoker.clock import Clock
 from stoker.errors import LoadFailed, StokerError, WorkflowNotLoaded
 from stoker.logs import get_logger

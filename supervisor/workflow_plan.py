@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stoker.archives.archive import DJL_FUNCTION, ArchiveRequest, ResolvedArchive
 from stoker.archives.djl_workflow import OURS, DjlDefinition, DjlModel
 from stoker.archives.graph import Graph
 from stoker.archives.manifest import DEFAULT_RUNTIME
-from stoker.archives.resolve import DJL_FUNCTION, ArchiveRequest, ResolvedArchive
 from stoker.archives.war import WorkflowArchive
 from stoker.archives.war_spec import VERSION, WarNode, node_model
 from stoker.names import check_model_name

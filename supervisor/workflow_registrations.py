@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from stoker.archives.resolve import ArchiveRequest
+from stoker.archives.archive import ArchiveRequest
 from stoker.clock import Clock
 from stoker.errors import StokerError, WorkflowExists
 from stoker.logs import get_logger

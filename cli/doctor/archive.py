@@ -10,14 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.archives.model_config import flaws, not_built
-from stoker.archives.resolve import (
-    ArchivePlaces,
-    ArchiveRequest,
-    ResolvedArchive,
-    open_cache,
-    resolve,
-)
+from stoker.archives.obtaining import ArchivePlaces, open_cache
+from stoker.archives.resolve import resolve
 from stoker.archives.startup import StartupModel
 from stoker.cli.doctor.findings import ArchiveReport, Finding, Severity
 from stoker.cli.doctor.handler import derives_from_ours, judge_handler

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.fetch import FetchLimits
 from stoker.archives.mms_pack import FORMATS, MmsParts, pack_folder
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, open_cache, resolve
+from stoker.archives.obtaining import ArchivePlaces, open_cache
+from stoker.archives.resolve import resolve
 from stoker.errors import InvalidParameter, RuntimeInvalid
 
 MANIFEST = "MAR-INF/MANIFEST.json"

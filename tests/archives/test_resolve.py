@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.cache import ArchiveCache
 from stoker.archives.fetch import FetchLimits
+from stoker.archives.obtaining import ArchivePlaces, Terms, open_cache
 from stoker.archives.pack import Parts, pack
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, open_cache, resolve
+from stoker.archives.resolve import resolve
 from stoker.errors import (
     ArchiveError,
     ArchiveNotFound,
@@ -158,7 +160,7 @@ def test_faults_have_the_contracts_texts(
     (store / "bad.mar").write_bytes(b"PK\x03\x04 rubbish")
 
     with pytest.raises(error) as caught:
-        resolve(request_, places, cache, should_stop=lambda: False)
+        resolve(request_, places, cache, Terms(should_stop=lambda: False))
 
     assert str(caught.value) == message
     assert unused(cache)
@@ -285,7 +287,8 @@ def test_a_remote_archive_is_fetched_unpacked_and_told(
     told: list[int] = []
 
     request = ArchiveRequest(f"{address}/demo.tar.gz")
-    first = resolve(request, places, cache, progress=lambda done, total: told.append(done))
+    terms = Terms(progress=lambda done, total: told.append(done))
+    first = resolve(request, places, cache, terms)
     second = resolve(request, places, cache)
 
     assert first == second
@@ -326,7 +329,7 @@ def test_s3_needs_its_credentials(
     request = ArchiveRequest(f"{site[0]}/demo.mar", s3_sse_kms=True)
 
     with pytest.raises(DownloadFailed) as caught:
-        resolve(request, places, cache, environment={})
+        resolve(request, places, cache, Terms(environment={}))
 
     assert "AWS_ACCESS_KEY_ID" in caught.value.details["reason"]
 
@@ -374,7 +377,7 @@ def test_stopping_ends_every_step(
     (store / "x.mar").write_bytes(archives.mar())
 
     with pytest.raises(ArchiveUnreadable):
-        resolve(ArchiveRequest("x.mar"), places, cache, should_stop=lambda: True)
+        resolve(ArchiveRequest("x.mar"), places, cache, Terms(should_stop=lambda: True))
 
 
 def test_no_message_shows_a_path_of_ours(

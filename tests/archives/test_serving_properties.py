@@ -6,9 +6,11 @@ import zipfile
 
 import pytest
 
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.devices import parse_devices
 from stoker.archives.engines import check_engine, detect_engine
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest, open_cache, resolve
+from stoker.archives.obtaining import ArchivePlaces, open_cache
+from stoker.archives.resolve import resolve
 from stoker.archives.serving_properties import parse_serving_properties
 from stoker.errors import EngineMissing, EngineUnknown, InvalidParameter, ManifestInvalid
 

@@ -7,9 +7,10 @@ import zipfile
 
 import pytest
 
+from stoker.archives.archive import ArchiveRequest
 from stoker.archives.cache import ArchiveCache
 from stoker.archives.graph import CLIENT, Graph, GraphNode, NodeInput
-from stoker.archives.resolve import ArchivePlaces, ArchiveRequest
+from stoker.archives.obtaining import ArchivePlaces
 from stoker.archives.war import pack_war, resolve_war
 from stoker.archives.war_spec import read_war_spec
 from stoker.archives.yaml_document import parse_yaml

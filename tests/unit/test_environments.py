@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from stoker.archives.archive import ResolvedArchive
 from stoker.archives.model_config import ModelConfig
-from stoker.archives.resolve import ArchiveElsewhere, ResolvedArchive
+from stoker.archives.obtaining import ArchiveElsewhere
 from stoker.supervisor.environments import Environments
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stoker.archives.resolve import ArchiveRequest, ResolvedArchive
+from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.clock import FakeClock
 from stoker.errors import InvalidParameter, LoadFailed, ShuttingDown, StateNotWritten, VersionExists
 from stoker.settings.load import load

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from stoker.archives.archive import ResolvedArchive
 from stoker.archives.model_config import ModelConfig, TorchRun
-from stoker.archives.resolve import ResolvedArchive
 from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
 from stoker.settings.load import load
 from stoker.supervisor.arguments import Arguments
