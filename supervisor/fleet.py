@@ -22,7 +22,7 @@ from typing import Any, Final
 from stoker.clock import Clock
 from stoker.errors import ProtocolError, ShuttingDown, SpawnFailed
 from stoker.logs import get_logger
-from stoker.process_start import is_called, start_ticks
+from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import reap_strays
 from stoker.supervisor import actions as a
@@ -47,7 +47,7 @@ from stoker.supervisor.versions import Failure, VersionSpec
 from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.supervisor.worker_orders import WorkerOrders
 from stoker.supervisor.worker_output import WorkerOutput
-from stoker.supervisor.worker_port import WorkerPort
+from stoker.supervisor.worker_port import WorkerPort, speaks_for
 from stoker.supervisor.worker_record import WorkerRecord, spec_hash, token_hash
 from stoker.wire import codec
 from stoker.wire import frames as f
@@ -347,9 +347,7 @@ class Fleet:
         if (
             process is None
             or self._port.knows(hello.worker_id)
-            or not is_called(process.pid, hello.pid)
-            or connection.peer_pid not in (None, process.pid)
-            or hello.protocol != f.PROTOCOL
+            or not speaks_for(process.pid, hello, connection)
             or not hmac.compare_digest(process.token, hello.token)
         ):
             self._port.ban(connection, "a worker that we did not start")

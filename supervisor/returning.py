@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from math import isfinite
 
 from stoker.errors import ProtocolError
-from stoker.process_start import is_called, start_ticks
+from stoker.process_start import start_ticks
 from stoker.supervisor.orphans import Orphan, Orphans
 from stoker.supervisor.predecessor import Predecessor
 from stoker.supervisor.sequences import KnownSequence
+from stoker.supervisor.worker_port import speaks_for
 from stoker.supervisor.worker_record import WorkerRecord, spec_hash
 from stoker.wire.connections import Connection
-from stoker.wire.frames import PROTOCOL, Reply, WorkerBack
+from stoker.wire.frames import Reply, WorkerBack
 from stoker.wire.sequence_labels import MAX_KNOWN, MAX_NAME_BYTES
 
 
@@ -59,9 +60,7 @@ class Returning:
         if (
             record is None
             or (known is not None and known.connection.is_open)
-            or back.protocol != PROTOCOL
-            or not is_called(record.pid, back.pid)
-            or connection.peer_pid not in (None, record.pid)
+            or not speaks_for(record.pid, back, connection)
             or not record.is_proved_by(back.token)
             or start_ticks(record.pid) != record.start_ticks
         ):

@@ -12,11 +12,29 @@ from collections.abc import Callable
 
 from stoker.clock import Clock
 from stoker.logs import get_logger
+from stoker.process_start import is_called
 from stoker.wire import codec, limits
 from stoker.wire.connections import Acceptor, Connection
-from stoker.wire.frames import FromWorker, ToWorker, Work, WorkBatch
+from stoker.wire.frames import (
+    PROTOCOL,
+    FromWorker,
+    ToWorker,
+    Work,
+    WorkBatch,
+    WorkerBack,
+    WorkerHello,
+)
 
 log = get_logger("wire")
+
+
+def speaks_for(pid: int, claim: WorkerHello | WorkerBack, connection: Connection) -> bool:
+    """Whether the process may have said it, by kernel and protocol; its token is the proof."""
+    return (
+        claim.protocol == PROTOCOL
+        and is_called(pid, claim.pid)
+        and connection.peer_pid in (None, pid)
+    )
 
 
 class WorkerPort:
