@@ -1,4 +1,4 @@
-"""Requests of sequences, on the stage of `unit/conftest.py`."""
+"""Requests of sequences, on the stage of `stage.py`."""
 
 from __future__ import annotations
 
