@@ -46,8 +46,8 @@ def let_go_of_files() -> None:
     """Unmap what this process has read of libraries; what it needs again comes back by itself.
 
     Importing runs the start of every library (OpenSSL's alone reads 3 MB), which
-    whoever only waits for signals never needs again, and holds for as long as it
-    lives.  What a library has written to is left alone.
+    nobody needs again, and whoever did it holds for as long as it lives.  What a
+    library has written to is left alone.
     """
     libc = ctypes.CDLL(None)
     # Without /proc it stays.

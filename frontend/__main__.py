@@ -48,7 +48,7 @@ from stoker.frontend.master import Master, end_with_master
 from stoker.frontend.results import remove_results
 from stoker.frontend.serving import FrontendWorker
 from stoker.frontend.tls import TlsMaterial, read_material
-from stoker.heap import keep_what_is_freed, share_what_exists
+from stoker.heap import keep_what_is_freed, let_go_of_files, share_what_exists
 from stoker.logs import configure, get_logger
 from stoker.notify import Notifier
 from stoker.settings import Settings
@@ -253,6 +253,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except (SettingsError, OSError) as error:
         log.error("invalid configuration", error=str(error))
         return ExitCode.CONFIG
+    let_go_of_files()
     return serve(loaded, environ)
 
 

@@ -19,7 +19,7 @@ import uvloop
 from stoker import logs
 from stoker.errors import SettingsError
 from stoker.exit_codes import ExitCode
-from stoker.heap import keep_what_is_freed
+from stoker.heap import keep_what_is_freed, let_go_of_files
 from stoker.logs import get_logger
 from stoker.settings.load import Loaded, load_with_origins
 from stoker.settings.summary import summary
@@ -36,6 +36,7 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"{error.message}\n")
         return ExitCode.CONFIG
+    let_go_of_files()
     return serve(loaded, environ)
 
 

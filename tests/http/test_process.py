@@ -129,6 +129,21 @@ def test_frontend_serves_says_ready_and_stops_cleanly(
 
 
 @pytest.mark.slow
+def test_a_master_holds_none_of_what_only_its_imports_ran(start, supervisor, notify_socket, echo):
+    """
+    Under systemd it imports everything itself, and then waits for months; the start of
+    OpenSSL alone reads 3 MB.
+    """
+    process = start()
+
+    notify_socket.recv(4096)
+    mapped = psutil.Process(process.pid).memory_maps()
+
+    held_bytes = sum(one.rss - one.anonymous for one in mapped if "libcrypto" in one.path)
+    assert held_bytes < 500_000
+
+
+@pytest.mark.slow
 def test_request_in_hand_is_answered_before_the_frontend_ends(
     start, folder, supervisor, notify_socket, until
 ):
