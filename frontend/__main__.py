@@ -54,7 +54,8 @@ from stoker.notify import Notifier
 from stoker.settings import Settings
 from stoker.settings.load import Loaded, load_with_origins
 from stoker.wire.arena_folder import arena_folder, remove_arenas
-from stoker.wire.link import Link, new_frontend_id
+from stoker.wire.job_ids import new_frontend_id
+from stoker.wire.link import Link
 from stoker.wire.runtime_dir import frontend_address, prepare_folder
 
 TITLE: Final = "stoker: frontend"

@@ -20,8 +20,8 @@ from stoker.errors import InvalidParameter, StokerError
 from stoker.frontend.header_fields import CUSTOM_ATTRIBUTES, fields_in_headers
 from stoker.frontend.results import TOKEN_CHARACTERS, Found, KeptResult, Results
 from stoker.logs import get_logger
-from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.pending import Pending
 
 SYNCHRONOUS: Final = "x-synchronous"
 STARTING_TOKEN: Final = "x-starting-token"

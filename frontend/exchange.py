@@ -27,8 +27,8 @@ from stoker.logs import get_logger
 from stoker.shares import Budget
 from stoker.wire.arena import Slot
 from stoker.wire.arena_layout import Descriptor
-from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.pending import Pending
 
 if TYPE_CHECKING:
     from stoker.frontend.express import Way

@@ -30,7 +30,7 @@ from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind
 
 if TYPE_CHECKING:
     from stoker.frontend.exchange import Exchange
-    from stoker.wire.link import Pending
+    from stoker.wire.pending import Pending
 
 _JSON: Final = (b"content-type", JSON_TYPE.encode())
 

@@ -18,8 +18,8 @@ from stoker.frontend.exchange import Exchange
 from stoker.frontend.guard import Guard
 from stoker.frontend.listeners import Role
 from stoker.frontend.submission import Submission
-from stoker.wire.link import Pending
 from stoker.wire.payloads import Parameter
+from stoker.wire.pending import Pending
 
 Responder = Callable[..., Awaitable[None]]
 

@@ -25,8 +25,8 @@ from stoker.frontend.parameters import split_query
 from stoker.frontend.routes import Prediction
 from stoker.frontend.startup_models import StartupModels
 from stoker.frontend.submission import NO_VERSION, Submission, is_large_form
-from stoker.wire.link import Pending
 from stoker.wire.payloads import Answer, AnswerKind, Parameter
+from stoker.wire.pending import Pending
 
 _VERSION: Final = "model_version"
 

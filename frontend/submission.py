@@ -21,8 +21,9 @@ from stoker.frontend.lanes import TURNS, Key, Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
 from stoker.wire.frames import JobFlag
-from stoker.wire.link import Link, Pending
+from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, Parameter, header_block, pack_request
+from stoker.wire.pending import Pending
 
 #: Below it, an answer says nothing about how well we are.
 FIRST_WATCHED: Final = 424

@@ -16,7 +16,7 @@ from facts import DEADLINE_S, wait_until
 
 from stoker.wire import codec, frames
 from stoker.wire.asking import ask
-from stoker.wire.link import new_frontend_id
+from stoker.wire.job_ids import new_frontend_id
 from stoker.wire.runtime_dir import frontend_address
 from stoker.wire.sockets import connect_dealer
 

@@ -10,7 +10,7 @@ import zmq
 
 from stoker.errors import SupervisorUnavailable, from_wire
 from stoker.wire import codec, frames
-from stoker.wire.link import new_frontend_id
+from stoker.wire.job_ids import new_frontend_id
 from stoker.wire.sockets import connect_dealer
 
 

@@ -5,15 +5,13 @@ one message; answers wake their waiters without a task or timer per request.
 
 A supervisor may die: what is unanswered is kept, within its deadline, and sent
 again, with the same ids, to the successor that says Welcome.  What is submitted
-meanwhile waits here too, for HOLD_S.
+meanwhile waits here too, for HOLD_S.  `contact.py` knows whether there is one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -30,128 +28,22 @@ from stoker.errors import (
     from_wire,
 )
 from stoker.wire import codec, frames, sockets
+from stoker.wire.calls import REPEATABLE, Calls, Restarted
+from stoker.wire.contact import Contact, restarting
+from stoker.wire.job_ids import JobIds, new_frontend_id
 from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind, unpack_answers
+from stoker.wire.pending import OnEnd, Pending
 from stoker.wire.poller import NOBLOCK, SocketReader
 
-#: A hello this often; a supervisor that answers none of them for LOST_AFTER_S
-#: is treated as gone.  Who waits for an answer says it with every sweep.
-HELLO_INTERVAL_S: Final = 1.0
-LOST_AFTER_S: Final = 30.0
-#: The same while there is nobody to take it.
-KNOCK_INTERVAL_S: Final = 0.02
 #: Without a supervisor for so long, nothing new is taken and what was not sent fails.
 HOLD_S: Final = 10.0
 #: Without one for so long, everything fails.
 KEEP_S: Final = 60.0
-#: Asking again does no harm.
-REPEATABLE: Final = frozenset(
-    {
-        *("describe", "health", "list", "scale", "set_default", "startup_models", "statistics"),
-        *("describe_workflow", "list_workflows"),
-    }
-)
 #: One coarse look at all deadlines, instead of a timer per request.
 SWEEP_S: Final = 0.25
-#: Random job ids are drawn this many at a time.
-SUFFIX_BATCH: Final = 512
 #: As a plain int: `|` with a flag costs a microsecond.
 ENDS_IN_HAND: Final = int(frames.JobFlag.ENDS_IN_HAND)
 SENT_AGAIN: Final = int(frames.JobFlag.SENT_AGAIN)
-_SUFFIX_BYTES: Final = frames.JOB_ID_BYTES - frames.FRONTEND_ID_BYTES
-
-
-def new_frontend_id() -> bytes:
-    """For one life of one process."""
-    # A routing id must not begin with a zero byte: zmq keeps those.
-    return bytes([os.urandom(1)[0] | 1]) + os.urandom(frames.FRONTEND_ID_BYTES - 1)
-
-
-OnEnd = Callable[[Answer | StokerError], None]
-
-
-class Pending:
-    """One submitted job, as its waiter sees it.
-
-    Either somebody awaits `next`, or `on_answer` was called right after
-    submitting and every answer goes to that callback.
-    """
-
-    __slots__ = (
-        "_answers",
-        "_callback",
-        "_link",
-        "_on_end",
-        "_waiter",
-        "deadline",
-        "has_ended",
-        "has_pieces",
-        "job",
-        "job_id",
-    )
-
-    def __init__(
-        self, link: Link, job: frames.SubmittedJob, deadline: float, on_end: OnEnd | None = None
-    ) -> None:
-        self.job = job
-        self.job_id = job[0]
-        self._on_end = on_end
-        #: A stream has begun, which nobody but its worker can go on with.
-        self.has_pieces = False
-        #: Infinite once the first piece of a stream is there: that is wanted.
-        self.deadline = deadline
-        self.has_ended = False
-        self._link = link
-        self._answers: deque[Answer | StokerError] | None = None
-        self._callback: Callable[[Answer | StokerError], None] | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def on_answer(self, callback: Callable[[Answer | StokerError], None] | None) -> None:
-        """Have every further answer given to `callback`; None: keep them for `next`."""
-        self._callback = callback
-
-    async def next(self) -> Answer:
-        """The final answer, or the next piece of a streamed one.
-
-        Raises:
-            StokerError: The job ended with an error, was refused, cancelled,
-                or the supervisor was lost.
-        """
-        if not self._answers:
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        assert self._answers
-        answer = self._answers.popleft()
-        if isinstance(answer, StokerError):
-            try:
-                raise answer
-            finally:
-                del answer  # its traceback has this frame
-        return answer
-
-    def cancel(self) -> None:
-        """Nobody wants the answer any more; a waiter gets Cancelled.  Harmless after the end."""
-        if not self.has_ended:
-            self._link.cancel(self.job_id)
-            self.put(Cancelled("The client left."), is_last=True)
-
-    def put(self, answer: Answer | StokerError, *, is_last: bool) -> None:
-        self.has_ended = is_last
-        if is_last and self._on_end is not None:
-            self._on_end(answer)
-        callback = self._callback
-        if callback is not None:
-            if is_last:
-                self._callback = None  # it holds us as we hold it
-            callback(answer)
-            return
-        if self._answers is None:
-            self._answers = deque()
-        self._answers.append(answer)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class Link:
@@ -176,26 +68,20 @@ class Link:
         self.frontend_id = frontend_id or new_frontend_id()
         #: Called for every queue that is said to be full.
         self.on_full: Callable[[frames.FullQueue], None] | None = None
-        self._suffixes = b""
-        self._suffix_at = 0
+        self._new_job_id = JobIds(self.frontend_id).new
         self._pending: dict[bytes, Pending] = {}
         #: Attempts that failed, of pending jobs that are being tried again.
         self._retried: dict[bytes, int] = {}
-        self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        self._call_counter = 0
+        self._calls = Calls(self._send)
         self._outbox: list[frames.SubmittedJob] = []
         self._outbox_bytes = 0
         self._is_flush_due = False
+        #: Of the supervisor that takes our jobs; None without one for HOLD_S.
         self._incarnation: bytes | None = None
-        #: The last one that there was, and since when nobody takes what we say.
-        self._known_incarnation = b""
-        self._cut_at: float | None = None
-        self._last_welcome = self._clock.now()
-        self._welcomed = asyncio.Event()
+        self._contact = Contact(self._clock, self._send, self._give_up)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._reader: SocketReader | None = None
-        self._hello_timer: asyncio.TimerHandle | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -207,17 +93,11 @@ class Link:
         self._context = zmq.Context(io_threads=1)
         self._socket = sockets.connect_dealer(self._context, self._address, self.frontend_id)
         self._reader = SocketReader(self._loop, self._socket, self._receive)
-        self._last_welcome = self._clock.now()
-        self._greet()
+        self._contact.seek(self._loop)
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Raises SupervisorUnavailable when nobody welcomes us in time."""
-        try:
-            await asyncio.wait_for(self._welcomed.wait(), timeout_s)
-        except TimeoutError:
-            raise SupervisorUnavailable(
-                "The supervisor does not answer; see its log.", waited_s=timeout_s
-            ) from None
+        await self._contact.wait(timeout_s)
 
     @property
     def is_connected(self) -> bool:
@@ -234,8 +114,7 @@ class Link:
 
     async def close(self) -> None:
         """Leave at once; what is pending ends with Cancelled."""
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
+        self._contact.close()
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         self._fail_everything(Cancelled("The server is stopping."))
@@ -275,12 +154,12 @@ class Link:
             TooManyRequests: `max_pending` jobs are waiting here already.
         """
         if self._incarnation is None:
-            raise _restarting()
+            raise restarting()
         if len(self._pending) >= self.max_pending:
             raise TooManyRequests(
                 "Too many requests are waiting; try again later.", limit=self.max_pending
             )
-        job_id = self.frontend_id + self._next_suffix()
+        job_id = self._new_job_id()
         if ends_in_hand:
             flags |= ENDS_IN_HAND
         job = frames.SubmittedJob(job_id, model, version, deadline, flags, payload)
@@ -297,15 +176,6 @@ class Link:
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         return pending
-
-    def _next_suffix(self) -> bytes:
-        """Bytes that nobody guesses: a worker must not be able to answer for another one."""
-        at = self._suffix_at
-        if at >= len(self._suffixes):
-            self._suffixes = os.urandom(SUFFIX_BATCH * _SUFFIX_BYTES)
-            at = 0
-        self._suffix_at = at + _SUFFIX_BYTES
-        return self._suffixes[at : at + _SUFFIX_BYTES]
 
     def cancel(self, job_id: bytes) -> None:
         """Forget a job here and tell the supervisor."""
@@ -331,8 +201,7 @@ class Link:
                 self._end(pending.job_id, late)
         self._sweep_timer = None
         if self._pending and self._incarnation is not None:
-            # A supervisor that has died meanwhile is noticed, or its successor.
-            self._say_hello()
+            self._contact.say_hello()
         if self._pending:
             assert self._loop is not None
             self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
@@ -348,35 +217,16 @@ class Link:
         while True:
             left_s = until - self._clock.now()
             if self._incarnation is None:
-                raise _restarting()
-            await self.wait_connected(max(0.0, min(HOLD_S, left_s)))
+                raise restarting()
+            await self._contact.wait(max(0.0, min(HOLD_S, left_s)))
+            self._flush()  # what was submitted before is said before
             try:
-                return await self._call_once(verb, arguments, max(0.0, left_s))
-            except _Restarted:
+                return await self._calls.ask(verb, arguments, max(0.0, left_s))
+            except Restarted:
                 if verb not in REPEATABLE:
                     raise SupervisorUnavailable(
                         "The supervisor was restarted before it answered; see what became of it."
                     ) from None
-
-    async def _call_once(
-        self, verb: str, arguments: dict[str, Any], timeout_s: float
-    ) -> dict[str, Any]:
-        """Raises _Restarted when it was not answered by the supervisor that was asked."""
-        self._call_counter += 1
-        call_id = self._call_counter
-        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self._calls[call_id] = future
-        try:
-            self._flush()
-            if not self._send(frames.Call(call_id, verb, arguments)):
-                raise _restarting()
-            return await asyncio.wait_for(future, timeout_s)
-        except TimeoutError:
-            raise SupervisorUnavailable(
-                "The supervisor did not answer in time.", waited_s=timeout_s
-            ) from None
-        finally:
-            self._calls.pop(call_id, None)
 
     # -- sending --------------------------------------------------------------
 
@@ -409,37 +259,9 @@ class Link:
         try:
             self._socket.send(frame, NOBLOCK, copy=not sockets.is_worth_sharing(frame))
         except zmq.Again:
-            self._note_cut()
+            self._contact.cut()
             return False
         return True
-
-    def _greet(self) -> None:
-        now = self._clock.now()
-        self._hello_timer = None
-        if self._cut_at is None and now - self._last_welcome > LOST_AFTER_S:
-            self._note_cut()
-        self._say_hello()
-        if self._cut_at is not None:
-            self._give_up(now - self._cut_at)
-        if self._hello_timer is None:
-            assert self._loop is not None
-            is_met = self._incarnation is not None and self._cut_at is None
-            interval_s = HELLO_INTERVAL_S if is_met else KNOCK_INTERVAL_S
-            self._hello_timer = self._loop.call_later(interval_s, self._greet)
-
-    def _say_hello(self) -> None:
-        self._send(frames.FrontendHello(frames.PROTOCOL, os.getpid(), self._known_incarnation))
-
-    def _note_cut(self) -> None:
-        """Nobody takes what we say: knock until somebody does."""
-        if self._cut_at is not None or self._incarnation is None:
-            return
-        self._cut_at = self._clock.now()
-        self._welcomed.clear()
-        if self._hello_timer is not None:
-            self._hello_timer.cancel()
-        assert self._loop is not None
-        self._hello_timer = self._loop.call_later(KNOCK_INTERVAL_S, self._greet)
 
     def _give_up(self, cut_for_s: float) -> None:
         """Nothing waits for ever for a successor."""
@@ -448,7 +270,7 @@ class Link:
             unsent, self._outbox = self._outbox, []
             self._outbox_bytes = 0
             for job in unsent:
-                self._end(job[0], _restarting())
+                self._end(job[0], restarting())
         if cut_for_s > KEEP_S and (self._pending or self._calls):
             self._fail_everything(SupervisorUnavailable("The supervisor does not answer."))
 
@@ -481,13 +303,7 @@ class Link:
                 for queue in message.queues:
                     self.on_full(queue)
         elif isinstance(message, frames.Result):
-            future = self._calls.pop(message.call_id, None)
-            if future is None or future.done():
-                return
-            if message.code is None:
-                future.set_result(message.value)
-            else:
-                future.set_exception(from_wire(message.code, message.message, message.value))
+            self._calls.take(message)
         else:
             self._welcome(message)
 
@@ -521,26 +337,16 @@ class Link:
             pending.put(outcome, is_last=True)
 
     def _welcome(self, message: frames.Welcome) -> None:
-        self._last_welcome = self._clock.now()
-        if message.incarnation != self._known_incarnation:
-            is_successor = self._known_incarnation != b""
-            self._known_incarnation = message.incarnation
-            # First, or what follows would be taken for meant for the one before.
-            self._say_hello()
-            if is_successor:
-                self._send_again()
+        if self._contact.welcome(message.incarnation):
+            self._send_again()
         self._incarnation = message.incarnation
-        self._cut_at = None
         waiting, self._outbox = self._outbox, []
         self._outbox_bytes = 0
         self._post_all([job for job in waiting if job[0] in self._pending])
-        self._welcomed.set()
 
     def _send_again(self) -> None:
         """What the predecessor left unanswered; the successor knows what workers have in hand."""
-        for future in self._calls.values():
-            if not future.done():
-                future.set_exception(_Restarted())
+        self._calls.end_all(Restarted())
         unsent = {job[0] for job in self._outbox}
         again: list[frames.SubmittedJob] = []
         for pending in list(self._pending.values()):
@@ -570,19 +376,8 @@ class Link:
         self._retried.clear()
         for waiting in pending.values():
             waiting.put(error, is_last=True)
-        calls, self._calls = self._calls, {}
-        for future in calls.values():
-            if not future.done():
-                future.set_exception(error)
+        self._calls.end_all(error)
         self._outbox.clear()
-
-
-class _Restarted(Exception):
-    """Whoever was asked is gone, and may have done it or not."""
-
-
-def _restarting() -> SupervisorUnavailable:
-    return SupervisorUnavailable("The supervisor is being restarted; try again.")
 
 
 def _counted(answer: Answer, attempts: int) -> Answer:

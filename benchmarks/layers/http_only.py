@@ -24,8 +24,9 @@ from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import FrontendServer
 from stoker.settings import Settings
 from stoker.wire.frames import SubmittedJob
-from stoker.wire.link import Link, Pending
+from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.pending import Pending
 
 ANSWER_BYTES = b"x" * 100
 DEADLINE_S = 60.0

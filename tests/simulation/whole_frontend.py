@@ -13,8 +13,9 @@ from whole_time import AgendaClock, ProcessLoop
 from stoker.errors import StokerError
 from stoker.wire import codec
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
-from stoker.wire.link import Link, Pending
+from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
+from stoker.wire.pending import Pending
 
 if TYPE_CHECKING:
     from whole_world import World
@@ -51,10 +52,8 @@ class WatchedLink(Link):
         super().__init__("ipc://nowhere", AgendaClock(world.agenda), frontend_id=identity)
         self.fake = Socket()
         self._loop, self._socket, self._reader = loop, self.fake, Reader()  # type: ignore
-        self._greet()
-
-    def _next_suffix(self) -> bytes:
-        return self._world.agenda.rng.randbytes(8)
+        self._new_job_id = lambda: identity + world.agenda.rng.randbytes(8)
+        self._contact.seek(loop)  # type: ignore[arg-type]
 
     def _answer(self, answer: Answer) -> None:
         self._world.judge.answer(self.frontend_id, answer)
