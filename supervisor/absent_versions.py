@@ -47,7 +47,7 @@ class AbsentVersions:
 
     def add(self, spec: VersionSpec, desired: DesiredVersion) -> None:
         """Serve what there is of a version: its name.  Raises VersionExists, ShuttingDown."""
-        self._engine.register(spec)
+        self._engine.versions.register(spec)
         self._versions[desired.key] = desired
 
     def fail(self, desired: DesiredVersion, failure: str) -> None:
@@ -55,7 +55,7 @@ class AbsentVersions:
         if desired.key not in self._versions:
             self.add(self.spec(desired), desired)
         reason = Failure(failure, failure)
-        self._engine.fail(desired.key, reason, desired.min_workers, desired.max_workers)
+        self._engine.versions.fail(desired.key, reason, desired.min_workers, desired.max_workers)
 
     def forget(self, key: VersionKey) -> None:
         """It was unregistered."""

@@ -1,27 +1,23 @@
 """The supervisor's decisions in one piece: events in, actions out, time as a number.
 
 The engine routes each event to the version, pool or crew it concerns and
-keeps what spans them: the registry, the table of jobs, the stop.  It touches
-no socket, process, clock or file, so a seeded simulation can run millions of
-events through it (tests/simulation).
+keeps what spans them: the table of jobs, the time, the stop.  Which versions
+there are is `served_versions.py`'s.  It touches no socket, process, clock or
+file, so a seeded simulation can run millions of events through it
+(tests/simulation).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
-from stoker.errors import ShuttingDown, StokerError, TooManyRequests, Unregistered, WorkerDied
+from stoker.errors import ShuttingDown, StokerError, TooManyRequests, WorkerDied
 from stoker.shares import Budget
 from stoker.supervisor.actions import Action, Forward, Refuse
-from stoker.supervisor.autoscaler import Room
 from stoker.supervisor.commons import Commons
-from stoker.supervisor.concurrent_pools import ConcurrentPool
-from stoker.supervisor.concurrent_sequence_pool import ConcurrentSequencePool
-from stoker.supervisor.crews import Crew
 from stoker.supervisor.deaths import Exit
-from stoker.supervisor.device_groups import Group
 from stoker.supervisor.inheritance import Inheritance
 from stoker.supervisor.jobs import (
     ENDS_IN_HAND,
@@ -34,16 +30,13 @@ from stoker.supervisor.jobs import (
     JobPool,
 )
 from stoker.supervisor.memory_room import MemoryRoom
-from stoker.supervisor.orphans import Orphan, Orphans
-from stoker.supervisor.pools import Pool
 from stoker.supervisor.quarantine import Contents
-from stoker.supervisor.registry import Registry
-from stoker.supervisor.sequence_pool import SequencePool
 from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.served import Served
+from stoker.supervisor.served_versions import ServedVersions
 from stoker.supervisor.supply import Devices
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
-from stoker.supervisor.waiting import Waiter
+from stoker.supervisor.worker_numbers import WorkerNumbers
 from stoker.supervisor.workers import Worker
 from stoker.supervisor.workflow_runs import WorkflowRuns
 from stoker.supervisor.workflows import Workflows
@@ -55,13 +48,6 @@ SWEEP_S: Final = 0.25
 NOT_THERE: Final = frozenset({"model_not_found", "version_not_found"})
 #: A job that is more than one for a queue.
 UNUSUAL: Final = SENT_AGAIN | WORKFLOW
-#: By whether workers work on many jobs at once, and whether jobs belong to sequences.
-POOLS: Final[dict[tuple[bool, bool], type[Pool]]] = {
-    (False, False): Pool,
-    (False, True): SequencePool,
-    (True, False): ConcurrentPool,
-    (True, True): ConcurrentSequencePool,
-}
 
 
 class Engine:
@@ -84,24 +70,22 @@ class Engine:
         payload_bytes: int = 1 << 30,
         contents: Contents | None = None,
     ) -> None:
-        self.registry: Registry[Served] = Registry()
         self.is_stopping = False
-        self._devices = devices
         self._actions: list[Action] = []
         self._jobs: dict[bytes, Job] = {}
         self._budget = Budget(payload_bytes)
         self._heard: list[Heard] = []
-        self._commons = Commons(
+        commons = Commons(
             self._jobs, self._actions, self._heard, self._next_batch_id, self._budget, contents
         )
         self.workflows = Workflows(self, self._actions)
         self.runs = WorkflowRuns(self.workflows, self, self._actions, self._heard, self._budget)
-        self._workers: dict[int, tuple[Served, Worker]] = {}
-        self._leaving: list[Served] = []
-        #: Versions whose number of workers is not fixed.
-        self._autoscaled: dict[Served, None] = {}
-        self._memory = MemoryRoom()
-        self._orphans = Orphans()
+        self.memory = MemoryRoom()
+        self.numbers = WorkerNumbers(first_slot)
+        self.versions = ServedVersions(self, commons, self.numbers, self.memory, devices)
+        # Asked for every job, and for every reply.
+        self.registry = self.versions.registry
+        self._workers = self.versions.workers
         self._inheritance = Inheritance()
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
         self._touched: dict[JobPool, None] = {}
@@ -109,33 +93,8 @@ class Engine:
         self._due: dict[JobPool, None] = {}
         self._sequence = 0
         self._batch_id = 0
-        self._worker_id = 0
-        self._slot = first_slot - 1
         self._swept_at = float("-inf")
         self._stop_at: float | None = None
-
-    # -- numbers --------------------------------------------------------------
-
-    def next_worker_id(self) -> int:
-        self._worker_id += 1
-        return self._worker_id
-
-    def next_slot(self) -> int:
-        self._slot += 1
-        return self._slot
-
-    def next_orphan(self, spec: VersionSpec) -> Orphan | None:
-        return self._orphans.take(spec)
-
-    def inherit(self, orphans: Orphans, worker_id: int, slot: int) -> None:
-        """Take over from a predecessor: its living workers, and where its numbers ended."""
-        self._orphans = orphans
-        self._worker_id = max(self._worker_id, worker_id)
-        self._slot = max(self._slot, slot)
-
-    def _next_batch_id(self) -> int:
-        self._batch_id += 1
-        return self._batch_id
 
     # -- actions --------------------------------------------------------------
 
@@ -158,141 +117,7 @@ class Engine:
     @property
     def is_finished(self) -> bool:
         """After `stop`: every worker is gone."""
-        return self.is_stopping and not any(self._all_workers()) and not self.runs.live
-
-    # -- models ---------------------------------------------------------------
-
-    def check_new(self, key: VersionKey) -> None:
-        """Whether `register` would take it.  Raises VersionExists, ShuttingDown."""
-        if self.is_stopping:
-            raise ShuttingDown("The server is stopping.")
-        self.registry.check_free(key)
-
-    def register(self, spec: VersionSpec) -> None:
-        """Raises VersionExists, ShuttingDown."""
-        self.check_new(spec.key)
-        served = self._serve(spec)
-        self.registry.add(spec.key, served)
-        served.note("info", "model registered")
-
-    def replace(self, spec: VersionSpec) -> None:
-        """Serve another spec in the place of a version that has no workers.
-
-        Raises:
-            ModelNotFound, VersionNotFound, ShuttingDown.
-        """
-        if self.is_stopping:
-            raise ShuttingDown("The server is stopping.")
-        known = self.registry.find(*spec.key)
-        assert not known.crew.slots
-        known.pool.flush(known.pool.no_worker)
-        self.registry.replace(spec.key, self._serve(spec))
-
-    def fail(self, key: VersionKey, failure: Failure, min_workers: int, max_workers: int) -> None:
-        """A version without workers cannot run; so many are wanted of it."""
-        self.registry.find(*key).fail(failure, min_workers, max_workers)
-
-    def withdraw(self, key: VersionKey, now: float) -> None:
-        """Take a version away that should not have come, whatever is the default."""
-        self._remove(self.registry.find(*key), now, None)
-
-    def _serve(self, spec: VersionSpec) -> Served:
-        kind: type[Pool] = POOLS[spec.jobs_at_once > 0, spec.sequences is not None]
-        pool = kind(spec, self._commons)
-        if self._orphans.has_dead(spec):
-            pool.doubt()
-        crew = Crew(spec, pool, self._actions, self, self._devices)
-        return Served(spec, pool, crew, self._actions)
-
-    def scale(
-        self,
-        key: VersionKey,
-        min_workers: int,
-        max_workers: int,
-        now: float,
-        *,
-        drain_s: float | None = None,
-        call: Any = None,
-        wait_s: float = 0.0,
-        is_registration: bool = False,
-        groups: tuple[Group, ...] = (),
-    ) -> None:
-        """Set how many workers a version has, in all and, with `groups`, on each device.
-
-        With `call`, that call is resolved when they are all ready and the
-        surplus is gone ("ready"), when a worker fails to load (an error), or
-        after `wait_s` ("partial").
-
-        Raises:
-            ModelNotFound, VersionNotFound, ShuttingDown.
-        """
-        if self.is_stopping:
-            raise ShuttingDown("The server is stopping.")
-        served = self.registry.find(key.model, key.version)
-        most = served.spec.most_workers
-        if most is not None:
-            min_workers, max_workers = min(min_workers, most), min(max_workers, most)
-            # Each takes all the devices of its group.
-            groups = tuple(
-                Group(g.device, min(g.min_workers, 1), min(g.max_workers, 1)) for g in groups
-            )
-        if call is not None:
-            failures = served.crew.loads.failure_count
-            served.waiters.add(Waiter(call, now + wait_s, failures, is_registration))
-        served.scale(min_workers, max_workers, drain_s, now, groups)
-        if served.autoscaler is None:
-            self._autoscaled.pop(served, None)
-        else:
-            self._autoscaled[served] = None
-        if len(served.pool.queue):
-            self._touched[served.pool] = None  # there may be room for more
-        self._adopt_new_workers(served)
-        self._settle(served, now)
-
-    def unregister(
-        self,
-        model: str,
-        version: str | None,
-        now: float,
-        call: Any,
-        wait_s: float,
-        *,
-        may_be_default: bool = False,
-    ) -> None:
-        """Take a version away; its workers finish what they hold.
-
-        Where the model has other versions, they finish the queue as well: who asked for the
-        default version has been accepted, and cannot know that it has changed.
-
-        Resolves `call` when the last worker is gone, or with
-        UnregisterTimeout after `wait_s`, when they are killed.
-
-        Raises:
-            ModelNotFound, VersionNotFound, DefaultVersionInUse.
-        """
-        served = self.registry.check_removable(model, version, may_be_default=may_be_default)
-        is_only_one = len(self.registry.all_versions(model)) == 1
-        self._remove(served, now, Waiter(call, now + wait_s), ends_queue=is_only_one)
-
-    def _remove(
-        self, served: Served, now: float, removal: Waiter | None, *, ends_queue: bool = True
-    ) -> None:
-        self.registry.discard(served.spec.key)
-        self._autoscaled.pop(served, None)
-        self._leaving.append(served)
-        served.leave(self._gone(served), removal, now, ends_queue=ends_queue)
-        if ends_queue and not self.is_stopping:
-            served.pool.recall(lambda: self._gone(served))
-        self._settle(served, now)
-
-    def _gone(self, served: Served) -> StokerError:
-        """What clients and waiting calls of a version that leaves are told."""
-        if self.is_stopping:
-            return ShuttingDown("The server is stopping; try another one.")
-        spec = served.spec
-        return Unregistered(
-            f"Model {spec.model} was unregistered.", model=spec.model, version=spec.version
-        )
+        return self.is_stopping and not self._workers and not self.runs.live
 
     # -- jobs -----------------------------------------------------------------
 
@@ -312,7 +137,7 @@ class Engine:
             pool = served.pool
             asked = pool.tally.default if version is None else pool.tally.named
             asked.requests += 1
-            if not served.crew.has_hope and not self._wake(served, now):
+            if not served.crew.has_hope and not self.versions.wake(served, now):
                 raise served.no_worker()
             if pool.uses_job_tickets and pool.lacks_ticket:
                 raise served.no_worker()
@@ -407,7 +232,7 @@ class Engine:
             return inheritance.park(job)
         spec = choice[0].spec
         is_unknown = any(
-            served.crew.lost_orphans > 0 or self._orphans.has_dead(served.spec) for served in choice
+            served.crew.lost_orphans > 0 or self.numbers.has_dead(served.spec) for served in choice
         )
         may_go_twice = all(served.spec.max_attempts > 1 for served in choice)
         if may_go_twice or not (is_unknown or inheritance.is_torn(job_id)):
@@ -446,6 +271,18 @@ class Engine:
             self._due[pool] = None
         else:
             self._due.pop(pool, None)
+
+    def _next_batch_id(self) -> int:
+        self._batch_id += 1
+        return self._batch_id
+
+    def touch(self, pool: JobPool) -> None:
+        """It has something to send, perhaps, at the next dispatch."""
+        self._touched[pool] = None
+
+    def forget(self, pool: JobPool) -> None:
+        """Its version is gone."""
+        self._due.pop(pool, None)
 
     def cancel(self, job_id: bytes, now: float) -> None:
         """The client left.  Unknown ids have ended already."""
@@ -504,7 +341,7 @@ class Engine:
         served.crew.came_back(worker, now)
         self._unpark(now)
         self._dispatch(served.pool, now)
-        self._settle(served, now)
+        self.versions.settle(served, now)
 
     def worker_loaded(self, worker_id: int, now: float, flaw: str = "") -> None:
         """Its handler is ready, whatever it complained of while it started."""
@@ -514,7 +351,7 @@ class Engine:
         served, worker = entry
         served.crew.loaded(worker, now, flaw)
         self._dispatch(served.pool, now)
-        self._settle(served, now)
+        self.versions.settle(served, now)
 
     def worker_cannot_load(self, worker_id: int, failure: Failure, now: float) -> None:
         """It will not even be started, for this reason; its end is told next."""
@@ -525,8 +362,7 @@ class Engine:
 
     def wants_workers(self, spec: VersionSpec) -> bool:
         """Whether a version has, or should have, any."""
-        every = (*self.registry, *self._leaving)
-        return any(served.spec is spec and bool(served.crew.slots) for served in every)
+        return any(served.spec is spec and bool(served.crew.slots) for served in self.versions)
 
     def worker_load_failed(self, worker_id: int, failure: Failure, now: float) -> None:
         entry = self._workers.get(worker_id)
@@ -534,7 +370,7 @@ class Engine:
             return
         served, worker = entry
         served.crew.load_failed(worker, failure, now)
-        self._settle(served, now)
+        self.versions.settle(served, now)
 
     def worker_replied(self, worker_id: int, replies: list[Reply], now: float) -> None:
         """Raises ProtocolError when the worker must be dropped (`worker_lied`)."""
@@ -547,7 +383,7 @@ class Engine:
         if len(served.pool.queue):
             self._dispatch(served.pool, now)
         elif served.is_leaving:
-            self._settle(served, now)
+            self.versions.settle(served, now)
 
     def worker_ended_sequences(self, worker_id: int, names: Sequence[str], now: float) -> None:
         """Its handler has ended them.  Raises ProtocolError where there can be none."""
@@ -591,8 +427,8 @@ class Engine:
         served, worker = self._workers.pop(worker_id)
         served.crew.exited(worker, how, now)
         self._unpark(now)
-        self._adopt_new_workers(served)
-        self._settle(served, now)
+        self.versions.adopt_workers(served)
+        self.versions.settle(served, now)
         if len(served.pool.queue):
             self._dispatch(served.pool, now)
 
@@ -603,7 +439,7 @@ class Engine:
     def crews(self) -> dict[VersionKey, tuple[list[int], dict[int, int]]]:
         """Of every version with workers: all slots, and the pids of those with a process."""
         found = {}
-        for served in (*self.registry, *self._leaving):
+        for served in self.versions:
             slots = served.crew.slots
             pids = {
                 slot.number: slot.worker.pid
@@ -621,13 +457,6 @@ class Engine:
     def spec_of(self, worker_id: int) -> VersionSpec | None:
         entry = self._workers.get(worker_id)
         return None if entry is None else entry[0].spec
-
-    def _all_workers(self) -> list[Worker]:
-        return [worker for _, worker in self._workers.values()]
-
-    def _adopt_new_workers(self, served: Served) -> None:
-        for worker in served.crew.slots.workers():
-            self._workers.setdefault(worker.worker_id, (served, worker))
 
     # -- time -----------------------------------------------------------------
 
@@ -649,7 +478,7 @@ class Engine:
             self._sweep(now)
 
     def _sweep(self, now: float) -> None:
-        for served in [*self.registry, *self._leaving]:
+        for served in list(self.versions):
             if not served.crew.slots and not served.waiters and not len(served.pool.queue):
                 continue  # ten thousand registered models without workers cost nothing
             served.pool.expire(now)
@@ -659,39 +488,15 @@ class Engine:
                 served.pool.recovery.release(now)
             served.crew.sweep(now)
             if served.autoscaler is not None and not self.is_stopping:
-                served.autoscale(self._room_for(served), now)
-            self._adopt_new_workers(served)
+                self.versions.autoscale(served, now)
+            self.versions.adopt_workers(served)
             served.sweep_waiters(now)
-            self._settle(served, now)
+            self.versions.settle(served, now)
         self._inheritance.sweep(now)
         self._unpark(now)
         self.runs.sweep(now)
         if self.is_stopping:
             self._continue_stop(now)
-
-    # -- how many workers -----------------------------------------------------
-
-    @property
-    def is_autoscaling(self) -> bool:
-        """Whether it matters how much memory is left."""
-        return bool(self._autoscaled)
-
-    def memory_available(self, available_bytes: int) -> None:
-        """What more workers may take just now."""
-        self._memory.available_bytes = available_bytes
-
-    def _wake(self, served: Served, now: float) -> bool:
-        if not served.wake(self._room_for(served), now):
-            return False
-        self._adopt_new_workers(served)
-        return True
-
-    def _room_for(self, served: Served) -> Room:
-        def room(asked: int) -> int:
-            everybody = [each.tenant for each in self._autoscaled]
-            return self._memory.workers(asked, served.tenant, everybody)
-
-        return room
 
     # -- stopping -------------------------------------------------------------
 
@@ -710,20 +515,10 @@ class Engine:
             if not is_late and served.spec.model in needed:
                 continue
             if is_late or not len(served.pool.queue) or not served.crew.has_hope:
-                self._remove(served, now, None)
+                self.versions.remove(served, now)
         if is_late:
-            for served in self._leaving:
+            for served in self.versions.leaving:
                 served.kill_all(now)
-
-    # -- what has come true ---------------------------------------------------
-
-    def _settle(self, served: Served, now: float) -> None:
-        if served.is_leaving:
-            if served.settle_leaving(lambda: self._gone(served), now):
-                self._leaving.remove(served)
-                self._due.pop(served.pool, None)
-        elif served.settle():
-            self._remove(served, now, None)
 
 
 def _has_room(served: Served) -> bool:

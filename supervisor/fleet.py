@@ -113,7 +113,7 @@ class Fleet:
         self._metrics = metrics
         before = ledger.take_over()
         self._returning = Returning(before)
-        engine.inherit(self._returning.orphans, before.worker_id, before.slot)
+        engine.numbers.inherit(self._returning.orphans, before.worker_id, before.slot)
         self._end_turn = end_turn
         self._processes: dict[int, _Process] = {}
         self._sweep_at = 0.0

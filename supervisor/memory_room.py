@@ -8,8 +8,8 @@ one worker is started and looked at before the next.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, Protocol
 
 
 class Tenant(NamedTuple):
@@ -26,14 +26,41 @@ class Tenant(NamedTuple):
     reserved_bytes: int = 0
 
 
-class MemoryRoom:
-    """What was free when it was looked at last."""
+class HasTenant(Protocol):
+    """A version whose number of workers is not fixed."""
 
-    __slots__ = ("available_bytes",)
+    @property
+    def tenant(self) -> Tenant: ...
+
+
+class MemoryRoom:
+    """What was free when it was looked at last, and who shares it."""
+
+    __slots__ = ("_sharers", "available_bytes")
 
     def __init__(self) -> None:
         #: None: nobody has looked, and nothing is refused.
         self.available_bytes: int | None = None
+        self._sharers: dict[HasTenant, None] = {}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it matters how much is left."""
+        return bool(self._sharers)
+
+    def add(self, who: HasTenant) -> None:
+        self._sharers[who] = None
+
+    def discard(self, who: HasTenant) -> None:
+        self._sharers.pop(who, None)
+
+    def room_for(self, who: HasTenant) -> Callable[[int], int]:
+        """How many of so many more workers of this version there is room for, when it asks."""
+
+        def room(asked: int) -> int:
+            return self.workers(asked, who.tenant, [each.tenant for each in self._sharers])
+
+        return room
 
     def workers(self, asked: int, who: Tenant, everybody: Iterable[Tenant]) -> int:
         """How many of `asked` more workers there is room for; `everybody` includes who asks."""

@@ -27,8 +27,8 @@ class MemoryWatch:
         if now < self._look_at:
             return
         self._look_at = now + LOOK_S
-        if self._engine.is_autoscaling:
-            self._engine.memory_available(available_bytes())
+        if self._engine.memory.is_shared:
+            self._engine.memory.available_bytes = available_bytes()
         workers = self._engine.measured_workers()
         if not workers:
             return

@@ -160,7 +160,7 @@ class Registrations:
         except StokerError as error:
             log.warning("registration failed", model=key.model, reason=error.message)
             with suppress(StokerError):
-                self._engine.fail(key, Failure(error.message, error.message), 0, 0)
+                self._engine.versions.fail(key, Failure(error.message, error.message), 0, 0)
 
     # -- the start ------------------------------------------------------------
 
@@ -190,7 +190,7 @@ class Registrations:
 
     def _check_new(self, key: VersionKey, arguments: Arguments) -> None:
         """Raises VersionExists, ShuttingDown."""
-        self._engine.check_new(key)
+        self._engine.versions.check_new(key)
         if arguments.flag("takes_free_name"):
             self._engine.registry.check_name_free(key.model)
 
@@ -230,7 +230,7 @@ class Registrations:
         }
         if desired.max_workers:
             call = None if caller is None else WaitingCall(caller, value, desired)
-            self._engine.scale(
+            self._engine.versions.scale(
                 spec.key,
                 desired.min_workers,
                 desired.max_workers,

@@ -126,7 +126,7 @@ class StartupLoads:
         if conflict is not None:
             name_conflict(conflict)
         with suppress(StokerError):
-            self._engine.withdraw(key, self._clock.now())
+            self._engine.versions.withdraw(key, self._clock.now())
         return desired, [DropVersion(key), PutVersion(desired)]
 
 

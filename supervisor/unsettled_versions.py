@@ -61,7 +61,7 @@ class UnsettledVersions:
             except StateNotWritten:
                 del self._versions[key]
                 with suppress(StokerError):
-                    self._engine.withdraw(key, self._clock.now())
+                    self._engine.versions.withdraw(key, self._clock.now())
                 raise
 
     async def _settle(self, state: DesiredState, key: VersionKey) -> None:

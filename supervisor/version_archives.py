@@ -55,14 +55,14 @@ class VersionArchives:
 
     def serve(self, spec: VersionSpec, archive: ResolvedArchive) -> None:
         """Raises VersionExists, ShuttingDown."""
-        self._engine.register(spec)
+        self._engine.versions.register(spec)
         self._held[spec] = archive
         if spec.is_loaded_at_startup and spec.model not in self.loaded_at_start:
             self.loaded_at_start.append(spec.model)
 
     def replace(self, spec: VersionSpec, archive: ResolvedArchive) -> None:
         """A version that is served without an archive gets one.  Raises StokerError."""
-        self._engine.replace(spec)
+        self._engine.versions.replace(spec)
         self._held[spec] = archive
 
     def archive_of(self, spec: VersionSpec) -> ResolvedArchive:

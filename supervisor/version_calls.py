@@ -98,7 +98,7 @@ class VersionCalls:
             served.tune(*tuned)
             wait_s = served.spec.startup_timeout_s + SETTLE_GRACE_S
             with suppress(ShuttingDown):  # it is kept, and that counts
-                self._engine.scale(
+                self._engine.versions.scale(
                     key,
                     least,
                     most,
@@ -138,7 +138,7 @@ class VersionCalls:
             value = {"model": key.model, "version": key.version}
             if self._engine.is_stopping:
                 return value
-            self._engine.unregister(
+            self._engine.versions.unregister(
                 key.model,
                 key.version,
                 self._clock.now(),
@@ -162,7 +162,7 @@ class VersionCalls:
             for served in ordered:
                 self._forget(served.spec.key)
                 if not self._engine.is_stopping:
-                    self._engine.unregister(
+                    self._engine.versions.unregister(
                         *served.spec.key,
                         self._clock.now(),
                         call,

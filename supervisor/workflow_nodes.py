@@ -64,7 +64,7 @@ class WorkflowNodes:
             return None
         call = AwaitedCall(asyncio.get_running_loop().create_future())
         with suppress(StokerError):
-            self._engine.scale(
+            self._engine.versions.scale(
                 spec.key,
                 *counts,
                 self._clock.now(),
@@ -128,7 +128,7 @@ class WorkflowNodes:
         for key in plan.made:
             if self._engine.workflows.owner_of(key.model) is None:
                 with suppress(StokerError):
-                    self._engine.withdraw(key, self._clock.now())
+                    self._engine.versions.withdraw(key, self._clock.now())
         self._end_turn()
 
     def _is_served(self, model: str) -> bool:

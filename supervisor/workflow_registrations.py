@@ -152,7 +152,9 @@ class WorkflowRegistrations:
                 if self._engine.workflows.owner_of(model) is not None:
                     continue  # another one calls it, too
                 with suppress(StokerError):
-                    self._engine.unregister(model, None, self._clock.now(), gone, timeout_s)
+                    self._engine.versions.unregister(
+                        model, None, self._clock.now(), gone, timeout_s
+                    )
                     leaving.append(gone.outcome)
             self._end_turn()
             if leaving:
@@ -183,7 +185,7 @@ class WorkflowRegistrations:
                     node = node._replace(source=replace(node.source, known_hash=known))
                 spec, counts = await self._nodes.serve(plan, node)
                 if counts[1]:
-                    self._engine.scale(spec.key, *counts, self._clock.now())
+                    self._engine.versions.scale(spec.key, *counts, self._clock.now())
             self._engine.workflows.register(plan.key, plan.graph, plan.shown)
         except BaseException:
             self._nodes.roll_back(plan)

@@ -81,7 +81,7 @@ class Stage:
         # One attempt unless a test is about trying again.
         spec = {"max_attempts": 1, **spec}
         made = VersionSpec(model, version, batch=BatchPolicy(batch_size, delay_s), **spec)
-        self.engine.register(made)
+        self.engine.versions.register(made)
         self.end_turn()
         return made.key
 
@@ -89,7 +89,7 @@ class Stage:
         self, key: VersionKey, min_workers: int, max_workers: int | None = None, **options: Any
     ) -> None:
         top = min_workers if max_workers is None else max_workers
-        self.engine.scale(key, min_workers, top, self.now, **options)
+        self.engine.versions.scale(key, min_workers, top, self.now, **options)
         self.end_turn()
 
     def serve(self, model: str = "echo", *, workers: int = 1, **spec: Any) -> VersionKey:
@@ -102,7 +102,7 @@ class Stage:
         return key
 
     def unregister(self, key: VersionKey, call: str = "unregister", wait_s: float = 120.0) -> None:
-        self.engine.unregister(key.model, key.version, self.now, call, wait_s)
+        self.engine.versions.unregister(key.model, key.version, self.now, call, wait_s)
         self.end_turn()
 
     def stop(self, drain_s: float = 30.0) -> None:

@@ -153,8 +153,8 @@ class ScaleWorld:
             max_attempts=3,
         )
         self._tell_memory()
-        self.engine.register(spec)
-        self.engine.scale(KEY, model.low, model.high, self.now)
+        self.engine.versions.register(spec)
+        self.engine.versions.scale(KEY, model.low, model.high, self.now)
         self._after(0.0, self._arrive)
         self._after(1.0, self._record)
         if model.dies_every_s:
@@ -295,7 +295,7 @@ class ScaleWorld:
     def _tell_memory(self) -> None:
         if self._free_bytes:
             taken = len(self._workers) * self.run.model.worker_bytes
-            self.engine.memory_available(max(0, self._free_bytes - taken))
+            self.engine.memory.available_bytes = max(0, self._free_bytes - taken)
 
     # -- what is recorded -------------------------------------------------------------
 

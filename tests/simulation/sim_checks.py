@@ -499,7 +499,7 @@ class Judge:
 
     def _all(self) -> list[Served]:
         engine = self._world.engine
-        return [*engine.registry, *engine._leaving]
+        return [*engine.registry, *engine.versions.leaving]
 
     def _find(self, key: VersionKey) -> Served | None:
         for served in self._world.engine.registry:
@@ -526,7 +526,8 @@ class Judge:
         world = self._world
         engine = world.engine
         engine.dispatch(world.now)
-        left = (engine._jobs, engine._workers, engine._leaving, engine._due, engine._touched)
+        leaving = engine.versions.leaving
+        left = (engine._jobs, engine._workers, leaving, engine._due, engine._touched)
         check(not any(left), "nothing is kept", left)
         check(not list(engine.registry), "no version is kept")
         check(not world.places.placed, "every device is free again", world.places.placed)

@@ -11,6 +11,7 @@ import heapq
 import random
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sim_checks import Judge
@@ -351,7 +352,8 @@ class World:
             self._lose_frontend()
         if rng.random() < 0.2:
             free_bytes = rng.choice((0, GIB, 3 * GIB, 64 * GIB))
-            self.tell("memory", self.engine.memory_available, free_bytes)
+            look = partial(setattr, self.engine.memory, "available_bytes")
+            self.tell("memory", look, free_bytes)
         self.turn()
         self.after(rng.expovariate(1.0), self._manage)
 
@@ -374,7 +376,7 @@ class World:
         rng = self.rng
         spec = random_spec(rng, rng.choice(MODELS), rng.choice("12"))
         self.handlers[spec] = random_handler(rng)
-        if not self._ask(self.engine.register, spec):
+        if not self._ask(self.engine.versions.register, spec):
             del self.handlers[spec]
             return
         low = rng.randint(0, 3)
@@ -395,7 +397,7 @@ class World:
         wait_s = self.rng.choice((0.3, 2.0, 15.0))
         call = self._call("scale", key, wait_s) if is_synchronous else None
         done = self._ask(
-            self.engine.scale,
+            self.engine.versions.scale,
             key,
             min_workers,
             max_workers,
@@ -426,7 +428,7 @@ class World:
         except StokerError:
             key = VersionKey(model, version or "")
         call = self._call("unregister", key, wait_s)
-        if not self._ask(self.engine.unregister, model, version, self.now, call, wait_s):
+        if not self._ask(self.engine.versions.unregister, model, version, self.now, call, wait_s):
             self.calls[call].is_resolved = True
 
     def stop(self, drain_s: float) -> None:

@@ -35,10 +35,10 @@ def test_a_partial_batch_leaves_at_its_instant_and_not_later(seed):
     policies, free_since, model_of = {}, {}, {}
     for model in ("a", "b", "c"):
         policy = policies[model] = BatchPolicy(rng.randint(2, 6), rng.uniform(0.001, 0.4))
-        engine.register(VersionSpec(model, "1", batch=policy, queue_capacity=1000))
+        engine.versions.register(VersionSpec(model, "1", batch=policy, queue_capacity=1000))
     for model in policies:
         # Two slow workers each: then nothing is sent ahead to a busy one.
-        engine.scale(engine.registry.find(model).spec.key, 2, 2, clock.now())
+        engine.versions.scale(engine.registry.find(model).spec.key, 2, 2, clock.now())
     for spawn in engine.take_actions():
         if isinstance(spawn, a.Spawn):
             engine.worker_said_hello(spawn.worker_id, clock.now())

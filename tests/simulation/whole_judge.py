@@ -135,7 +135,8 @@ class Judge:
         supervisor = world.supervisor
         assert supervisor is not None
         engine = supervisor.engine
-        left = (engine._jobs, engine._workers, engine._leaving, engine._due, engine._touched)
+        leaving = engine.versions.leaving
+        left = (engine._jobs, engine._workers, leaving, engine._due, engine._touched)
         check(not any(left), "nothing is kept", left)
         check(not engine._inheritance.parked, "no job is parked", engine._inheritance.parked)
         check(not engine.payload_bytes, "no payload is counted", engine.payload_bytes)

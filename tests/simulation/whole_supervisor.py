@@ -76,7 +76,7 @@ class WholeSupervisor:
         self._tick_at = float("inf")
         living = [(w.spec.model, self._orphan(w)) for w in self._returning.values()]
         orphans = Orphans(lambda spec: spec.model, living, dead)
-        self.engine.inherit(orphans, world.last_worker_id, world.last_slot)
+        self.engine.numbers.inherit(orphans, world.last_worker_id, world.last_slot)
         self._orphans = orphans
 
     def _orphan(self, worker: WholeWorker) -> Orphan:
@@ -110,8 +110,8 @@ class WholeSupervisor:
         self.later(when + 0.001, self._serve)
 
     def _restore_one(self, spec: VersionSpec, size: tuple[int, int]) -> None:
-        self.engine.register(spec)
-        self.engine.scale(spec.key, *size, self._agenda.now)
+        self.engine.versions.register(spec)
+        self.engine.versions.scale(spec.key, *size, self._agenda.now)
         self._end_turn()
 
     def _serve(self) -> None:
@@ -340,7 +340,7 @@ class WholeSupervisor:
 
     def unregister(self, model: str) -> None:
         try:
-            self.engine.unregister(model, None, self._agenda.now, None, 5.0)
+            self.engine.versions.unregister(model, None, self._agenda.now, None, 5.0)
         except StokerError as error:
             self._world.counts[f"unregister: {error.code}"] += 1
         self._end_turn()

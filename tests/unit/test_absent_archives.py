@@ -16,7 +16,7 @@ def test_a_version_without_its_archive_is_failed_and_says_why(stage):
     """
     key = stage.register()
 
-    stage.engine.fail(key, GONE, 2, 3)
+    stage.engine.versions.fail(key, GONE, 2, 3)
     waiting = stage.submit()
 
     served = stage.served(key)
@@ -34,9 +34,9 @@ def test_a_version_gets_its_archive_back_in_its_place(stage):
     What was said of it, which version is the default and in which order they came stays.
     """
     first, second = stage.register(version="1.0"), stage.register(version="2.0")
-    stage.engine.fail(first, GONE, 1, 1)
+    stage.engine.versions.fail(first, GONE, 1, 1)
 
-    stage.engine.replace(VersionSpec(*first, max_attempts=1))
+    stage.engine.versions.replace(VersionSpec(*first, max_attempts=1))
     stage.scale(first, 1)
     stage.load(stage.alive(first)[0])
 
@@ -55,9 +55,9 @@ def test_a_version_that_should_not_have_come_goes_whatever_is_the_default(stage)
     key = stage.register(version="1.0")
     stage.register(version="2.0")
 
-    stage.engine.withdraw(key, stage.now)
+    stage.engine.versions.withdraw(key, stage.now)
 
     assert stage.engine.registry.default_version("echo") == "2.0"
-    stage.engine.check_new(key)
+    stage.engine.versions.check_new(key)
     with pytest.raises(VersionExists):
-        stage.engine.check_new(stage.served(("echo", "2.0")).spec.key)
+        stage.engine.versions.check_new(stage.served(("echo", "2.0")).spec.key)

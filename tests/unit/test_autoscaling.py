@@ -200,13 +200,13 @@ def test_growth_waits_for_memory_and_goes_on_when_there_is_some(stage):
     key = stage.register(queue_capacity=1000, required_memory_bytes=2 * GIB)
     stage.scale(key, 1, 4)
     stage.load(stage.alive(key)[0])
-    stage.engine.memory_available(1 * GIB)
+    stage.engine.memory.available_bytes = 1 * GIB
     ask(stage, key, per_s=40, seconds=10)
     assert len(stage.alive(key)) == 1
     why = "more are needed than there is memory for"
     assert [note["why"] for note in stage.notes("model autoscales")] == [why], "said once"
 
-    stage.engine.memory_available(5 * GIB)
+    stage.engine.memory.available_bytes = 5 * GIB
     for _ in range(100):
         stage.submit()
     stage.advance(2 * SWEEP_S)
@@ -216,13 +216,13 @@ def test_growth_waits_for_memory_and_goes_on_when_there_is_some(stage):
 
 def test_a_sleeping_version_without_memory_waits_for_that(stage):
     key = asleep(stage, required_memory_bytes=2 * GIB)
-    stage.engine.memory_available(1 * GIB)
+    stage.engine.memory.available_bytes = 1 * GIB
 
     job_id = stage.submit()
     stage.advance(2.0)
     assert stage.alive(key) == []
     assert stage.refused == {}
-    stage.engine.memory_available(3 * GIB)
+    stage.engine.memory.available_bytes = 3 * GIB
     stage.advance(2 * SWEEP_S)
     (worker_id,) = stage.alive(key)
     stage.load(worker_id)
@@ -245,7 +245,7 @@ def test_unregistering_while_it_grows_leaves_nothing(stage):
     assert stage.resolved == {"unregister": {}}
     assert set(stage.refused.values()) == {"unregistered"}
     assert stage.engine.job_count == 0
-    assert not stage.engine.is_autoscaling
+    assert not stage.engine.memory.is_shared
 
 
 @pytest.mark.parametrize(("low", "high", "kept"), [(1, 3, 3), (1, 1, 1), (0, 2, 2)])
@@ -255,7 +255,7 @@ def test_a_successor_keeps_the_workers_that_load_has_brought(stage, low, high, k
     """
     orphans = [("", Orphan(50 + n, 9050 + n, 4000 + n)) for n in range(3)]
     stage.places.keep = lambda worker_id, spec, uuids: stage.places.place(worker_id, spec)
-    stage.engine.inherit(Orphans(living=orphans), 100, 9100)
+    stage.engine.numbers.inherit(Orphans(living=orphans), 100, 9100)
 
     key = stage.register()
     stage.scale(key, low, high)

@@ -21,7 +21,7 @@ def inherit(stage: Any) -> Any:
     """Serve a version with one orphan of a predecessor's."""
 
     def serve(orphan: Orphan, **spec: Any) -> VersionKey:
-        stage.engine.inherit(Orphans(lambda _: "echo", [("echo", orphan)]), WORKER, 9000)
+        stage.engine.numbers.inherit(Orphans(lambda _: "echo", [("echo", orphan)]), WORKER, 9000)
         key = stage.register(max_attempts=2, **spec)
         stage.scale(key, 1)
         return key

@@ -84,7 +84,7 @@ def test_one_device_is_changed_and_the_others_stay():
 @pytest.fixture
 def places(stage):
     """The stage with real devices."""
-    stage.engine._devices = places = DevicePlaces(GPUS)
+    stage.engine.versions._devices = places = DevicePlaces(GPUS)
     return places
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from types import SimpleNamespace
 
+from stoker.supervisor.memory_room import MemoryRoom, Tenant
 from stoker.supervisor.memory_watch import LOOK_S, MemoryWatch
+
+
+class Autoscaled:
+    tenant = Tenant(0)
 
 
 class Engine:
     def __init__(self, *workers):
         self.workers = list(workers)
         self.measured = []
-
-    is_autoscaling = False
+        self.memory = MemoryRoom()
 
     def measured_workers(self):
         return self.workers
@@ -48,12 +52,10 @@ def test_what_is_left_of_the_hosts_memory_is_told_where_workers_come_with_the_lo
     Nobody else asks, and the look has a cost.
     """
     engine = Engine()
-    told = []
-    engine.memory_available = told.append
 
     MemoryWatch(engine).look(10.0)
-    engine.is_autoscaling = True
-    MemoryWatch(engine).look(10.0)
+    assert engine.memory.available_bytes is None
 
-    assert len(told) == 1
-    assert told[0] > 0
+    engine.memory.add(Autoscaled())
+    MemoryWatch(engine).look(10.0)
+    assert engine.memory.available_bytes > 0

@@ -80,7 +80,7 @@ class Stage:
         )
 
     def withdraw(self) -> None:
-        self.engine.withdraw(KEY, 0.0)
+        self.engine.versions.withdraw(KEY, 0.0)
 
     async def register(self, **arguments: Any) -> dict[str, Any] | None:
         asked = {"url": "m.mar", "initial_workers": 0, **arguments}

@@ -173,6 +173,6 @@ def test_nothing_is_kept_of_what_was_unregistered(stage):
     stage.advance(1.0)
 
     engine = stage.engine
-    kept = (engine._jobs, engine._workers, engine._leaving, engine._due, engine._touched)
+    kept = (engine._jobs, engine._workers, engine.versions.leaving, engine._due, engine._touched)
     assert [x for x in kept if x] == []
     assert stage.places.placed == {}

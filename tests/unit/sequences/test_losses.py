@@ -122,7 +122,7 @@ def succeed(stage, policy):
             [("echo", Orphan(number, 9000 + number, 5000 + number)) for number in (1, 2)],
             ["echo"] * dead,
         )
-        stage.engine.inherit(orphans, 2, 9002)
+        stage.engine.numbers.inherit(orphans, 2, 9002)
         key = stage.register(sequences=policy, **spec)
         stage.scale(key, 2)
         return key
