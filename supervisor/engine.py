@@ -10,7 +10,6 @@ file, so a seeded simulation can run millions of events through it
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final
 
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, WorkerDied
@@ -31,6 +30,7 @@ from stoker.supervisor.jobs import (
 )
 from stoker.supervisor.memory_room import MemoryRoom
 from stoker.supervisor.quarantine import Contents
+from stoker.supervisor.sent_again import SentAgain
 from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.served import Served
 from stoker.supervisor.served_versions import ServedVersions
@@ -87,6 +87,7 @@ class Engine:
         self.registry = self.versions.registry
         self._workers = self.versions.workers
         self._inheritance = Inheritance()
+        self._sent_again = SentAgain(self._inheritance, self.registry, self.numbers)
         #: Pools that got jobs since the last dispatch (a dict keeps the order).
         self._touched: dict[JobPool, None] = {}
         #: Pools with an incomplete batch that an idle worker should get later.
@@ -173,33 +174,24 @@ class Engine:
 
     def _is_dealt_with(self, job: SubmittedJob, now: float) -> bool:
         """Of a job that is no plain one, whether there is nothing to queue (yet)."""
-        if not job.flags & WORKFLOW:
-            return self._is_settled(job, now)
-        self._begin_run(job, now)
-        return True
+        if job.flags & WORKFLOW:
+            self._begin_run(job, now)
+            return True
+        try:
+            return not self.is_stopping and self._sent_again.is_held(job)
+        except WorkerDied as lost:
+            self._actions.append(Refuse(job.job_id, lost))
+            return True
 
     def _begin_run(self, job: SubmittedJob, now: float) -> None:
-        if job.flags & SENT_AGAIN and self._is_lost(job):
-            died = WorkerDied(
-                "The supervisor died with the request in hand, a node may have begun it, "
-                "and its handler must not get it twice.",
-                model=job.model,
-                reason="exit",
-            )
-            self._actions.append(Refuse(job.job_id, died))
-        else:
-            self.runs.submit(job, now)
-
-    def _is_lost(self, job: SubmittedJob) -> bool:
-        """Must a run that our predecessor may have begun not be begun again?"""
-        if self.is_stopping or self._inheritance.is_fresh(job.job_id):
-            return False
-        graph = self.workflows.graph_of(job)
-        for node in graph.nodes if graph is not None else ():
-            with suppress(StokerError):
-                if self.registry.find(node.model, node.version).spec.max_attempts <= 1:
-                    return True
-        return False
+        if job.flags & SENT_AGAIN and not self.is_stopping:
+            graph = self.workflows.graph_of(job)
+            try:
+                self._sent_again.check_run(job, () if graph is None else graph.nodes)
+            except WorkerDied as lost:
+                self._actions.append(Refuse(job.job_id, lost))
+                return
+        self.runs.submit(job, now)
 
     def holds(self, job_id: bytes) -> bool:
         """Is it queued or with a worker?"""
@@ -212,40 +204,6 @@ class Engine:
         except StokerError:
             return 0
         return pool.queue.capacity + len(pool.workers) * pool.policy.max_size
-
-    def _is_settled(self, job: SubmittedJob, now: float) -> bool:
-        """Of a job that our predecessor was given, whether it is not to be queued (yet)."""
-        job_id, model, version, _, flags, _ = job
-        inheritance = self._inheritance
-        if self.is_stopping or inheritance.is_fresh(job_id):
-            return False
-        if inheritance.is_answered(job_id):
-            return True
-        try:
-            if version is None and flags & TAKES_TURNS:
-                choice = self.registry.all_versions(model)  # nobody knows whose turn it was
-            else:
-                choice = [self.registry.find(model, version)]
-        except StokerError:
-            return False  # said where all jobs are told so
-        if any(served.crew.awaits_return for served in choice):
-            return inheritance.park(job)
-        spec = choice[0].spec
-        is_unknown = any(
-            served.crew.lost_orphans > 0 or self.numbers.has_dead(served.spec) for served in choice
-        )
-        may_go_twice = all(served.spec.max_attempts > 1 for served in choice)
-        if may_go_twice or not (is_unknown or inheritance.is_torn(job_id)):
-            return False
-        facts = {"model": spec.model, "version": spec.version}
-        died = WorkerDied(
-            "The supervisor died with the request in hand, a worker may have begun it, "
-            "and its handler must not get it twice.",
-            reason="exit",
-            **facts,
-        )
-        self._actions.append(Refuse(job_id, died))
-        return True
 
     def _unpark(self, now: float) -> None:
         """Queue what need not wait any longer for a worker to come back."""
