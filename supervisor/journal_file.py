@@ -1,17 +1,10 @@
 """The desired state in one SQLite file: read whole at the start, written edit by edit.
 
-    versions  sequence | model | version | min_workers | max_workers | asked (JSON) |
-              content_hash | item | configured_workers | registered_at
-    defaults  model | version
-    items     sequence | item
-    facts     name | value
-    workflows sequence | name | version | asked (JSON) | content_hash | registered_at
-
-Blocking, for one thread at a time.  `application_id` says that the file is
-ours and `user_version` which layout it has.  With a write-ahead log and
-`synchronous=FULL` a commit has reached the disk when it returns; the log is
-replayed by whoever opens the file next, so a killed writer leaves nothing to
-repair.
+What is in it is drawn in `journal_tables.py`.  Blocking, for one thread at a
+time.  `application_id` says that the file is ours and `user_version` which
+layout it has.  With a write-ahead log and `synchronous=FULL` a commit has
+reached the disk when it returns; the log is replayed by whoever opens the file
+next, so a killed writer leaves nothing to repair.
 
 `sqlite3` is imported where it is used: a server that is asked for nothing
 durable never pays for it.
@@ -19,7 +12,6 @@ durable never pays for it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,11 +19,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from stoker.errors import InvalidParameter, StateNotWritten
-from stoker.names import check_model_name, check_version
 from stoker.supervisor.desired import (
     DesiredState,
-    DesiredVersion,
-    DesiredWorkflow,
     DropDefault,
     DropItem,
     DropVersion,
@@ -43,6 +32,19 @@ from stoker.supervisor.desired import (
     PutVersion,
     PutWorkflow,
 )
+from stoker.supervisor.journal_tables import (
+    LAYOUT,
+    MIGRATIONS,
+    PUT_VERSION,
+    PUT_WORKFLOW,
+    READ_VERSIONS,
+    READ_WORKFLOWS,
+    read_version,
+    read_workflow,
+    text_of,
+    version_row,
+    workflow_row,
+)
 
 #: "STKR", in the file's header.
 APPLICATION_ID: Final = 0x53544B52
@@ -52,49 +54,6 @@ BUSY_TIMEOUT_S: Final = 5.0
 MAX_FILE_BYTES: Final = 1 << 30
 
 _MAGIC: Final = b"SQLite format 3\0"
-_MAX_WORKERS: Final = 1 << 16
-
-#: The statements that lead from layout n - 1 to layout n; never changed once
-#: released, only added to.
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        "CREATE TABLE versions (sequence INTEGER PRIMARY KEY AUTOINCREMENT,"
-        " model TEXT NOT NULL, version TEXT NOT NULL, min_workers INTEGER NOT NULL,"
-        " max_workers INTEGER NOT NULL, asked TEXT NOT NULL, content_hash TEXT, item TEXT,"
-        " configured_workers TEXT NOT NULL, registered_at REAL NOT NULL,"
-        " UNIQUE (model, version))",
-        "CREATE TABLE defaults (model TEXT PRIMARY KEY, version TEXT NOT NULL)",
-        "CREATE TABLE items (sequence INTEGER PRIMARY KEY AUTOINCREMENT, item TEXT UNIQUE)",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    ),
-    (
-        "CREATE TABLE workflows (sequence INTEGER PRIMARY KEY AUTOINCREMENT,"
-        " name TEXT NOT NULL, version TEXT NOT NULL, asked TEXT NOT NULL, content_hash TEXT,"
-        " registered_at REAL NOT NULL, UNIQUE (name, version))",
-    ),
-)
-LAYOUT: Final = len(MIGRATIONS)
-
-_PUT_VERSION: Final = (
-    "INSERT INTO versions (model, version, min_workers, max_workers, asked, content_hash, item,"
-    " configured_workers, registered_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (model, version) DO UPDATE SET min_workers = excluded.min_workers,"
-    " max_workers = excluded.max_workers, asked = excluded.asked,"
-    " content_hash = excluded.content_hash, item = excluded.item,"
-    " configured_workers = excluded.configured_workers, registered_at = excluded.registered_at"
-)
-_READ_VERSIONS: Final = (
-    "SELECT model, version, min_workers, max_workers, asked, content_hash, item,"
-    " configured_workers, registered_at FROM versions ORDER BY sequence"
-)
-_PUT_WORKFLOW: Final = (
-    "INSERT INTO workflows (name, version, asked, content_hash, registered_at)"
-    " VALUES (?, ?, ?, ?, ?) ON CONFLICT (name, version) DO UPDATE SET asked = excluded.asked,"
-    " content_hash = excluded.content_hash, registered_at = excluded.registered_at"
-)
-_READ_WORKFLOWS: Final = (
-    "SELECT name, version, asked, content_hash, registered_at FROM workflows ORDER BY sequence"
-)
 
 
 class StateRefused(Exception):
@@ -149,17 +108,17 @@ class JournalFile:
     def read(self) -> DesiredState:
         """Raises StateRefused when a row cannot be ours."""
         with _told_apart():
-            rows = self._connection.execute(_READ_VERSIONS).fetchall()
+            rows = self._connection.execute(READ_VERSIONS).fetchall()
             defaults = self._connection.execute("SELECT model, version FROM defaults").fetchall()
             items = self._connection.execute("SELECT item FROM items ORDER BY sequence").fetchall()
             facts = self._connection.execute("SELECT name, value FROM facts").fetchall()
-            workflows = self._connection.execute(_READ_WORKFLOWS).fetchall()
+            workflows = self._connection.execute(READ_WORKFLOWS).fetchall()
         try:
-            state = DesiredState(PutVersion(_version(row)) for row in rows)
-            state.apply(PutItem(_text(item)) for (item,) in items)
-            state.apply(PutFact(_text(name), _text(value)) for name, value in facts)
-            state.apply(PutWorkflow(_workflow(row)) for row in workflows)
-            state.apply(PutDefault(_text(model), _text(version)) for model, version in defaults)
+            state = DesiredState(PutVersion(read_version(row)) for row in rows)
+            state.apply(PutItem(text_of(item)) for (item,) in items)
+            state.apply(PutFact(text_of(name), text_of(value)) for name, value in facts)
+            state.apply(PutWorkflow(read_workflow(row)) for row in workflows)
+            state.apply(PutDefault(text_of(model), text_of(version)) for model, version in defaults)
         except (ValueError, InvalidParameter) as error:
             raise StateRefused("corrupt", f"a row makes no sense: {error}") from None
         if {*state.defaults.items()} - {*state.versions} or {
@@ -199,7 +158,7 @@ class JournalFile:
         for edit in edits:
             match edit:
                 case PutVersion(version):
-                    execute(_PUT_VERSION, _row(version))
+                    execute(PUT_VERSION, version_row(version))
                 case DropVersion(key):
                     execute("DELETE FROM versions WHERE model = ? AND version = ?", key)
                 case PutDefault():
@@ -213,7 +172,7 @@ class JournalFile:
                 case PutFact():
                     execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", edit)
                 case PutWorkflow(workflow):
-                    execute(_PUT_WORKFLOW, _workflow_row(workflow))
+                    execute(PUT_WORKFLOW, workflow_row(workflow))
                 case DropWorkflow(key):
                     execute("DELETE FROM workflows WHERE name = ? AND version = ?", key)
 
@@ -327,80 +286,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# -- rows ---------------------------------------------------------------------
-
-
-def _row(version: DesiredVersion) -> tuple[Any, ...]:
-    return (
-        version.model,
-        version.version,
-        version.min_workers,
-        version.max_workers,
-        json.dumps(dict(version.asked)),
-        version.content_hash,
-        version.item,
-        version.configured_workers,
-        version.registered_at,
-    )
-
-
-def _workflow_row(workflow: DesiredWorkflow) -> tuple[Any, ...]:
-    asked = json.dumps(dict(workflow.asked))
-    return (
-        workflow.name,
-        workflow.version,
-        asked,
-        workflow.content_hash,
-        workflow.registered_at,
-    )
-
-
-def _workflow(row: tuple[Any, ...]) -> DesiredWorkflow:
-    """Raises ValueError, InvalidParameter."""
-    name, version, asked, content_hash, registered_at = row
-    return DesiredWorkflow(
-        name=check_model_name(_text(name)),
-        version=check_version(_text(version)),
-        asked=_asked(_text(asked)),
-        content_hash=None if content_hash is None else _text(content_hash),
-        registered_at=float(registered_at),
-    )
-
-
-def _version(row: tuple[Any, ...]) -> DesiredVersion:
-    """Raises ValueError, InvalidParameter."""
-    model, version, low, high, asked, content_hash, item, configured, registered_at = row
-    return DesiredVersion(
-        model=check_model_name(_text(model)),
-        version=check_version(_text(version)),
-        min_workers=_count(low),
-        max_workers=_count(high),
-        asked=_asked(_text(asked)),
-        content_hash=None if content_hash is None else _text(content_hash),
-        item=None if item is None else _text(item),
-        configured_workers=_text(configured),
-        registered_at=float(registered_at),
-    )
-
-
-def _asked(text: str) -> dict[str, Any]:
-    asked = json.loads(text)
-    if not isinstance(asked, dict) or not all(
-        isinstance(value, (str, int, float)) for value in asked.values()
-    ):
-        raise ValueError("what was asked for is not readable")
-    return asked
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{value!r} is not a text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if not isinstance(value, int) or not 0 <= value <= _MAX_WORKERS:
-        raise ValueError(f"{value!r} is not a number of workers")
-    return value

@@ -53,6 +53,7 @@ WATCHED: Final = (
     "journal.py",
     "journal_file.py",
     "journal_place.py",
+    "journal_tables.py",
     "kept_arguments.py",
     "register_calls.py",
     "registrations.py",

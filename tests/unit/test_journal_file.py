@@ -13,7 +13,8 @@ import pytest
 from stoker.errors import StateNotWritten
 from stoker.supervisor import journal_file
 from stoker.supervisor.desired import DesiredState, DesiredVersion, PutFact
-from stoker.supervisor.journal_file import APPLICATION_ID, LAYOUT, JournalFile, StateRefused
+from stoker.supervisor.journal_file import APPLICATION_ID, JournalFile, StateRefused
+from stoker.supervisor.journal_tables import LAYOUT, MIGRATIONS
 from stoker.supervisor.versions import VersionKey
 
 
@@ -149,7 +150,7 @@ def test_an_older_layout_is_brought_up_to_date(path: Path, monkeypatch: pytest.M
     """
     write(path, "1.0")
     step = ("ALTER TABLE versions ADD COLUMN colour TEXT",)
-    monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, step))
+    monkeypatch.setattr(journal_file, "MIGRATIONS", (*MIGRATIONS, step))
     monkeypatch.setattr(journal_file, "LAYOUT", LAYOUT + 1)
 
     found = versions(path)
@@ -171,7 +172,7 @@ def test_a_migration_that_fails_changes_nothing(
     write(path, "1.0")
     steps = ("ALTER TABLE versions ADD COLUMN colour TEXT", "no SQL")
     with monkeypatch.context() as patch:
-        patch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, steps))
+        patch.setattr(journal_file, "MIGRATIONS", (*MIGRATIONS, steps))
         patch.setattr(journal_file, "LAYOUT", LAYOUT + 1)
         with pytest.raises(StateNotWritten):
             JournalFile(path)

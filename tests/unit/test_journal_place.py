@@ -14,8 +14,8 @@ import pytest
 from stoker.settings.load import load
 from stoker.supervisor import journal_place
 from stoker.supervisor.desired import DesiredVersion
-from stoker.supervisor.journal_file import LAYOUT
 from stoker.supervisor.journal_place import JournalPlace
+from stoker.supervisor.journal_tables import LAYOUT
 
 
 class Heard:
