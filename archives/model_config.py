@@ -110,6 +110,10 @@ class ModelConfig:
         return self.device_ids if all(i < number_of_gpus for i in self.device_ids) else ()
 
 
+#: An archive that has no such file.
+NO_CONFIG: Final = ModelConfig()
+
+
 def not_built(config: ModelConfig) -> list[str]:
     """What the file asks for that this release does not have; its archive is refused."""
     missing: list[str] = []

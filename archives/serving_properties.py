@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.archives.devices import parse_devices
-from stoker.archives.model_config import ModelConfig
+from stoker.archives.model_config import NO_CONFIG, ModelConfig
 from stoker.errors import InvalidParameter, ManifestInvalid, SettingsError
 from stoker.properties import read_properties
 
@@ -52,7 +52,6 @@ _SERVER_KEYS: Final = frozenset(
 )
 #: Options whose handlers would answer wrongly without what they ask for.
 _NOT_BUILT: Final = ("rolling_batch", "async_mode", "mpi_mode", "enable_venv")
-_NO_CONFIG: Final = ModelConfig()
 _OFF: Final = frozenset({"", "false", "disable", "off"})
 
 
@@ -72,7 +71,7 @@ class ServingProperties:
     engine: str = ""
     entry_point: str = DEFAULT_ENTRY_POINT
     function: str = DEFAULT_FUNCTION
-    config: ModelConfig = _NO_CONFIG
+    config: ModelConfig = NO_CONFIG
     options: Mapping[str, str] = field(default_factory=dict)
     is_stated: bool = False
 

@@ -23,6 +23,7 @@ from typing import Final
 
 from stoker.archives.archive import ArchiveRequest, ResolvedArchive
 from stoker.archives.manifest import DEFAULT_RUNTIME, DEFAULT_VERSION
+from stoker.archives.model_config import NO_CONFIG
 from stoker.clock import Clock
 from stoker.errors import ShuttingDown, StokerError
 from stoker.logs import get_logger
@@ -35,12 +36,13 @@ from stoker.supervisor.calls import Caller, Value, WaitingCall
 from stoker.supervisor.desired import DesiredVersion
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.initial_workers import initial_workers
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.kept_arguments import desired_version, kept_arguments, kept_groups
 from stoker.supervisor.memory_check import check_device_memory, check_memory
-from stoker.supervisor.specs import NO_CONFIG, device_groups, initial_workers
 from stoker.supervisor.unsettled_versions import UnsettledVersions
 from stoker.supervisor.version_archives import VersionArchives
+from stoker.supervisor.version_devices import device_groups
 from stoker.supervisor.versions import Failure, VersionKey, VersionSpec
 
 log = get_logger("control")

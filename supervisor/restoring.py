@@ -43,10 +43,10 @@ from stoker.supervisor.desired import (
 )
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.initial_workers import startup_workers
 from stoker.supervisor.journal import Journal
 from stoker.supervisor.kept_arguments import archive_request
 from stoker.supervisor.registrations import Registrations
-from stoker.supervisor.specs import startup_workers
 from stoker.supervisor.start_conflicts import name_conflict, names_of
 from stoker.supervisor.start_plan import (
     CHANGED,

@@ -7,14 +7,12 @@ not to the file's mere presence.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final, TypeVar
 
 from stoker.archives.archive import DJL, DJL_FUNCTION, ResolvedArchive
-from stoker.archives.devices import parse_devices
 from stoker.archives.manifest import MMS, TORCHSERVE, engine_name, parse_runtime
-from stoker.archives.model_config import ModelConfig, flaws, not_built
-from stoker.errors import InvalidParameter, ManifestInvalid, NotEnoughDevices
+from stoker.archives.model_config import NO_CONFIG, ModelConfig, flaws, not_built
+from stoker.errors import InvalidParameter, ManifestInvalid
 from stoker.settings import Settings
 from stoker.settings.models_json import read_models
 from stoker.supervisor.adapter_files import adapters_name
@@ -23,10 +21,10 @@ from stoker.supervisor.batching import BatchPolicy
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.fences import BUBBLEWRAP, Fence
 from stoker.supervisor.fencing import FencingMeans, choose_fence
-from stoker.supervisor.placement import groups, usable_device_ids
-from stoker.supervisor.processors import usable_processors
+from stoker.supervisor.placement import usable_device_ids
 from stoker.supervisor.recycling import Limits
 from stoker.supervisor.sequences import SequencePolicy
+from stoker.supervisor.version_devices import counted_devices, on_devices, workers_on_gpus
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire.loading import ASYNC, BATCHES, CONTINUOUS
 from stoker.wire.sequence_labels import SequenceHeaders
@@ -39,8 +37,6 @@ MAX_BATCH_SIZE: Final = 4096
 #: Of one asynchronous worker.
 DEFAULT_REQUESTS_IN_HAND: Final = 256
 MAX_REQUESTS_IN_HAND: Final = 4096
-NO_CONFIG: Final = ModelConfig()
-MAX_WORKERS: Final = 1024
 #: Of the argument `preload`; else "on".
 OFF: Final = "off"
 #: Where every rank handles every batch; with `pp` the first feeds the others itself (6.3).
@@ -67,7 +63,7 @@ def build_spec(
     config = archive.config or NO_CONFIG
     _check_is_built(config, archive.url)
     if (named := arguments.optional("devices", str)) is not None:
-        config = _on_devices(config, named, places)
+        config = on_devices(config, named, places)
     sequences = _sequences(config, settings, archive.url)
     is_tried_once = sequences is not None or is_not_idempotent(archive)
     override = read_models(settings.models).of(archive.model, archive.version)
@@ -89,7 +85,7 @@ def build_spec(
     device_ids = usable_device_ids(config.device_ids, len(places.devices)) if has_gpus else ()
     most_workers = None
     if device_type == "gpu":
-        most_workers = _most_workers(archive.model, config, device_ids, places)
+        most_workers = workers_on_gpus(archive.model, config, device_ids, places)
     fence = choose_fence(config, settings, means)
     return VersionSpec(
         model=archive.model,
@@ -130,7 +126,7 @@ def build_spec(
         is_loaded_at_startup=is_startup,
         is_preloaded=_is_preloaded(archive, config, arguments, settings, fence),
         number_gpu=arguments.optional("number_gpu", int),
-        group_devices=_group_devices(config, device_ids, places)
+        group_devices=counted_devices(config, device_ids, places)
         if device_type == "gpu" and arguments.flag("per_device")
         else (),
         queue_wait_target_s=_first(
@@ -182,15 +178,6 @@ def _adapters_name(archive: ResolvedArchive, settings: Settings) -> str:
     return adapters_name(settings.runtime_dir, archive.model, archive.version)
 
 
-def _group_devices(
-    config: ModelConfig, device_ids: tuple[int, ...], places: DevicePlaces
-) -> tuple[int, ...]:
-    """Where counts are meant for each device: which devices; () where there is but one group."""
-    found = groups(device_ids, len(places.devices), max(1, config.parallel_level))
-    firsts = tuple(dict.fromkeys(group[0] for group in found))
-    return firsts if len(firsts) > 1 else ()
-
-
 def check_batch_size(size: int) -> int:
     """Raises InvalidParameter for one beyond reason."""
     if not 1 <= size <= MAX_BATCH_SIZE:
@@ -199,28 +186,6 @@ def check_batch_size(size: int) -> int:
             parameter="batch_size",
         )
     return size
-
-
-def _on_devices(config: ModelConfig, named: str, places: DevicePlaces) -> ModelConfig:
-    """The request's devices in place of the archive's.
-
-    Raises:
-        InvalidParameter: There is no such device here.
-    """
-    kind, ids = parse_devices(named)
-    if kind == "gpu" and not (places.devices and usable_device_ids(ids, len(places.devices))):
-        raise InvalidParameter(
-            f"Parameter device names {named}; this server has {len(places.devices)} GPUs.",
-            parameter="device",
-        )
-    return replace(config, device_type=kind, device_ids=ids)
-
-
-def device_groups(spec: VersionSpec, places: DevicePlaces) -> int:
-    """How many devices, or groups of them, workers of a version are spread over."""
-    if spec.device_type != "gpu":
-        return 1
-    return spec.most_workers or len(spec.device_ids) or len(places.devices)
 
 
 def _sequences(config: ModelConfig, settings: Settings, url: str) -> SequencePolicy | None:
@@ -318,104 +283,9 @@ def is_not_idempotent(archive: ResolvedArchive) -> bool:
     return archive.config_raw.get("idempotent") is False
 
 
-def _most_workers(
-    model: str, config: ModelConfig, device_ids: tuple[int, ...], places: DevicePlaces
-) -> int | None:
-    """How many workers there are GPUs for, where each takes several (3.5)."""
-    level = config.parallel_level
-    if not level:
-        return None
-    most = len(groups(device_ids, len(places.devices), level))
-    if not most:
-        raise NotEnoughDevices(
-            f"No enough gpu devices for model:{model} parallelLevel:{level}",
-            model=model,
-            wanted=level,
-        )
-    return most
-
-
 def _check_is_built(config: ModelConfig, url: str) -> None:
     if missing := not_built(config):
         raise ManifestInvalid(
             f"model-config.yaml asks for {', '.join(missing)}, which this release does not have.",
             url=url,
         )
-
-
-def initial_workers(
-    archive: ResolvedArchive, arguments: Arguments, settings: Settings
-) -> tuple[int, int]:
-    """(min, max) workers of a registration: the archive's own if it has both, else the request's.
-
-    Bounds that a request states are stronger than the archive's (DJL Serving's rule).
-
-    Raises:
-        InvalidParameter, ManifestInvalid: More than a host can mean.
-    """
-    stated = (arguments.optional("min_workers", int), arguments.optional("max_workers", int))
-    if stated != (None, None):
-        return _stated_bounds(*stated)
-    if bounds := _archives_bounds(archive):
-        return bounds
-    asked = arguments.optional("initial_workers", int)
-    count = max(0, settings.default_workers_per_model if asked is None else asked)
-    if count > MAX_WORKERS:
-        raise InvalidParameter(
-            f"Parameter initial_workers must be at most {MAX_WORKERS}.",
-            parameter="initial_workers",
-        )
-    return count, count
-
-
-def _stated_bounds(least: int | None, most: int | None) -> tuple[int, int]:
-    """Who names one of the two means that one.  Raises InvalidParameter."""
-    if least is None:
-        assert most is not None
-        least = min(1, most)
-    if most is None:
-        most = least
-    if least < 0 or most < least:
-        raise InvalidParameter("max_worker cannot be less than min_worker.", parameter="max_worker")
-    if most > MAX_WORKERS:
-        raise InvalidParameter(
-            f"Parameter max_worker must be at most {MAX_WORKERS}.", parameter="max_worker"
-        )
-    return least, most
-
-
-def startup_workers(
-    archive: ResolvedArchive, settings: Settings, places: DevicePlaces
-) -> tuple[int, int]:
-    """(min, max) workers of a model loaded when the server starts (3.4, 8.9).
-
-    The archive's own if it has both, else the `models` setting, each of the
-    two by itself, else `default_workers_per_model`, else `startup_workers_per_model`
-    (contracts/mms.md 8, NUM_WORKERS), else one per GPU or, without GPUs, per processor.
-
-    Raises:
-        ManifestInvalid: More than a host can mean.
-    """
-    if bounds := _archives_bounds(archive):
-        return bounds
-    default = (
-        settings.default_workers_per_model
-        or settings.startup_workers_per_model
-        or len(places.devices)
-    )
-    if not default:
-        default = 1 if archive.contract == DJL else usable_processors()
-    override = read_models(settings.models).of(archive.model, archive.version)
-    low = min(override.min_workers or default, MAX_WORKERS)
-    high = min(override.max_workers or default, MAX_WORKERS)
-    # The peer lets them cross; whoever names one of the two means that one.
-    return (low, max(low, high)) if override.min_workers else (min(low, high), high)
-
-
-def _archives_bounds(archive: ResolvedArchive) -> tuple[int, int] | None:
-    bounds = (archive.config or NO_CONFIG).worker_bounds()
-    if bounds is not None and bounds[1] > MAX_WORKERS:
-        raise ManifestInvalid(
-            f"model-config.yaml asks for more than {MAX_WORKERS} workers.", url=archive.url
-        )
-    return bounds

@@ -19,9 +19,9 @@ from stoker.supervisor.archive_source import ArchiveSource
 from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.calls import AwaitedCall
 from stoker.supervisor.engine import Engine
+from stoker.supervisor.initial_workers import initial_workers
 from stoker.supervisor.named_versions import OWNER
 from stoker.supervisor.registrations import SETTLE_GRACE_S
-from stoker.supervisor.specs import initial_workers
 from stoker.supervisor.version_archives import VersionArchives
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workflow_plan import NodePlan, WorkflowPlan

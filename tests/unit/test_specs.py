@@ -15,9 +15,10 @@ from stoker.supervisor.arguments import Arguments
 from stoker.supervisor.device_places import DevicePlaces
 from stoker.supervisor.devices import Device
 from stoker.supervisor.fencing import FencingMeans
+from stoker.supervisor.initial_workers import initial_workers, startup_workers
 from stoker.supervisor.processors import usable_processors
 from stoker.supervisor.sequences import SequencePolicy
-from stoker.supervisor.specs import build_spec, initial_workers, startup_workers
+from stoker.supervisor.specs import build_spec
 from stoker.supervisor.versions import VersionSpec
 from stoker.wire.sequence_labels import DEFAULT_HEADERS
 
