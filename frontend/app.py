@@ -21,9 +21,9 @@ from stoker.frontend.counts import Counts
 from stoker.frontend.dialect import Dialect
 from stoker.frontend.dialects import load_dialect
 from stoker.frontend.endpoints import Endpoint, Endpoints
-from stoker.frontend.exchange import header_line
 from stoker.frontend.form_reader import FormReader
 from stoker.frontend.guard import Door, Guard, HttpsOnly, open_paths
+from stoker.frontend.header_lines import header_line
 from stoker.frontend.keyring import Keyring
 from stoker.frontend.lanes import Lanes
 from stoker.frontend.limits import Limits

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import http
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -21,6 +20,7 @@ from stoker.frontend.asgi import AsgiApp, Message, Scope, request_scope
 from stoker.frontend.counts import Counts
 from stoker.frontend.flow_control import FlowControl
 from stoker.frontend.head_reader import RequestHead
+from stoker.frontend.header_lines import CONTROL, FRAMING_NAMES, header_line
 from stoker.frontend.lanes import Holding
 from stoker.frontend.pieces import Pieces
 from stoker.logs import get_logger
@@ -43,23 +43,8 @@ _KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
 _CLOSE: Final = b"connection: close\r\n\r\n"
 #: Above this, head and body are handed over separately instead of being joined.
 _JOIN_BYTES: Final = 16 * 1024
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_NAME: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-#: Framing is the server's: nobody above may set these.
-FRAMING_NAMES: Final = frozenset(
-    (b"connection", b"content-length", b"transfer-encoding", b"keep-alive", b"x-request-id")
-)
 
 log = get_logger("http")
-
-
-def header_line(name: bytes, value: bytes) -> bytes:
-    """`name: value` with nothing in it that could end the line; b"" for an impossible name."""
-    if not _NAME.fullmatch(name):
-        return b""
-    if _CONTROL.search(value):
-        value = _CONTROL.sub(b" ", value)
-    return b"%b: %b\r\n" % (name, value)
 
 
 class StandingHeaders(Protocol):
@@ -341,7 +326,7 @@ class Exchange:
         if self.reason is None:
             line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
         else:
-            line = b"HTTP/1.1 %d %b\r\n" % (status, _CONTROL.sub(b" ", self.reason))
+            line = b"HTTP/1.1 %d %b\r\n" % (status, CONTROL.sub(b" ", self.reason))
         lines = [line]
         length = None
         for name, value in headers:

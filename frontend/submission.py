@@ -16,7 +16,8 @@ from stoker.errors import BadHandlerResult, InvalidParameter
 from stoker.frontend.asynchronous import DETOURS
 from stoker.frontend.bodies import may_be_form, read_parameters
 from stoker.frontend.dialect import Dialect
-from stoker.frontend.exchange import FRAMING_NAMES, Exchange, header_line
+from stoker.frontend.exchange import Exchange
+from stoker.frontend.header_lines import FRAMING_NAMES, header_line
 from stoker.frontend.lanes import TURNS, Key, Lanes
 from stoker.frontend.limits import Limits
 from stoker.frontend.routes import Prediction
