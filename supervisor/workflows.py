@@ -113,11 +113,6 @@ class Workflows:
         self._registry.add(key, workflow)
         self._actions.append(workflow.note("info", "workflow registered", nodes=len(graph.nodes)))
 
-    def set_default(self, key: VersionKey) -> None:
-        """Raises WorkflowNotFound."""
-        self.find(*key)
-        self._registry.set_default(*key)
-
     def unregister(self, key: VersionKey, call: Any) -> None:
         """Take it away; `call` is resolved when its last run has ended.
 
