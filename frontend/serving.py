@@ -64,8 +64,9 @@ class FrontendServer:
 
     async def serve(self, sockets: Sequence[socket.socket]) -> None:
         """Until told to stop, and then until everything accepted is answered."""
-        await self._frontend.start()
         try:
+            if not await self._start():
+                return
             listening = [
                 await self._listen(site, bound)
                 for site, bound in zip(self._frontend.sites, sockets, strict=True)
@@ -94,6 +95,19 @@ class FrontendServer:
         """End without waiting for requests in hand."""
         self._is_hurried = True
         self._stopping.set()
+
+    async def _start(self) -> bool:
+        """False: told to stop before there was a supervisor.  Nobody has been let in yet."""
+        starting = asyncio.ensure_future(self._frontend.start())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        starting.cancel()
+        await asyncio.wait((starting,))
+        return False
 
     async def _drain(self, close: Callable[[], None]) -> None:
         """Answer what is here.  Others are refused in words as long as we are here anyhow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -17,6 +18,11 @@ import psutil
 import pytest
 
 from stoker.exit_codes import ExitCode
+from stoker.frontend.app import Frontend
+from stoker.frontend.listeners import open_socket, plan_listeners
+from stoker.frontend.serving import FrontendServer
+from stoker.wire.link import Link
+from stoker.wire.runtime_dir import frontend_address
 
 NOWHERE = "http://127.0.0.1:0"
 PATIENCE_S = 20
@@ -192,6 +198,29 @@ def test_quit_does_not_wait_for_requests_in_hand(start, folder, supervisor, noti
 
         process.wait(PATIENCE_S)
     assert time.monotonic() - asked_at < 10
+
+
+def test_a_stop_does_not_wait_for_a_supervisor_that_never_came(make_settings, monkeypatch):
+    """
+    A start that fails, for a reason that only the supervisor sees, is told at once.
+    """
+    monkeypatch.setattr("stoker.frontend.app.WELCOME_WAIT_S", 3600.0)
+    settings = make_settings()
+    listeners = plan_listeners(settings)
+    bound = [open_socket(listener.address, 0o600) for listener in listeners]
+
+    async def serve() -> bool:
+        link = Link(frontend_address(settings.runtime_dir / "nobody"))
+        server = FrontendServer(Frontend(settings, listeners, link))
+        serving = asyncio.create_task(server.serve(bound))
+        await asyncio.sleep(0)
+        server.stop()
+        await asyncio.wait_for(serving, PATIENCE_S)
+        return server.has_listened
+
+    assert not asyncio.run(serve())
+    for each in bound:
+        each.close()
 
 
 @pytest.mark.slow
