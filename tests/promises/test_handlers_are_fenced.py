@@ -107,28 +107,32 @@ def test_a_fenced_worker_has_bounds_and_gains_no_rights(start_server, model_stor
     ]
 
 
-@pytest.mark.parametrize("how", ["child", "executed", "forked"])
-def test_what_a_handler_starts_lives_as_long_as_its_worker_and_no_longer(server, model, how):
+def test_what_a_handler_starts_lives_as_long_as_its_worker_and_no_longer(server, model):
     """
     Also in a session of its own, and also without its parent.
     """
+    ways = ("child", "executed", "forked")
     server.register(model, "fenced:handle")
     server.register(f"{model}o", "fenced:handle")
     (worker,) = pids(server, model)
-    left = int(server.predict(model, f"escape {how}").json)
-    others = int(server.predict(f"{model}o", f"escape {how}").json)
-    # Two sweeps later it would be gone if its worker did not count.
+    left = {how: int(server.predict(model, f"escape {how}").json) for how in ways}
+    others = {how: int(server.predict(f"{model}o", f"escape {how}").json) for how in ways}
+
+    def ended(started: dict[str, int]) -> set[str]:
+        return {how for how, pid in started.items() if has_ended(pid)}
+
+    # Two sweeps later they would be gone if their worker did not count.
     end = time.monotonic() + 2.2
-    wait_until(lambda: time.monotonic() > end or has_ended(left), "two sweeps")
-    assert not has_ended(left)
+    wait_until(lambda: time.monotonic() > end or ended(left), "two sweeps")
+    assert ended(left) == set()
 
     os.kill(worker, signal.SIGKILL)
 
-    wait_until(lambda: has_ended(left), "it ends with its worker")
-    assert not has_ended(others)
+    wait_until(lambda: ended(left) == {*ways}, lambda: f"only {ended(left)} end with their worker")
+    assert ended(others) == set()
     assert psutil.pid_exists(pids(server, f"{model}o")[0])
     assert server.manage("DELETE", f"/models/{model}o").status == 200
-    wait_until(lambda: has_ended(others), "it ends with its worker")
+    wait_until(lambda: ended(others) == {*ways}, lambda: f"only {ended(others)} end with theirs")
 
 
 def test_a_stop_leaves_nothing_that_a_handler_started(start_server, model, leftovers):
