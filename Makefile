@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 # PYTHON=/path/to/python chooses the interpreter for a new .venv.
 PYTHON ?=
-# PYTEST_ARGS='-k batching' narrows a test run.
+# PYTEST_ARGS='-k batching' narrows a test run; '-n 0' makes it one test after another.
 PYTEST_ARGS ?=
 # BENCH_ARGS='--peer mosec --part steady' and the like; see benchmarks/README.md.
 BENCH_ARGS ?=
@@ -25,6 +25,8 @@ PIP_INSTALL := $(PIP) install --constraint constraints.txt --no-build-isolation
 
 ROOMS := archives cli common compat frontend handlers supervisor wire worker
 SOURCES := $(shell find $(ROOMS) -type f \( -name '*.py' -o -name py.typed \) 2>/dev/null)
+# Most tests wait for processes; those marked `alone` have the machine to themselves.
+TWO_FILES_AT_ONCE := -n 2 --dist loadfile --no-loadscope-reorder
 comma := ,
 say = @printf '\n== %s\n' "$(1)"
 
@@ -73,7 +75,7 @@ test: lint
 	$(call say,CPU per request beside a bare echo)
 	@$(SCRIPT) benchmarks/quick.py --short
 	$(call say,pytest)
-	@$(PY) -m pytest --import-mode=importlib $(PYTEST_ARGS) tests
+	@$(PY) -m pytest --import-mode=importlib $(TWO_FILES_AT_ONCE) $(PYTEST_ARGS) tests
 
 # Others every time; FUZZ_SEED=7 repeats a run that found something.
 fuzz: $(VENV)/test

@@ -22,6 +22,9 @@ from live_server import HANDLERS, Server
 
 from stoker.wire import codec, frames, runtime_dir
 
+# How much piles up at once, and so what is kept of it, is a matter of who else computes.
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 
 

@@ -25,6 +25,10 @@ FORM = b"application/x-www-form-urlencoded"
 MULTIPART = b"multipart/form-data; boundary=B"
 
 
+# How much piles up at once, and so what is kept of it, is a matter of who else computes.
+pytestmark = pytest.mark.alone
+
+
 @pytest.fixture(scope="module")
 def server_flags() -> tuple[str, ...]:
     return (

@@ -40,6 +40,7 @@ def block(server: Any, model: str, requests: int) -> tuple[Any, list[Any]]:
     return gate, asked
 
 
+@pytest.mark.alone
 def test_refusals_cost_little_and_good_work_goes_on(server, crowd):
     """
     128 clients that ask again at once, for a worker that can serve 200 a
@@ -62,6 +63,7 @@ def test_refusals_cost_little_and_good_work_goes_on(server, crowd):
     assert refusals > 1000
 
 
+@pytest.mark.alone
 def test_management_and_other_models_are_served_meanwhile(server, crowd):
     """
     One hot model starves neither the operator nor another model.
