@@ -67,6 +67,7 @@ def unwritten_files(smaps: Iterable[str]) -> list[tuple[int, int]]:
     """
     found = []
     begin = end = 0
+    is_unwritten = False
     for line in smaps:
         first, _, rest = line.partition(" ")
         if not first.endswith(":"):
@@ -76,6 +77,9 @@ def unwritten_files(smaps: Iterable[str]) -> list[tuple[int, int]]:
             is_file = mode in ("r--p", "r-xp") and inode != "0"
             if not is_file:
                 begin = end
-        elif first == "Anonymous:" and begin < end and rest.split()[0] == "0":
+        elif first == "Anonymous:":
+            is_unwritten = rest.split()[0] == "0"
+        # What was written to and swapped out is not anonymous memory any more, and not in the file.
+        elif first == "Swap:" and begin < end and is_unwritten and rest.split()[0] == "0":
             found.append((begin, end))
     return found

@@ -15,19 +15,29 @@ SMAPS = f"""\
 7f00-8000 r--p 00000000 00:1b 17  {LIBRARY}
 Size:                  4 kB
 Anonymous:             0 kB
+Swap:                  0 kB
 VmFlags: rd mr mw me
 8000-9000 r-xp 00001000 00:1b 17  {LIBRARY}
 Anonymous:             0 kB
-9000-a000 r--p 00002000 00:1b 17  {LIBRARY}
+Swap:                  0 kB
+9000-9800 r--p 00002000 00:1b 17  {LIBRARY}
 Anonymous:             4 kB
+Swap:                  0 kB
+9800-a000 r--p 00002800 00:1b 17  {LIBRARY}
+Anonymous:             0 kB
+Swap:                  4 kB
 a000-b000 rw-p 00003000 00:1b 17  {LIBRARY}
 Anonymous:             0 kB
+Swap:                  0 kB
 b000-c000 r--s 00000000 00:01 18  /dev/shm/an arena of ours
 Anonymous:             0 kB
+Swap:                  0 kB
 c000-d000 r--p 00000000 00:00 0
 Anonymous:             0 kB
+Swap:                  0 kB
 e000-f000 r-xp 00000000 00:00 0   [vdso]
 Anonymous:             0 kB
+Swap:                  0 kB
 """
 
 # Prints how much of OpenSSL is mapped before and after, and a hash.
@@ -82,7 +92,8 @@ def run(code: str, *argv: str) -> list[str]:
 
 def test_only_files_that_were_never_written_to_are_let_go() -> None:
     """
-    What the loader has relocated exists nowhere but in memory: without it the process dies.
+    What the loader has relocated exists nowhere but in memory, or in swap, where it is not
+    counted as anonymous any more: without it the process dies.
     """
     assert unwritten_files(SMAPS.splitlines()) == [(0x7F00, 0x8000), (0x8000, 0x9000)]
 
