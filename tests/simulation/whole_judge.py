@@ -34,6 +34,7 @@ class Asked:
     """
 
     spec: VersionSpec
+    at: float
     until: float
     is_poison: bool
     begun: int = 0
@@ -54,7 +55,7 @@ class Judge:
         check(job_id not in self.asked, "an id is new", job_id)
         each_s = spec.response_timeout_s + ATTEMPT_S
         until = deadline + KEEP_S + each_s * (1 + spec.max_attempts)
-        self.asked[job_id] = Asked(spec, until, is_poison)
+        self.asked[job_id] = Asked(spec, self._world.agenda.now, until, is_poison)
 
     def answer(self, frontend_id: bytes, answer: Answer) -> None:
         """Every answer that reaches a frontend, before it is looked at."""

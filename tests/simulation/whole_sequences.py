@@ -63,7 +63,7 @@ class SequenceJudge:
                 may = may or self._is_over(home, policy, now)
                 check(may, "a sequence lives in one worker", label, now, home)
                 self._world.counts["sequence moved"] += 1
-            home = self._homes[key] = Home(worker, now, now)
+            home = self._homes[key] = Home(worker, self._asked_at(job, now), now)
         elif home.has_state:
             is_adopted = worker.adoptions > 0
             self._world.counts[f"sequence goes on{' after a death' if is_adopted else ''}"] += 1
@@ -72,6 +72,11 @@ class SequenceJudge:
         check(number > home.numbers.get(frontend, -2), "its requests keep their order", label)
         home.numbers[frontend] = number
         home.in_hand = job
+
+    def _asked_at(self, job: WorkJob, now: float) -> float:
+        """Its age counts from the request that opened it, which may have waited for a worker."""
+        asked = self._world.judge.asked.get(job.job_id)
+        return now if asked is None else asked.at
 
     def _is_given_up(self, home: Home, worker: WholeWorker) -> bool:
         """A worker that hangs and is being killed counts as none (`Sequences.lose`)."""
