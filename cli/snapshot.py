@@ -34,11 +34,10 @@ def add_parser(commands: Subparsers) -> None:
 def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     # For this command alone, and every command imports this file.
     from stoker.wire.asking import ask
-    from stoker.wire.runtime_dir import frontend_address
 
-    address = frontend_address(load(settings_argv, os.environ).runtime_dir)
+    runtime_dir = load(settings_argv, os.environ).runtime_dir
     try:
-        said = ask(address, "snapshot", {"keep": options.output is None}, TIMEOUT_S)
+        said = ask(runtime_dir, "snapshot", {"keep": options.output is None}, TIMEOUT_S)
     except StokerError as error:
         print(f"stoker: {error.message}", file=sys.stderr)
         return ExitCode.UNAVAILABLE

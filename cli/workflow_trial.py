@@ -31,7 +31,6 @@ from stoker.wire.payloads import (
     pack_request,
     unpack_parts,
 )
-from stoker.wire.runtime_dir import frontend_address
 
 START_TIMEOUT_S: Final = 30.0
 LOAD_TIMEOUT_S: Final = 600.0
@@ -142,7 +141,7 @@ class Trial:
     ) -> TrialAnswer:
         """Raises StokerError."""
         clock = MonotonicClock()
-        link = Link(frontend_address(home / "runtime"), clock)
+        link = Link(home / "runtime", clock)
         await link.start()
         try:
             await link.wait_connected(START_TIMEOUT_S)

@@ -56,7 +56,7 @@ from stoker.settings.load import Loaded, load_with_origins
 from stoker.wire.arena_folder import arena_folder, remove_arenas
 from stoker.wire.job_ids import new_frontend_id
 from stoker.wire.link import Link
-from stoker.wire.runtime_dir import frontend_address, prepare_folder
+from stoker.wire.runtime_dir import prepare_folder
 
 TITLE: Final = "stoker: frontend"
 #: Where tools and tests read the ports that the kernel chose.
@@ -124,7 +124,7 @@ class FrontendApplication(BaseApplication):  # type: ignore[misc]
         """Runs in every process that serves, after the fork."""
         settings = self._settings
         link = Link(
-            frontend_address(settings.runtime_dir),
+            settings.runtime_dir,
             max_pending=settings.max_inflight_requests,
             frontend_id=self._frontend_id,
         )

@@ -1,9 +1,10 @@
 """The frontends' end of the supervisor, as something that takes and gives records.
 
-A port drains its ROUTER until there is nothing left, hands every valid record
-to its owner with the peer's identity, and drops peers whose frames are not
-ours.  What one turn of the loop wants to send to one peer leaves as one
-message: waking a process is dearer than anything it then does.
+They ask at a ROUTER and are answered on a stream each (`wire/downlink.py`).  The
+port drains the ROUTER until there is nothing left, hands every valid record to
+its owner with the peer's identity, and drops peers whose frames are not ours.
+What one turn of the loop wants to send to one peer leaves as one message: waking
+a process is dearer than anything it then does.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import Final
 
 import zmq
 
+from stoker.clock import Clock
 from stoker.errors import ProtocolError
 from stoker.logs import get_logger
 from stoker.wire import codec, sockets
+from stoker.wire.connections import MAX_HELLO_BYTES, Acceptor, Connection
 from stoker.wire.frames import (
     MAX_SUBMIT_BYTES,
+    PROTOCOL,
     Answers,
     FromFrontend,
     Refused,
@@ -26,37 +30,51 @@ from stoker.wire.frames import (
     ToFrontend,
 )
 from stoker.wire.limits import MAX_FRAME_BYTES
-from stoker.wire.poller import NOBLOCK, SNDMORE_NOBLOCK, SocketReader
+from stoker.wire.poller import SocketReader
+from stoker.wire.sockets import NOBLOCK
 
 log = get_logger("wire")
 
 #: Peers that sent rubbish; their later frames are not even read.
 MAX_BANNED: Final = 1024
+#: Frontends that are answered at once; there are a few.
+MAX_LISTENERS: Final = 1024
 #: We open one; the default would have libzmq make room for a thousand.
 MAX_SOCKETS: Final = 16
 
 
 class FrontendPort:
-    """One bound ROUTER; answers and refusals wait for the end of the turn.
+    """Answers and refusals wait for the end of the turn.
 
     Args:
+        address: Where frontends ask, `ipc:///path`.
+        answers_address: Where they are answered, `unix:/path`.
         on_message: Called with (identity, record).
         on_turn: Called after every burst of messages.
-        on_lost: Called with the identity of a peer that cannot be reached or
-            sent what is not ours: its clients are gone either way.
+        on_lost: Called with the identity of a peer that has left, does not read, or
+            sent what is not ours, and why: its clients are gone either way.
         max_payload_bytes: Of one job.
     """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        clock: Clock,
         address: str,
+        answers_address: str,
         on_message: Callable[[bytes, FromFrontend], None],
         on_turn: Callable[[], None],
         on_lost: Callable[[bytes, str], None],
         max_payload_bytes: int,
     ) -> None:
         self._address = address
+        self._listeners: dict[bytes, Connection] = {}
+        self._identity_of: dict[Connection, bytes] = {}
+        # Before the ROUTER: who can say hello there can be answered.
+        self._acceptor = Acceptor(
+            loop, clock, answers_address, self._hear, lambda: None, self._part, self._accuse
+        )
+        self.sweep = self._acceptor.sweep
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         # Jobs gather up to a bound, and the last of them may be of any size.
@@ -71,6 +89,7 @@ class FrontendPort:
 
     def close(self) -> None:
         self._reader.close()
+        self._acceptor.close()
         self._socket.close(0)
         sockets.remove_file(self._address)
         self._context.term()
@@ -78,18 +97,10 @@ class FrontendPort:
     # -- out ------------------------------------------------------------------
 
     def send(self, identity: bytes, message: ToFrontend) -> None:
-        """Send now; a peer that cannot take it is reported lost."""
-        self._reader.check_soon()
-        self._send(identity, message)
-
-    def _send(self, identity: bytes, message: ToFrontend) -> None:
-        frame = codec.encode(message)
-        try:
-            self._socket.send(identity, SNDMORE_NOBLOCK)
-            self._socket.send(frame, NOBLOCK, copy=not sockets.is_worth_sharing(frame))
-        except zmq.ZMQError as error:
-            # EHOSTUNREACH: gone; EAGAIN: it stopped reading long ago.
-            self._on_lost(identity, str(error))
+        """Send now, or as soon as it reads; nothing to one that is not there."""
+        connection = self._listeners.get(identity)
+        if connection is not None:
+            connection.send(codec.encode(message))
 
     def answer(self, frontend_id: bytes, frame: bytes) -> None:
         frames = self._answers.get(frontend_id)
@@ -107,11 +118,10 @@ class FrontendPort:
             return
         answers, self._answers = self._answers, {}
         for frontend_id, frames in answers.items():
-            self._send(frontend_id, Answers(frames))
+            self.send(frontend_id, Answers(frames))
         refused, self._refused = self._refused, {}
         for frontend_id, jobs in refused.items():
-            self._send(frontend_id, Refused(jobs))
-        self._reader.check()
+            self.send(frontend_id, Refused(jobs))
 
     # -- in -------------------------------------------------------------------
 
@@ -134,10 +144,53 @@ class FrontendPort:
             return
         self._on_message(identity, message)
 
+    def listens(self, identity: bytes) -> bool:
+        """Whether it can be answered; it says so before it says anything else."""
+        if identity not in self._listeners:
+            self._acceptor.accept()
+        return identity in self._listeners
+
+    def _hear(self, connection: Connection, frame: memoryview) -> None:
+        if connection.is_admitted:
+            raise ProtocolError("more than who listens")
+        said = codec.decode_from_listener(frame)
+        identity = said.frontend_id
+        if identity in self._banned or len(self._listeners) >= MAX_LISTENERS:
+            self._acceptor.drop(connection)
+            return
+        before = self._listeners.get(identity)
+        if before is not None:
+            self._part(before, "it came by another way")
+        self._acceptor.admit(connection)
+        # It has nothing more to say here.
+        connection.reader.max_bytes = MAX_HELLO_BYTES
+        self._listeners[identity] = connection
+        self._identity_of[connection] = identity
+        if said.protocol != PROTOCOL:
+            self.ban(identity, "a frontend of another release")
+
+    def _accuse(self, connection: Connection, reason: str) -> None:
+        identity = self._identity_of.get(connection)
+        if identity is not None:
+            self.ban(identity, reason)
+        else:
+            log.warning("peer dropped", reason=reason)
+
+    def _part(self, connection: Connection, reason: str) -> None:
+        self._acceptor.drop(connection)
+        identity = self._identity_of.pop(connection, None)
+        if identity is not None:
+            del self._listeners[identity]
+            self._on_lost(identity, reason)
+
     def ban(self, identity: bytes, reason: str) -> None:
         """Stop listening to a peer and report it lost."""
         log.warning("peer dropped", reason=reason)
         self._banned[identity] = None
         while len(self._banned) > MAX_BANNED:
             del self._banned[next(iter(self._banned))]
-        self._on_lost(identity, reason)
+        connection = self._listeners.get(identity)
+        if connection is not None:
+            self._part(connection, reason)
+        else:
+            self._on_lost(identity, reason)

@@ -48,7 +48,12 @@ from stoker.supervisor.processes import raise_descriptor_limit
 from stoker.supervisor.worker_ledger import WorkerLedger
 from stoker.wire import frames as f
 from stoker.wire.arena_folder import arena_folder
-from stoker.wire.runtime_dir import FolderLock, frontend_address, prepare_folder
+from stoker.wire.runtime_dir import (
+    FolderLock,
+    answers_address,
+    frontend_address,
+    prepare_folder,
+)
 
 log = get_logger("supervisor")
 
@@ -144,7 +149,9 @@ class Supervisor:
         )
         self._frontend_port = FrontendPort(
             loop,
+            self._clock,
             frontend_address(settings.runtime_dir),
+            answers_address(settings.runtime_dir),
             guarded(self._take_from_frontend),
             self._end_turn,
             self._lose_frontend,
@@ -245,6 +252,7 @@ class Supervisor:
             if self._undelivered and now - self._serving_since > UNDELIVERED_S:
                 self._undelivered.clear()
             self._fleet.sweep(now)
+            self._frontend_port.sweep(now)
             self._memory_watch.look(now)
             self._metrics.look(now)
             self._feed_watchdog(now)
@@ -317,6 +325,8 @@ class Supervisor:
             if message.protocol != f.PROTOCOL:
                 self._frontend_port.ban(identity, "a frontend of another release")
                 return
+            if not self._frontend_port.listens(identity):
+                return  # it lost its way back meanwhile, and will say it again
             frontend = self._frontends.get(identity)
             if frontend is None:
                 log.info("frontend joined", frontend_pid=message.pid)
@@ -380,7 +390,7 @@ class Supervisor:
 
     def _lose_frontend(self, identity: bytes, reason: str) -> None:
         if self._frontends.pop(identity, None) is not None:
-            log.warning("frontend lost", reason=reason)
+            log.info("frontend left", reason=reason)
         self.engine.forget_frontend(identity, self._clock.now())
 
     def _forget_silent_frontends(self, now: float) -> None:

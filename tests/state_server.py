@@ -11,14 +11,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import zmq
 from facts import DEADLINE_S, wait_until
 
-from stoker.wire import codec, frames
-from stoker.wire.asking import ask
-from stoker.wire.job_ids import new_frontend_id
-from stoker.wire.runtime_dir import frontend_address
-from stoker.wire.sockets import connect_dealer
+from stoker.wire import asking, frames
+from stoker.wire.stream import PeerGone
 
 #: Answers with what it gets; cannot be loaded while a file `broken` lies beside it.
 HANDLER = """
@@ -35,20 +31,20 @@ def handle(data, context):
 class Asking:
     """One call under way, to a server that may die over it."""
 
-    def __init__(self, address: str, verb: str, arguments: dict[str, Any]) -> None:
-        self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = connect_dealer(self._context, address, new_frontend_id())
-        assert self._socket.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
-        self._socket.send(codec.encode(frames.Call(1, verb, arguments)))
+    def __init__(self, runtime_dir: Path, verb: str, arguments: dict[str, Any]) -> None:
+        self._asking = asking.Asking(runtime_dir, DEADLINE_S)
+        self._asking.say(frames.Call(1, verb, arguments))
 
     def was_answered(self) -> bool:
-        """With success; what has not come by now will not come."""
-        has_answer = bool(self._socket.poll(50))
-        said = codec.decode_to_frontend(self._socket.recv()) if has_answer else None
-        self._socket.close(0)
-        self._context.term()
-        assert said is None or isinstance(said, frames.Result)
-        return said is not None and said.code is None
+        """With success; for when the server is gone, and what has not come will not come."""
+        try:
+            (said,) = self._asking.hear()
+        except PeerGone:
+            return False
+        finally:
+            self._asking.close()
+        assert isinstance(said, frames.Result)
+        return said.code is None
 
 
 class StateServer:
@@ -110,11 +106,11 @@ class StateServer:
 
     def ask(self, verb: str, **arguments: Any) -> dict[str, Any]:
         """Raises StokerError."""
-        return ask(frontend_address(self.runtime_dir), verb, arguments, DEADLINE_S)
+        return asking.ask(self.runtime_dir, verb, arguments, DEADLINE_S)
 
     def begin_asking(self, verb: str, **arguments: Any) -> Asking:
         """Send a call and do not wait for its answer."""
-        return Asking(frontend_address(self.runtime_dir), verb, arguments)
+        return Asking(self.runtime_dir, verb, arguments)
 
     def register(self, model: str, **arguments: Any) -> dict[str, Any]:
         return self.ask("register", model=model, **{"handler": "says:handle", **arguments})

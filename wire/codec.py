@@ -74,6 +74,7 @@ def _encode_replies(message: f.Replies | f.Kept) -> list[Any]:
 
 _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.FrontendHello: _fields(Kind.FRONTEND_HELLO),
+    f.FrontendListens: _fields(Kind.FRONTEND_LISTENS),
     f.Submit: _rows(Kind.SUBMIT),
     f.Cancel: _items(Kind.CANCEL),
     f.Call: _fields(Kind.CALL),
@@ -285,6 +286,13 @@ def _is_list_of(value: Any, kind: type) -> bool:
     return type(value) is list and all(type(item) is kind for item in value)
 
 
+def _decode_listens(fields: list[Any]) -> f.FrontendListens:
+    said = _fixed(fields, f.FrontendListens, int, bytes)
+    if len(said.frontend_id) != FRONTEND_ID_BYTES or said.frontend_id[0] == f.CALL_MARK:
+        raise ProtocolError("not the id of a frontend")
+    return said
+
+
 _OPTIONAL_STR: Final = (str, type(None))
 
 _FROM_FRONTEND: Final[dict[int, Callable[[list[Any]], f.FromFrontend]]] = {
@@ -292,6 +300,9 @@ _FROM_FRONTEND: Final[dict[int, Callable[[list[Any]], f.FromFrontend]]] = {
     Kind.FRONTEND_HELLO: lambda x: _fixed(x, f.FrontendHello, int, int, bytes),
     Kind.CANCEL: lambda x: f.Cancel([_job_id(value) for value in x[1:]]),
     Kind.CALL: lambda x: _fixed(x, f.Call, int, str, dict),
+}
+_FROM_LISTENER: Final[dict[int, Callable[[list[Any]], f.FrontendListens]]] = {
+    Kind.FRONTEND_LISTENS: _decode_listens,
 }
 _TO_FRONTEND: Final[dict[int, Callable[[list[Any]], f.ToFrontend]]] = {
     Kind.ANSWERS: lambda x: f.Answers([_check(value, bytes) for value in x[1:]]),
@@ -332,6 +343,11 @@ def _decode(frame: bytes | memoryview, table: dict[int, Callable[[list[Any]], T]
 def decode_from_frontend(frame: bytes | memoryview) -> f.FromFrontend:
     """What the supervisor's frontend socket received."""
     return _decode(frame, _FROM_FRONTEND)
+
+
+def decode_from_listener(frame: bytes | memoryview) -> f.FrontendListens:
+    """What the supervisor's socket for those who wait for answers received."""
+    return _decode(frame, _FROM_LISTENER)
 
 
 def decode_to_frontend(frame: bytes | memoryview) -> f.ToFrontend:

@@ -243,7 +243,7 @@ class Acceptor:
         self._path = Path(socket_path(address))
         self._uids = {0, os.geteuid(), *(user[:1] if user is not None else ())}
         self._socket = _listen(self._path, None if user is None else user[1])
-        loop.add_reader(self._socket.fileno(), self._accept)
+        loop.add_reader(self._socket.fileno(), self.accept)
 
     def close(self) -> None:
         """Hang up on everybody and take the path away; harmless when repeated."""
@@ -321,7 +321,10 @@ class Acceptor:
 
     # -- accepting ------------------------------------------------------------
 
-    def _accept(self) -> None:
+    def accept(self) -> None:
+        """Let in whoever waits at the door, and hear what each has said already."""
+        if self._pause is not None:
+            return
         for _ in range(ACCEPT_LIMIT):
             try:
                 accepted, _ = self._socket.accept()
@@ -338,7 +341,7 @@ class Acceptor:
 
     def _accept_again(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._socket.fileno(), self._accept)
+        self._loop.add_reader(self._socket.fileno(), self.accept)
 
     def _welcome(self, accepted: socket.socket) -> None:
         pid, uid, _ = _CREDENTIALS.unpack(

@@ -10,6 +10,9 @@ array of 1 + 3 * 6 elements.  `[x ...]*` below means "repeated".
         CANCEL         | [job_id]*
         CALL           | call_id | verb | arguments{}
 
+    frontend -> supervisor, first and only on the stream that the answers come back on
+        FRONTEND_LISTENS | protocol | frontend_id
+
     supervisor -> frontend
         WELCOME        | protocol | incarnation
         ANSWERS        | [answer frame]*          opaque to the supervisor
@@ -75,6 +78,7 @@ class Kind(enum.IntEnum):
     SUBMIT = 2
     CANCEL = 3
     CALL = 4
+    FRONTEND_LISTENS = 5
 
     WELCOME = 16
     ANSWERS = 17
@@ -140,6 +144,13 @@ class FrontendHello(NamedTuple):
     protocol: int
     pid: int
     incarnation: bytes = b""
+
+
+class FrontendListens(NamedTuple):
+    """Opens the way back, before the first hello; see `downlink.py`."""
+
+    protocol: int
+    frontend_id: bytes
 
 
 class SubmittedJob(NamedTuple):
@@ -373,4 +384,4 @@ ToWorker = Load | Work | Drop | Leave
 FromWorker = (
     WorkerHello | WorkerBack | Kept | Loaded | LoadFailed | Replies | SequencesEnded | Measurements
 )
-Message = FromFrontend | ToFrontend | ToWorker | FromWorker
+Message = FromFrontend | FrontendListens | ToFrontend | ToWorker | FromWorker

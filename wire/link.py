@@ -1,7 +1,8 @@
 """Ask the supervisor, await the answer, cancel: used by the frontend and by tools.
 
-One Link per process.  Everything submitted in one turn of the loop leaves in
-one message; answers wake their waiters without a task or timer per request.
+One Link per process.  It asks over ZeroMQ and is answered on a stream
+(`downlink.py`).  Everything submitted in one turn of the loop leaves in one
+message; answers wake their waiters without a task or timer per request.
 
 A supervisor may die: what is unanswered is kept, within its deadline, and sent
 again, with the same ids, to the successor that says Welcome.  What is submitted
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import zmq
@@ -30,10 +32,12 @@ from stoker.errors import (
 from stoker.wire import codec, frames, sockets
 from stoker.wire.calls import REPEATABLE, Calls, Restarted
 from stoker.wire.contact import Contact, restarting
+from stoker.wire.downlink import Downlink
 from stoker.wire.job_ids import JobIds, new_frontend_id
 from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind, unpack_answers
 from stoker.wire.pending import OnEnd, Pending
-from stoker.wire.poller import NOBLOCK, SocketReader
+from stoker.wire.runtime_dir import answers_address, frontend_address
+from stoker.wire.sockets import NOBLOCK
 
 #: Without a supervisor for so long, nothing new is taken and what was not sent fails.
 HOLD_S: Final = 10.0
@@ -50,19 +54,19 @@ class Link:
     """A process's connection to the supervisor.
 
     Args:
-        address: The supervisor's frontend address, `ipc://...`.
+        runtime_dir: Where the supervisor has its sockets.
         max_pending: Jobs that may wait here at once; above, `submit` refuses.
         frontend_id: From `new_frontend_id`, if somebody else must know it too.
     """
 
     def __init__(
         self,
-        address: str,
+        runtime_dir: Path,
         clock: Clock | None = None,
         max_pending: int = 4096,
         frontend_id: bytes | None = None,
     ) -> None:
-        self._address = address
+        self._runtime_dir = runtime_dir
         self._clock = clock or MonotonicClock()
         self.max_pending = max_pending
         self.frontend_id = frontend_id or new_frontend_id()
@@ -78,10 +82,12 @@ class Link:
         self._is_flush_due = False
         #: Of the supervisor that takes our jobs; None without one for HOLD_S.
         self._incarnation: bytes | None = None
-        self._contact = Contact(self._clock, self._send, self._give_up)
+        self._contact = Contact(self._clock, self._knock, self._give_up)
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._socket: zmq.Socket[bytes] | None = None
-        self._reader: SocketReader | None = None
+        self._downlink: Downlink | None = None
+        #: A supervisor could not reach us for a while.
+        self._was_lost = False
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -91,8 +97,15 @@ class Link:
         """Connect on the running loop.  Returns at once; `wait_connected` waits."""
         self._loop = asyncio.get_running_loop()
         self._context = zmq.Context(io_threads=1)
-        self._socket = sockets.connect_dealer(self._context, self._address, self.frontend_id)
-        self._reader = SocketReader(self._loop, self._socket, self._receive)
+        address = frontend_address(self._runtime_dir)
+        self._socket = sockets.connect_dealer(self._context, address, self.frontend_id)
+        self._downlink = Downlink(
+            self._loop,
+            answers_address(self._runtime_dir),
+            self.frontend_id,
+            self._receive,
+            self._lose,
+        )
         self._contact.seek(self._loop)
 
     async def wait_connected(self, timeout_s: float) -> None:
@@ -118,8 +131,8 @@ class Link:
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         self._fail_everything(Cancelled("The server is stopping."))
-        if self._reader is not None:
-            self._reader.close()
+        if self._downlink is not None:
+            self._downlink.close()
         if self._socket is not None:
             self._socket.close(0)
             self._socket = None
@@ -172,7 +185,7 @@ class Link:
         if not self._is_flush_due:
             self._is_flush_due = True
             assert self._loop is not None
-            self._loop.call_soon(self._flush_turn)
+            self._loop.call_soon(self._flush)
             if self._sweep_timer is None:
                 self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         return pending
@@ -230,30 +243,26 @@ class Link:
 
     # -- sending --------------------------------------------------------------
 
-    def _flush_turn(self) -> None:
+    def _flush(self) -> None:
         """Everything that was submitted in this turn of the loop."""
         self._is_flush_due = False
-        self._flush()
-        if self._reader is not None:
-            self._reader.check()
-
-    def _flush(self) -> None:
-        """Send what waits; whoever calls sends more, or looks at the socket afterwards."""
         if not self._outbox:
             return
         jobs, self._outbox = self._outbox, []
         self._outbox_bytes = 0
-        if not self._post(frames.Submit(jobs)):
+        if not self._send(frames.Submit(jobs)):
             # They wait for whoever takes them; cancelled ones are left out then.
             self._outbox = jobs
 
-    def _send(self, message: frames.FromFrontend) -> bool:
-        if self._reader is not None:
-            self._reader.check_soon()
-        return self._post(message)
+    def _knock(self, hello: frames.FrontendHello) -> None:
+        # Who cannot reach us would not know what to do with it.
+        if self._downlink is not None and self._downlink.open():
+            self._send(hello)
+        else:
+            self._contact.cut()
 
-    def _post(self, message: frames.FromFrontend) -> bool:
-        if self._socket is None:
+    def _send(self, message: frames.FromFrontend) -> bool:
+        if self._socket is None or self._downlink is None or not self._downlink.is_open:
             return False
         frame = codec.encode(message)
         try:
@@ -276,13 +285,11 @@ class Link:
 
     # -- receiving ------------------------------------------------------------
 
-    def _receive(self) -> None:
-        assert self._socket is not None
-        frame = self._socket.recv(NOBLOCK)
+    def _receive(self, frame: memoryview) -> None:
         try:
             message = codec.decode_to_frontend(frame)
         except ProtocolError:
-            # Only the supervisor can reach this socket; a frame we cannot
+            # Only the supervisor says anything here; a frame we cannot
             # read is one of another release.  Its hello will say so.
             return
         self._take(message)
@@ -336,13 +343,20 @@ class Link:
                 self._retried.pop(job_id, None)
             pending.put(outcome, is_last=True)
 
+    def _lose(self) -> None:
+        self._was_lost = True
+        self._contact.cut()
+
     def _welcome(self, message: frames.Welcome) -> None:
         if self._contact.welcome(message.incarnation):
             self._send_again()
+        elif self._was_lost:
+            self._give_up_sent()
+        self._was_lost = False
         self._incarnation = message.incarnation
         waiting, self._outbox = self._outbox, []
         self._outbox_bytes = 0
-        self._post_all([job for job in waiting if job[0] in self._pending])
+        self._send_all([job for job in waiting if job[0] in self._pending])
 
     def _send_again(self) -> None:
         """What the predecessor left unanswered; the successor knows what workers have in hand."""
@@ -356,9 +370,19 @@ class Link:
                 self._end(pending.job_id, broken)
             elif job[0] not in unsent:
                 again.append(job._replace(flags=job.flags | SENT_AGAIN))
-        self._post_all(again)
+        self._send_all(again)
 
-    def _post_all(self, jobs: list[frames.SubmittedJob]) -> None:
+    def _give_up_sent(self) -> None:
+        """It lives, but had to let go of us: we did not read, say, for very long.
+
+        What it meant to tell us is gone, and it may have worked on any of this.
+        """
+        self._calls.end_all(Restarted())
+        unsent = {job[0] for job in self._outbox}
+        for job_id in [job_id for job_id in self._pending if job_id not in unsent]:
+            self._end(job_id, SupervisorUnavailable("The answer was lost; ask again."))
+
+    def _send_all(self, jobs: list[frames.SubmittedJob]) -> None:
         """In messages that are not too large; what nobody takes waits on."""
         share: list[frames.SubmittedJob] = []
         size = 0
@@ -366,7 +390,7 @@ class Link:
             share.append(job)
             size += len(job.payload)
             if size >= frames.MAX_SUBMIT_BYTES or at + 1 == len(jobs):
-                if not self._post(frames.Submit(share)):
+                if not self._send(frames.Submit(share)):
                     self._outbox += jobs[at + 1 - len(share) :]
                     return
                 share, size = [], 0

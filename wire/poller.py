@@ -1,4 +1,4 @@
-"""A zmq socket on an asyncio loop, drained until there is nothing left.
+"""A zmq socket on an asyncio loop that is only read, drained until there is nothing left.
 
 zmq's file descriptor is edge-triggered: it becomes readable when *something*
 may have changed, once (zmq.asyncio, which hides that, was measured 7 times
@@ -8,8 +8,7 @@ dearer; design section 3).  What keeps a wake-up from being lost:
   before.  So every burst ends with a look at EVENTS that says "nothing": it
   empties the descriptor and tells the I/O thread that we sleep.
 - Any call on the socket may process what was signalled, and so eat the edge:
-  sending, too, even a send that fails.  So every burst of sends is followed
-  by one look at EVENTS, and by a drain if it says "something".
+  sending, too.  So nobody else calls it; what is sent goes another way.
 - In between no look is needed: what comes signals the descriptor.
 
 A look costs a system call in libzmq (a poll of the descriptor), `Again` twice
@@ -27,9 +26,7 @@ import zmq
 
 #: Messages taken in one go before other events of the loop get their turn.
 DRAIN_LIMIT: Final = 256
-#: As plain integers: pyzmq's enums cost half a microsecond each time they are combined.
-NOBLOCK: Final = int(zmq.NOBLOCK)
-SNDMORE_NOBLOCK: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+#: As a plain integer, like `NOBLOCK`.
 _POLLIN: Final = int(zmq.POLLIN)
 
 
@@ -57,18 +54,10 @@ class SocketReader:
         self._is_check_due = False
         self._is_open = True
         loop.add_reader(self._fd, self._drain)
-        self.check_soon()
+        # What came before is not announced any more.
+        self._check_soon()
 
-    def check(self) -> None:
-        """Has a send eaten an edge?  Call after a burst of sends, at the end of a turn.
-
-        What is there is taken in the next turn, after other events.
-        """
-        if self._is_open and self._has_input():
-            self._loop.call_soon(self._drain)
-
-    def check_soon(self) -> None:
-        """As `check`, in the next turn; for who sends in the middle of something."""
+    def _check_soon(self) -> None:
         if not self._is_check_due:
             self._is_check_due = True
             self._loop.call_soon(self._check)
@@ -95,10 +84,10 @@ class SocketReader:
                 if not self._is_open or not self._has_input():
                     break
             else:
-                self.check_soon()
+                self._check_soon()
         except zmq.Again:
             pass  # signalled for something else, or somebody was here before
         except BaseException:
-            self.check_soon()
+            self._check_soon()
             raise
         self._on_burst()

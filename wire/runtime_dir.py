@@ -74,8 +74,13 @@ class FolderLock:
 
 
 def frontend_address(folder: Path) -> str:
-    """Where frontends find the supervisor, as zmq wants it."""
+    """Where frontends ask the supervisor, as zmq wants it."""
     return f"ipc://{_checked(folder / 'frontend.sock')}"
+
+
+def answers_address(folder: Path) -> str:
+    """Where frontends are answered; see `downlink.py`."""
+    return f"unix:{_checked(folder / 'answers.sock')}"
 
 
 def worker_folder(folder: Path) -> Path:

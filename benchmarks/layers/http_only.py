@@ -64,7 +64,7 @@ async def serve(port: int, runtime_dir: Path) -> None:
         log_level="warning",
     )
     listeners = plan_listeners(settings)
-    frontend = Frontend(settings, listeners, InstantLink("ipc://nobody"))
+    frontend = Frontend(settings, listeners, InstantLink(Path("nobody")))
     sockets = [open_socket(listener.address) for listener in listeners]
     await FrontendServer(frontend).serve(sockets)
 

@@ -25,7 +25,6 @@ from process_tree import sample_cpu
 from stoker.errors import StokerError
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer
-from stoker.wire.runtime_dir import frontend_address
 
 DEADLINE_S = 60.0
 
@@ -56,7 +55,7 @@ class Loop:
 
 
 async def run(options: argparse.Namespace) -> dict[str, object]:
-    link = Link(frontend_address(options.runtime_dir))
+    link = Link(options.runtime_dir)
     await link.start()
     await link.wait_connected(10)
     loop = Loop(link, options.model, sample.payload())

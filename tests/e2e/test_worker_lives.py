@@ -468,8 +468,8 @@ def test_killed_launcher_leaves_nothing(start_server, until, leftovers):
     server.forget()
 
     until(lambda: leftovers() == [], "no process is left")
-    assert not (server.runtime_dir / "frontend.sock").exists()
-    assert not (server.runtime_dir / "workers").exists()
+    for name in ("frontend.sock", "answers.sock", "workers"):
+        assert not (server.runtime_dir / name).exists()
 
 
 def test_stop_answers_what_is_in_hand_and_takes_nothing_new(start_server, until):

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,8 @@ from stoker.settings.listeners import listener_names
 from stoker.wire import codec, frames, payloads, sockets
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
-from stoker.wire.runtime_dir import frontend_address
+from stoker.wire.runtime_dir import answers_address, frontend_address
+from stoker.wire.stream import pieces, socket_path
 
 
 @dataclass
@@ -76,9 +78,9 @@ Verb = Callable[[dict[str, Any]], dict[str, Any]]
 
 @dataclass
 class FakeSupervisor:
-    """Speaks the wire on a real socket, from a thread of its own."""
+    """Speaks the wire on real sockets, from a thread of its own."""
 
-    address: str
+    runtime_dir: Path
     models: dict[str, Model] = field(default_factory=dict)
     verbs: dict[str, Verb] = field(default_factory=dict)
     jobs: list[Job] = field(default_factory=list)
@@ -88,13 +90,18 @@ class FakeSupervisor:
 
     def __post_init__(self) -> None:
         self._context = zmq.Context()
-        self._router = sockets.bind_router(self._context, self.address)
+        self._router = sockets.bind_router(self._context, frontend_address(self.runtime_dir))
+        path = socket_path(answers_address(self.runtime_dir))
+        Path(path).unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._answers: dict[bytes, socket.socket] = {}
         self._wakes = self._context.socket(zmq.PULL)
         self._wakes.bind("inproc://later")
         self._later = self._context.socket(zmq.PUSH)
         self._later.connect("inproc://later")
         self._peer = b""
-        self._frontends: set[bytes] = set()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -117,31 +124,35 @@ class FakeSupervisor:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
         self._context.destroy(0)
+        for end in (self._listener, *self._answers.values()):
+            end.close()
 
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wakes, zmq.POLLIN)
+        poller.register(self._listener, zmq.POLLIN)
         while True:
             ready = dict(poller.poll())
             if self._wakes in ready:
                 frame, *more = self._wakes.recv_multipart()
                 if more:
-                    for identity in self._frontends:
-                        self._router.send_multipart([identity, frame])
+                    for identity in self._answers:
+                        self._send_to(identity, frame)
                     continue
                 if not frame:
                     return
                 # A job id begins with the routing id of whoever submitted it.
                 self._peer = payloads.unpack_answers(frame)[0].job_id[: frames.FRONTEND_ID_BYTES]
                 self._send(frames.Answers([frame]))
+            if self._listener.fileno() in ready:
+                self._let_in()
             if self._router in ready:
                 self._peer, frame = self._router.recv_multipart()
                 self._take(codec.decode_from_frontend(frame))
 
     def _take(self, message: Any) -> None:
         if isinstance(message, frames.FrontendHello):
-            self._frontends.add(self._peer)
             self._send(frames.Welcome(frames.PROTOCOL, b"life-1"))
         elif isinstance(message, frames.Submit):
             for job in message.jobs:
@@ -182,8 +193,19 @@ class FakeSupervisor:
             self._send(frames.Result(call.call_id, None, "", value))
 
     def _send(self, message: frames.ToFrontend) -> None:
-        with contextlib.suppress(zmq.ZMQError):
-            self._router.send_multipart([self._peer, codec.encode(message)])
+        self._send_to(self._peer, codec.encode(message))
+
+    def _let_in(self) -> None:
+        accepted, _ = self._listener.accept()
+        (size,) = struct.unpack("!I", accepted.recv(4, socket.MSG_WAITALL))
+        listens = codec.decode_from_listener(accepted.recv(size, socket.MSG_WAITALL))
+        self._answers[listens.frontend_id] = accepted
+
+    def _send_to(self, identity: bytes, frame: bytes) -> None:
+        if identity not in self._answers:
+            self._let_in()
+        with contextlib.suppress(OSError):
+            self._answers[identity].sendall(b"".join(pieces(frame)))
 
 
 @dataclass
@@ -262,7 +284,7 @@ class RunningFrontend:
             for bound, names in zip(self.sockets, called, strict=True)
             for name in names
         }
-        link = Link(frontend_address(settings.runtime_dir))
+        link = Link(settings.runtime_dir)
         keyring = open_keyring(settings)
         self.frontend = Frontend(
             settings, listeners, link, limits, keyring=keyring, endpoints=endpoints
@@ -322,7 +344,7 @@ def short_folder() -> Iterator[Path]:
 def supervisor_of_module(short_folder: Path) -> Iterator[FakeSupervisor]:
     folder = short_folder / os.urandom(4).hex()
     folder.mkdir(mode=0o700)
-    supervisor = FakeSupervisor(frontend_address(folder))
+    supervisor = FakeSupervisor(folder)
     yield supervisor
     supervisor.close()
 
@@ -339,7 +361,7 @@ def supervisor(supervisor_of_module: FakeSupervisor) -> FakeSupervisor:
 def make_settings(supervisor_of_module: FakeSupervisor) -> Callable[..., Settings]:
     def make(**changes: Any) -> Settings:
         nowhere = "http://127.0.0.1:0"
-        folder = Path(supervisor_of_module.address.removeprefix("ipc://")).parent
+        folder = supervisor_of_module.runtime_dir
         wanted = {
             "inference_address": nowhere,
             "management_address": nowhere,

@@ -22,7 +22,6 @@ from stoker.frontend.app import Frontend
 from stoker.frontend.listeners import open_socket, plan_listeners
 from stoker.frontend.serving import FrontendServer
 from stoker.wire.link import Link
-from stoker.wire.runtime_dir import frontend_address
 
 NOWHERE = "http://127.0.0.1:0"
 PATIENCE_S = 20
@@ -30,7 +29,7 @@ PATIENCE_S = 20
 
 @pytest.fixture
 def folder(supervisor) -> Path:
-    return Path(supervisor.address.removeprefix("ipc://")).parent
+    return supervisor.runtime_dir
 
 
 @pytest.fixture
@@ -210,7 +209,7 @@ def test_a_stop_does_not_wait_for_a_supervisor_that_never_came(make_settings, mo
     bound = [open_socket(listener.address, 0o600) for listener in listeners]
 
     async def serve() -> bool:
-        link = Link(frontend_address(settings.runtime_dir / "nobody"))
+        link = Link(settings.runtime_dir / "nobody")
         server = FrontendServer(Frontend(settings, listeners, link))
         serving = asyncio.create_task(server.serve(bound))
         await asyncio.sleep(0)

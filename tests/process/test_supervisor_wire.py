@@ -29,7 +29,7 @@ from stoker.exit_codes import ExitCode
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
 from stoker.wire.connections import MAX_STRANGERS
-from stoker.wire.runtime_dir import frontend_address, worker_address
+from stoker.wire.runtime_dir import answers_address, frontend_address, worker_address
 from stoker.wire.sockets import connect_dealer
 from stoker.wire.stream import socket_path
 
@@ -65,14 +65,25 @@ def handle(data, context):
 """
 
 
-class Peer:
-    """A DEALER at the supervisor's socket for frontends."""
+class FrontendPeer:
+    """Plays a frontend: a DEALER to ask by, a stream to be answered on."""
 
-    def __init__(self, context: zmq.Context[Any], address: str, identity: bytes = b"") -> None:
-        self.identity = identity or b"\x01" + os.urandom(7)
-        self._socket = connect_dealer(context, address, self.identity)
+    def __init__(self, context: zmq.Context[Any], runtime_dir: Path) -> None:
+        self.identity = b"\x01" + os.urandom(7)
+        self._answers_path = socket_path(answers_address(runtime_dir))
+        self.listen()
+        self._socket = connect_dealer(context, frontend_address(runtime_dir), self.identity)
         self._socket.setsockopt(zmq.SNDTIMEO, int(DEADLINE_S * 1000))
         self._counter = 0
+
+    def listen(self) -> None:
+        self.answered_on = wait_until(self._connect, "somebody lets us in")
+        self.answered_on.send(codec.encode(f.FrontendListens(f.PROTOCOL, self.identity)))
+
+    def _connect(self) -> StreamEnd | None:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return StreamEnd.connect(self._answers_path)
+        return None
 
     def send(self, message: f.Message) -> None:
         self._socket.send(codec.encode(message))
@@ -80,19 +91,9 @@ class Peer:
     def send_raw(self, *parts: bytes) -> None:
         self._socket.send_multipart(parts)
 
-    def receive(self) -> bytes:
-        assert self._socket.poll(int(DEADLINE_S * 1000)), "nothing from the supervisor"
-        return self._socket.recv()
-
-    def has_heard_nothing(self) -> bool:
-        return not self._socket.poll(0)
-
     def close(self) -> None:
         self._socket.close(0)
-
-
-class FrontendPeer(Peer):
-    """Plays a frontend."""
+        self.answered_on.close()
 
     def greet(self) -> f.Welcome:
         self.send(f.FrontendHello(f.PROTOCOL, os.getpid()))
@@ -121,9 +122,9 @@ class FrontendPeer(Peer):
         return [answer for frame in message.frames for answer in payloads.unpack_answers(frame)]
 
     def expect(self, kind: Any) -> Any:
-        message = codec.decode_to_frontend(self.receive())
+        message = codec.decode_to_frontend(self.answered_on.receive())
         while isinstance(message, f.Retried) and kind is not f.Retried:
-            message = codec.decode_to_frontend(self.receive())
+            message = codec.decode_to_frontend(self.answered_on.receive())
         assert isinstance(message, kind), message
         return message
 
@@ -139,7 +140,7 @@ class Supervisor:
         self.runtime_dir = self.home / "run"
         (self.home / "handlers" / "says.py").write_text(HANDLER)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._peers: list[Peer | StreamEnd] = []
+        self._peers: list[FrontendPeer | StreamEnd] = []
         self._log = self.home / "supervisor.log"
         self._command = [sys.executable, "-P", "-m", "stoker.supervisor", "--log-format", "json"]
         for name, folder in (("runtime", "run"), ("cache", "cache"), ("log", "log")):
@@ -163,9 +164,15 @@ class Supervisor:
 
     def frontend(self) -> FrontendPeer:
         """One that has been welcomed."""
-        peer = FrontendPeer(self._context, frontend_address(self.runtime_dir))
+        peer = FrontendPeer(self._context, self.runtime_dir)
         self._peers.append(peer)
         peer.greet()
+        return peer
+
+    def listener_peer(self) -> StreamEnd:
+        """Somebody at the socket where frontends are answered."""
+        peer = StreamEnd.connect(socket_path(answers_address(self.runtime_dir)))
+        self._peers.append(peer)
         return peer
 
     def worker_peer(self) -> StreamEnd:
@@ -190,7 +197,7 @@ class Supervisor:
         pid: int = record["workers"][0]["pid"]
         return pid
 
-    def connection_count(self, name: str = "frontend.sock") -> int:
+    def connection_count(self, name: str) -> int:
         """Peers at one of its sockets that the supervisor's kernel knows of, welcome or not."""
         path = str(self.runtime_dir / name)
         connections = psutil.Process(self.process.pid).net_connections("unix")
@@ -301,7 +308,96 @@ def test_frontend_that_sends_rubbish_is_dropped_alone(
     wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "the peer is dropped")
 
     assert good.call("health").value["is_healthy"] is True
-    assert bad.has_heard_nothing()
+    assert bad.answered_on.has_heard_nothing()
+    assert bad.answered_on.is_closed()
+
+
+RUBBISH_OF_A_LISTENER = {
+    "empty frame": framed(b""),
+    "rubbish": framed(b"\xc1rubbish"),
+    "hello of a worker": framed(codec.encode(f.WorkerHello(f.PROTOCOL, 1, b"\x00" * 16, 1))),
+    "no id": framed(codec.encode(f.FrontendListens(f.PROTOCOL, b"short"))),
+    "the supervisor's own id": framed(codec.encode(f.FrontendListens(f.PROTOCOL, bytes(8)))),
+    "oversized length": b"\xff\xff\xff\xff",
+    "length of a long hello": b"\x00\x01\x00\x00",
+    "http": b"GET / HTTP/1.1\r\n\r\n",
+    "another release": framed(codec.encode(f.FrontendListens(f.PROTOCOL + 1, b"\x01another"))),
+}
+
+
+@pytest.mark.parametrize("data", RUBBISH_OF_A_LISTENER.values(), ids=RUBBISH_OF_A_LISTENER.keys())
+def test_rubbish_where_answers_come_from_drops_its_sender_alone(
+    supervisor: Supervisor, data: bytes
+) -> None:
+    """
+    Design 6, at the third socket.
+    """
+    good = supervisor.frontend()
+    dropped = len(supervisor.logged("peer dropped"))
+    stranger = supervisor.listener_peer()
+
+    stranger.send_raw(data)
+
+    assert stranger.is_closed()
+    wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "it is logged")
+    assert good.call("health").value["is_healthy"] is True
+
+
+def test_who_says_more_than_that_it_listens_is_dropped(supervisor: Supervisor) -> None:
+    """
+    The way back is one way; nothing is asked on it, and no more is read.
+    """
+    good, bad = supervisor.frontend(), supervisor.frontend()
+    dropped = len(supervisor.logged("peer dropped"))
+
+    bad.answered_on.send(codec.encode(f.FrontendHello(f.PROTOCOL, 1)))
+
+    assert bad.answered_on.is_closed()
+    wait_until(lambda: len(supervisor.logged("peer dropped")) > dropped, "it is logged")
+    assert good.call("health").value["is_healthy"] is True
+
+
+def test_hello_of_who_cannot_be_answered_counts_when_it_can(supervisor: Supervisor) -> None:
+    """
+    The two ways are not in order; a frontend says hello until it is welcomed.
+    """
+    good, mute = supervisor.frontend(), supervisor.frontend()
+    left = len(supervisor.logged("frontend left"))
+    mute.answered_on.close()
+    wait_until(lambda: len(supervisor.logged("frontend left")) > left, "it cannot be answered")
+    joined = len(supervisor.logged("frontend joined"))
+    mute.send(f.FrontendHello(f.PROTOCOL, 1))
+    assert good.call("health").value["is_healthy"] is True
+    assert len(supervisor.logged("frontend joined")) == joined
+
+    mute.listen()
+
+    assert len(mute.greet().incarnation) == 8
+
+
+def test_frontend_that_listens_anew_is_answered_there(supervisor: Supervisor, gate: Any) -> None:
+    """
+    Whoever opened a second way back has given up the first one, and what it
+    asked before is not begun any more.
+    """
+    frontend, other = supervisor.frontend(), supervisor.frontend()
+    supervisor.register(frontend)
+    frontend.submit("gate", "ahead", *[f"lost{i}" for i in range(5)])
+    wait_until(lambda: "gate" in supervisor.handled(), "the first is in hand")
+    wait_until(lambda: other.call("statistics").value["jobs"] == 7, "all are accepted")
+    first = frontend.answered_on
+
+    frontend.listen()
+    frontend.greet()
+
+    assert first.is_closed()
+    first.close()
+    gate()
+    frontend.submit("after")
+    # What a worker had already still comes: done, or left undone and so said.
+    while frontend.answers()[-1].body != b"after":
+        pass
+    assert {"lost4", "lost3"}.isdisjoint(supervisor.handled())
 
 
 def test_frontend_cannot_speak_for_another(supervisor: Supervisor, gate: Any) -> None:
@@ -384,17 +480,15 @@ def test_jobs_of_a_frontend_that_vanished_are_cancelled(supervisor: Supervisor, 
     vanishing.submit("ahead", *[f"lost{i}" for i in range(5)])
     wait_until(lambda: staying.call("statistics").value["jobs"] == 7, "all are accepted")
 
-    connected = supervisor.connection_count()
     vanishing.close()
-    wait_until(lambda: supervisor.connection_count() < connected, "the connection is closed")
+    wait_until(lambda: supervisor.logged("frontend left"), "it is noticed")
+    assert staying.call("statistics").value["jobs"] == 0
     gate()
-    wait_until(lambda: staying.call("statistics").value["jobs"] == 0, "all are cancelled")
     staying.submit("after")
     staying.answers()
 
     wait_until(lambda: "after" in supervisor.handled(), "its line is in the log")
     assert {"lost4", "lost3"}.isdisjoint(supervisor.handled())
-    assert supervisor.logged("frontend lost")
 
 
 # -- workers ---------------------------------------------------------------------------

@@ -116,7 +116,8 @@ def test_a_worker_sees_its_model_and_nothing_of_the_server(shut_in, own, other):
     assert len(tell(shut_in, own, f"see {shut_in.cache_dir / 'archives'}")) == 1
     assert tell(shut_in, own, f"see {shut_in.runtime_dir}") == ["workers"]
     assert tell(shut_in, own, f"see {shut_in.runtime_dir / 'workers'}") == ["worker.sock"]
-    assert tell(shut_in, own, f"connect {shut_in.runtime_dir / 'frontend.sock'}") == "ENOENT"
+    for name in ("frontend.sock", "answers.sock"):
+        assert tell(shut_in, own, f"connect {shut_in.runtime_dir / name}") == "ENOENT"
     assert tell(shut_in, other, f"see {folder}") == "ENOENT"
 
 

@@ -19,8 +19,11 @@ import pytest
 import zmq
 from facts import wait_until
 from live_server import HANDLERS, Server
+from stream_end import StreamEnd
 
-from stoker.wire import codec, frames, runtime_dir
+from stoker.wire import codec, frames
+from stoker.wire.runtime_dir import answers_address, frontend_address
+from stoker.wire.stream import socket_path
 
 # How much piles up at once, and so what is kept of it, is a matter of who else computes.
 pytestmark = pytest.mark.alone
@@ -29,7 +32,7 @@ MIB = 1 << 20
 
 
 class Stranger:
-    """Somebody else on the supervisor's socket for frontends, with frames of its own making."""
+    """Somebody else who asks the supervisor as frontends do, with frames of its own making."""
 
     def __init__(self, server: Server) -> None:
         self._context = zmq.Context()
@@ -37,7 +40,10 @@ class Stranger:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, self.identity)
         self._socket.setsockopt(zmq.SNDTIMEO, 5000)
-        self._socket.connect(runtime_dir.frontend_address(server.runtime_dir))
+        self._answers = StreamEnd.connect(socket_path(answers_address(server.runtime_dir)))
+        listens = frames.FrontendListens(frames.PROTOCOL, self.identity)
+        self._answers.send(codec.encode(listens))
+        self._socket.connect(frontend_address(server.runtime_dir))
 
     def send(self, *frame: bytes) -> None:
         self._socket.send_multipart(frame)
@@ -55,6 +61,7 @@ class Stranger:
 
     def close(self) -> None:
         self._context.destroy(linger=1000)
+        self._answers.close()
 
 
 @contextlib.contextmanager

@@ -161,7 +161,8 @@ def test_it_reads_its_model_and_nothing_of_the_server(server, own):
     assert seen == dict.fromkeys(map(str, closed), "EACCES")
     assert "fenced.py" in tell(server, own, f"see {folder}")
     assert tell(server, own, f"write {folder}") == "EACCES"
-    assert tell(server, own, f"connect {server.runtime_dir / 'frontend.sock'}") == "EACCES"
+    for name in ("frontend.sock", "answers.sock"):
+        assert tell(server, own, f"connect {server.runtime_dir / name}") == "EACCES"
     assert tell(server, own, f"shoot {server.supervisor.pid}") == "EPERM"
     # Where another model's folder is could be learnt from its worker alone.
     (other,) = pids(server, f"{own}-other")

@@ -1,7 +1,8 @@
-"""A frontend process around the real Link, whose socket and loop are simulated."""
+"""A frontend process around the real Link, whose two ways and loop are simulated."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -11,7 +12,6 @@ from whole_net import Pipe
 from whole_time import AgendaClock, ProcessLoop
 
 from stoker.errors import StokerError
-from stoker.wire import codec
 from stoker.wire.frames import FRONTEND_ID_BYTES, JobFlag
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind
@@ -33,26 +33,46 @@ class Socket:
         self.to.send(frame)
 
 
-class Reader:
-    """Looks by itself."""
+class WayBack:
+    """Opened anew to every supervisor; its end is heard behind all that came before."""
 
-    def check(self) -> None:
-        pass
+    def __init__(self, frontend: WholeFrontend) -> None:
+        self._frontend = frontend
+        self.pipe: Pipe | None = None
 
-    def check_soon(self) -> None:
-        pass
+    @property
+    def is_open(self) -> bool:
+        return self.pipe is not None
+
+    def open(self) -> bool:
+        supervisor = self._frontend.world.supervisor
+        if self.pipe is None and supervisor is not None:
+            self.pipe = Pipe(self._frontend.world.agenda, self._take)
+            supervisor.listen(self._frontend.link.frontend_id, self.pipe)
+        return self.is_open
+
+    def _take(self, frame: bytes | None) -> None:
+        if self._frontend.is_dead:
+            return
+        if frame is None:
+            self.pipe = None
+            self._frontend.link._lose()
+        else:
+            self._frontend.link._receive(memoryview(frame))
 
 
 class WatchedLink(Link):
     """The Link, its numbers from the seed, and what it hears told to the judge."""
 
-    def __init__(self, world: World, loop: ProcessLoop) -> None:
+    def __init__(self, world: World, frontend: WholeFrontend, loop: ProcessLoop) -> None:
         self._world = world
         identity = b"F" + world.agenda.rng.randbytes(FRONTEND_ID_BYTES - 1)
-        super().__init__("ipc://nowhere", AgendaClock(world.agenda), frontend_id=identity)
-        self.fake = Socket()
-        self._loop, self._socket, self._reader = loop, self.fake, Reader()  # type: ignore
+        super().__init__(Path("nowhere"), AgendaClock(world.agenda), frontend_id=identity)
+        self.fake, self.way_back = Socket(), WayBack(frontend)
+        self._loop, self._socket, self._downlink = loop, self.fake, self.way_back  # type: ignore
         self._new_job_id = lambda: identity + world.agenda.rng.randbytes(8)
+
+    def seek(self, loop: ProcessLoop) -> None:
         self._contact.seek(loop)  # type: ignore[arg-type]
 
     def _answer(self, answer: Answer) -> None:
@@ -64,13 +84,13 @@ class WholeFrontend:
     """One process with clients that ask, wait, and sometimes leave."""
 
     def __init__(self, world: World) -> None:
-        self._world = world
+        self.world = world
         self._agenda = world.agenda
         self._loop = ProcessLoop(world.agenda)
-        self.link = WatchedLink(world, self._loop)
         self.is_dead = False
         self._to: Pipe | None = None
-        self._from: Pipe | None = None
+        self.link = WatchedLink(world, self, self._loop)
+        self.link.seek(self._loop)
         self._connect_soon()
         self._loop.call_soon(self._arrive)
 
@@ -80,37 +100,39 @@ class WholeFrontend:
         self._loop.call_later(0.02 + 0.08 * self._agenda.rng.random(), self._connect)
 
     def _connect(self) -> None:
-        supervisor = self._world.supervisor
+        supervisor = self.world.supervisor
         if supervisor is None:
             self._connect_soon()
             return
-        self._from = Pipe(self._agenda, self._take)
-        self._to = supervisor.accept_frontend(self, self._from)
+        self._to = supervisor.accept_frontend(self.link.frontend_id)
         self.link.fake.to = self._to
-
-    def _take(self, frame: bytes) -> None:
-        if not self.is_dead:
-            self.link._take(codec.decode_to_frontend(frame))
 
     def lose_supervisor(self) -> None:
         self.link.fake.to = None
         if self._to is not None:
-            self._world.counts["frames lost"] += self._to.discard()
+            self.world.counts["frames lost"] += self._to.discard()
             self._to = None
             self._connect_soon()
 
     def die(self) -> None:
         """SIGKILL: what it sent arrives, or not all of it."""
         self.is_dead = self._loop.is_dead = True
-        for pipe in (self._to, self._from):
-            if pipe is not None:
-                self._world.counts["frames lost"] += pipe.cut()
-        self._world.judge.forget(self.link.frontend_id)
+        if self._to is not None:
+            self.world.counts["frames lost"] += self._to.cut()
+        way_back = self.link.way_back.pipe
+        if way_back is not None:
+            way_back.cut()
+            self._agenda.after(self._agenda.delay_s(), self._tell_of_end, way_back)
+        self.world.judge.forget(self.link.frontend_id)
+
+    def _tell_of_end(self, way_back: Pipe) -> None:
+        if self.world.supervisor is not None:
+            self.world.supervisor.hear_of_end(self.link.frontend_id, way_back)
 
     # -- clients -------------------------------------------------------------------
 
     def _arrive(self) -> None:
-        world, rng = self._world, self._agenda.rng
+        world, rng = self.world, self._agenda.rng
         if not world.is_open:
             return
         for _ in range(rng.randint(20, 60) if rng.random() < 0.02 else rng.randint(1, 4)):
@@ -118,7 +140,7 @@ class WholeFrontend:
         self._loop.call_later(rng.expovariate(world.arrivals_per_s), self._arrive)
 
     def _submit(self) -> None:
-        world, rng, link = self._world, self._agenda.rng, self.link
+        world, rng, link = self.world, self._agenda.rng, self.link
         spec = rng.choice(world.specs)
         dice = rng.random()
         wait_s = 0.05 * rng.random() if dice < 0.05 else 1.0 if dice < 0.2 else 30.0
@@ -155,5 +177,5 @@ class WholeFrontend:
 
     def _leave(self, pending: Pending | Any) -> None:
         if not pending.has_ended:
-            self._world.counts["client left"] += 1
+            self.world.counts["client left"] += 1
             pending.cancel()

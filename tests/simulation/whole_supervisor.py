@@ -23,7 +23,6 @@ from stoker.wire import codec
 from stoker.wire import frames as f
 
 if TYPE_CHECKING:
-    from whole_frontend import WholeFrontend
     from whole_worker import WholeWorker
     from whole_world import World
 
@@ -138,7 +137,7 @@ class WholeSupervisor:
         """SIGKILL: nothing more is said, and of what was said some never comes."""
         self.is_dead = True
         for pipe in self._to_frontend.values():
-            pipe.cut()
+            pipe.hang_up()
 
     # -- turns ------------------------------------------------------------------------
 
@@ -283,10 +282,25 @@ class WholeSupervisor:
 
     # -- frontends ------------------------------------------------------------------------
 
-    def accept_frontend(self, frontend: WholeFrontend, to_frontend: Pipe) -> Pipe:
-        identity = frontend.link.frontend_id
-        self._to_frontend[identity] = to_frontend
+    def accept_frontend(self, identity: bytes) -> Pipe:
         return Pipe(self._agenda, lambda frame: self._take_frontend(identity, frame))
+
+    def listen(self, identity: bytes, way_back: Pipe) -> None:
+        """From now on this one can be answered."""
+        self._to_frontend[identity] = way_back
+
+    def hear_of_end(self, identity: bytes, way_back: Pipe) -> None:
+        """The other end of a way back is gone."""
+        if not self.is_dead and self._to_frontend.get(identity) is way_back:
+            self._lose_frontend(identity)
+            self._end_turn()
+
+    def let_go(self, identity: bytes) -> None:
+        """Of one that does not read, say; it lives on."""
+        way_back = self._to_frontend.get(identity)
+        if way_back is not None:
+            way_back.hang_up()
+            self.hear_of_end(identity, way_back)
 
     def _take_frontend(self, identity: bytes, frame: bytes) -> None:
         if self.is_dead:
@@ -302,7 +316,7 @@ class WholeSupervisor:
         elif isinstance(message, f.Cancel):
             for job_id in message.job_ids:
                 self.engine.cancel(job_id, now)
-        elif isinstance(message, f.FrontendHello):
+        elif isinstance(message, f.FrontendHello) and identity in self._to_frontend:
             self._frontends[identity] = now
             if self._is_serving:
                 if message.incarnation in (b"", self.incarnation):

@@ -136,6 +136,8 @@ class World:
             self.kill_supervisor()
         elif dice < 0.5:
             self._kill_frontend()
+        elif dice < 0.53:
+            self._let_go_of_frontend()
         elif self.workers:
             self.workers[rng.choice(sorted(self.workers))].die("signal 9")
         self.agenda.after(rng.expovariate(1 / self.fault_every_s), self._fault)
@@ -161,6 +163,13 @@ class World:
         self.agenda.note("frontend killed", self.frontends[at].link.frontend_id)
         self.frontends[at].die()
         self.frontends[at] = WholeFrontend(self)
+
+    def _let_go_of_frontend(self) -> None:
+        if self.supervisor is not None:
+            self.counts["frontend let go"] += 1
+            identity = self.agenda.rng.choice(self.frontends).link.frontend_id
+            self.agenda.note("frontend let go", identity)
+            self.supervisor.let_go(identity)
 
     # -- the end --------------------------------------------------------------------
 
