@@ -142,12 +142,13 @@ class FrontendPort:
         except ProtocolError as error:
             self.ban(identity, error.message)
             return
+        if identity not in self._listeners:
+            # It says where it listens before it asks, but the two ways are not in order.
+            self._acceptor.hear_strangers()
         self._on_message(identity, message)
 
     def listens(self, identity: bytes) -> bool:
-        """Whether it can be answered; it says so before it says anything else."""
-        if identity not in self._listeners:
-            self._acceptor.accept()
+        """Whether it can be answered."""
         return identity in self._listeners
 
     def _hear(self, connection: Connection, frame: memoryview) -> None:

@@ -318,7 +318,7 @@ class Supervisor:
                     return
                 self.engine.cancel(job_id, now)
         elif isinstance(message, f.Call):
-            if self._is_serving:
+            if self._is_serving and self._frontend_port.listens(identity):
                 caller = Caller(identity, message.call_id)
                 self._control.call(caller, message.verb, message.arguments)
         else:

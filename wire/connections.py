@@ -243,7 +243,7 @@ class Acceptor:
         self._path = Path(socket_path(address))
         self._uids = {0, os.geteuid(), *(user[:1] if user is not None else ())}
         self._socket = _listen(self._path, None if user is None else user[1])
-        loop.add_reader(self._socket.fileno(), self.accept)
+        loop.add_reader(self._socket.fileno(), self._accept)
 
     def close(self) -> None:
         """Hang up on everybody and take the path away; harmless when repeated."""
@@ -285,6 +285,15 @@ class Acceptor:
             log.warning("connections without a hello closed", count=self._turned_away)
             self._turned_away = 0
 
+    def hear_strangers(self) -> None:
+        """Let in whoever waits at the door, and take what those have said whom nobody admitted.
+
+        For who has heard something another way that was said after it.
+        """
+        self._accept()
+        for connection in tuple(self._strangers):
+            self._read(connection)
+
     # -- reading --------------------------------------------------------------
 
     def _read(self, connection: Connection) -> None:
@@ -321,8 +330,7 @@ class Acceptor:
 
     # -- accepting ------------------------------------------------------------
 
-    def accept(self) -> None:
-        """Let in whoever waits at the door, and hear what each has said already."""
+    def _accept(self) -> None:
         if self._pause is not None:
             return
         for _ in range(ACCEPT_LIMIT):
@@ -341,7 +349,7 @@ class Acceptor:
 
     def _accept_again(self) -> None:
         self._pause = None
-        self._loop.add_reader(self._socket.fileno(), self.accept)
+        self._loop.add_reader(self._socket.fileno(), self._accept)
 
     def _welcome(self, accepted: socket.socket) -> None:
         pid, uid, _ = _CREDENTIALS.unpack(

@@ -1,8 +1,8 @@
 """Contact with a supervisor that may die and come back: whether it is there, and which it is.
 
-    nobody --welcome--> met --nobody takes a hello, or LOST_AFTER_S of silence--> cut
-                         ^                                                         |
-                         +-------------------------welcome-------------------------+
+    nobody --welcome--> met --the way back ends, or nobody takes a hello,--> cut
+                         ^    or LOST_AFTER_S of silence                      |
+                         +----------------------welcome-----------------------+
 
 Hellos are said all the time, so that a supervisor, or its successor, finds out
 that we are here; each is answered with a welcome.

@@ -388,10 +388,10 @@ def test_frontend_that_listens_anew_is_answered_there(supervisor: Supervisor, ga
     first = frontend.answered_on
 
     frontend.listen()
-    frontend.greet()
 
     assert first.is_closed()
     first.close()
+    frontend.greet()
     gate()
     frontend.submit("after")
     # What a worker had already still comes: done, or left undone and so said.
@@ -480,8 +480,9 @@ def test_jobs_of_a_frontend_that_vanished_are_cancelled(supervisor: Supervisor, 
     vanishing.submit("ahead", *[f"lost{i}" for i in range(5)])
     wait_until(lambda: staying.call("statistics").value["jobs"] == 7, "all are accepted")
 
+    left = len(supervisor.logged("frontend left"))
     vanishing.close()
-    wait_until(lambda: supervisor.logged("frontend left"), "it is noticed")
+    wait_until(lambda: len(supervisor.logged("frontend left")) > left, "it is noticed")
     assert staying.call("statistics").value["jobs"] == 0
     gate()
     staying.submit("after")

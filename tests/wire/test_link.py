@@ -9,16 +9,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import zmq
+from stream_end import StreamEnd
 
 from stoker.clock import MonotonicClock
 from stoker.errors import SupervisorUnavailable
 from stoker.supervisor.frontend_port import FrontendPort
-from stoker.wire import connections
+from stoker.wire import codec, connections, sockets
 from stoker.wire import frames as f
 from stoker.wire.link import Link
 from stoker.wire.payloads import Answer, AnswerKind, pack_answers
 from stoker.wire.pending import Pending
 from stoker.wire.runtime_dir import answers_address, frontend_address
+from stoker.wire.stream import socket_path
 
 DEADLINE_S = 20.0
 MIB = 1 << 20
@@ -198,6 +201,34 @@ def test_what_waits_here_is_asked_when_we_are_heard_again(monkeypatch: pytest.Mo
 
             assert (await meanwhile.next()).body == b"heard"
             assert await question == {"is": "told"}
+
+    run(exchange)
+
+
+def test_hello_that_overtakes_what_was_said_before_it_is_understood() -> None:
+    """
+    Who asks says first where it listens, by another way: the loop may look there later.
+    """
+
+    async def exchange() -> None:
+        async with linked() as (_, supervisor, folder):
+            identity = b"\x01overtak"
+            heard = StreamEnd.connect(socket_path(answers_address(folder)))
+            await until(lambda: len(supervisor.port._acceptor._strangers) == 1)
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            asks = sockets.connect_dealer(context, frontend_address(folder), identity)
+            assert asks.poll(int(DEADLINE_S * 1000), zmq.POLLOUT)
+
+            # From here on the loop does not turn.
+            heard.send(codec.encode(f.FrontendListens(f.PROTOCOL, identity)))
+            asks.send(codec.encode(f.FrontendHello(f.PROTOCOL, 1)))
+            assert supervisor.port._socket.poll(int(DEADLINE_S * 1000), zmq.POLLIN)
+            supervisor.port._reader._drain()
+
+            assert codec.decode_to_frontend(heard.receive()) == f.Welcome(f.PROTOCOL, b"first---")
+            asks.close(0)
+            context.term()
+            heard.close()
 
     run(exchange)
 
