@@ -1,4 +1,4 @@
-"""The limit: what the same echo costs with each layer alone, and where the rest goes."""
+"""The limit: what the same request costs with each layer alone, and where the rest goes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from measuring import Effort, Figures, call, combine, drive, say
-from scenarios import ECHO, ECHO_32, Scenario
+from scenarios import CNN, ECHO, ECHO_32, SCENARIOS, Scenario
+from steady import run_round
 from targets import LocalServer, Target, bare_asgi, local_server, ours, script_server
 
 HERE = Path(__file__).resolve().parent
 LAYERS = HERE / "layers"
 CONNECTIONS = 64
+#: One picture at a time.
+NETWORK = next(found for found in SCENARIOS if found.model is CNN)
+LEAST = "least server"
 
 
 def measure(effort: Effort) -> Figures:
@@ -44,9 +48,18 @@ def measure(effort: Effort) -> Figures:
             },
         }
     figures["handler only"] = call(LAYERS / "handler_only.py", timeout_s=60)
+    figures["network"] = network(effort)
     for name, layer in figures.items():
         say(f"{name}: {layer.get('cpu_us', '')} {layer.get('cpu_us_by_role', layer)}")
     return figures
+
+
+def network(effort: Effort) -> Figures:
+    """The small network at batch 1, in the least server there could be and in ours."""
+    windows: dict[str, dict[str, list[Figures]]] = {}
+    with local_server() as server, least_server() as least:
+        run_round([ours(server, (CNN,)), least], (NETWORK,), effort, windows)
+    return {name: combine(runs) for name, runs in windows[NETWORK.name].items()}
 
 
 def wire_only(server: LocalServer, model: str, effort: Effort) -> Figures:
@@ -65,4 +78,16 @@ def http_only() -> Iterator[Target]:
             lambda model: f"http://127.0.0.1:{port}/predictions/{model}",
             (pid,),
             frozenset({ECHO.name, ECHO_32.name}),
+        )
+
+
+@contextlib.contextmanager
+def least_server() -> Iterator[Target]:
+    """The small network with as little around it as HTTP and a process of its own need."""
+    with script_server(LAYERS / "asgi_model.py") as (port, pid):
+        yield Target(
+            LEAST,
+            lambda model: f"http://127.0.0.1:{port}/{model}",
+            (pid,),
+            frozenset({CNN.name}),
         )

@@ -24,6 +24,7 @@ PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end: \2 -->)", re.DOTA
 
 OURS = "stoker"
 BARE = "bare ASGI"
+LEAST = "least server"
 Results = dict[str, Any]
 
 
@@ -213,6 +214,17 @@ def limit(figures: Results) -> str:
     return table(["layer", "us per request", "of which"], lines)
 
 
+def network(figures: Results) -> str:
+    found = figures_of(figures, "limits")["network"]
+    alone_us = found[OURS]["bare_cpu_us"]
+    lines = [["bare loop", number(alone_us), "", ""]]
+    for name in (LEAST, OURS):
+        row = found[name]
+        rate = f"{number(row['requests_per_s'])}/s"
+        lines.append([name, number(row["cpu_us"]), rate, f"{row['of_bare_loop']:.2f}"])
+    return table(["one picture at a time", "us per picture", "rate", "of the bare loop"], lines)
+
+
 def growth(figures: Results) -> str:
     found = figures_of(figures, "growth")
     lines = []
@@ -265,6 +277,7 @@ PARTS: dict[str, Callable[[Results], str]] = {
     "peers": peers,
     "roles": roles,
     "limit": limit,
+    "network": network,
     "growth": growth,
 }
 

@@ -52,7 +52,7 @@ def measure(
     with local_server() as server:
         us = ours(server)
         with bare_asgi() as bare:
-            _round([us, bare], scenarios, effort, windows)
+            run_round([us, bare], scenarios, effort, windows)
             curves[bare.name] = connection_curve(bare)
         curves[OURS] = connection_curve(us)
         for peer in peers:
@@ -62,7 +62,7 @@ def measure(
                 with RunningPeer(peer, environments[peer.name], MODELS) as running:
                     them = of_peer(running)
                     warm_up(them, peer.warmup_s)
-                    _round([us, them], scenarios, effort, windows)
+                    run_round([us, them], scenarios, effort, windows)
                     curves[them.name] = connection_curve(them)
             except PeerFailed as error:
                 failed[peer.name] = f"did not run: {error}"
@@ -82,7 +82,7 @@ def warm_up(target: Target, seconds: float) -> None:
             drive(target, scenario, seconds / 2, 0.0)
 
 
-def _round(
+def run_round(
     targets: Sequence[Target],
     scenarios: Sequence[Scenario],
     effort: Effort,

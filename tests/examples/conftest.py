@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FOLDERS = ("benchmarks", "examples", "examples/digits")
+FOLDERS = ("benchmarks", "benchmarks/models", "examples", "examples/digits")
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,23 @@ def test_the_wire_alone_answers(server: Any, checkout: Path) -> None:
     assert {"client", "supervisor", "worker"} <= set(figures["cpu_us_by_role"])
 
 
+def test_the_least_server_says_what_the_network_says(checkout: Path) -> None:
+    """
+    Nobody may be compared with a server that does less work.
+    """
+    from cnn import BODY_BYTES, Classifier
+    from limits import least_server
+    from local_server import Client
+
+    picture = bytes(range(256)) * (BODY_BYTES // 256)
+
+    with least_server() as target, Client(target.url("cnn")) as client:
+        answer = client.ask("POST", "/cnn", picture)
+
+    assert answer.status == 200
+    assert answer.body.decode() == Classifier()([picture])[0]
+
+
 def test_http_alone_answers(checkout: Path) -> None:
     """
     The frontend with the answers at hand.
