@@ -50,6 +50,21 @@ def test_a_sequence_that_is_too_old_takes_nothing_more(stage, serve, ask):
     assert len(stage.served(key).pool.sequences) == 0
 
 
+def test_a_start_within_an_open_sequence_makes_it_no_younger(stage, serve, ask):
+    """
+    Nothing starts: what is open goes on, as the peer has it.
+    """
+    key = serve(sequences=SequencePolicy(10.0, 20.0, 8, 2), response_timeout_s=100.0)
+    stage.answer(stage.home_of(ask("x", start=True)))
+
+    for _ in range(2):
+        stage.advance(9.0)
+        stage.answer(stage.home_of(ask("x", start=True)))
+    stage.advance(2.5)
+
+    assert len(stage.served(key).pool.sequences) == 0
+
+
 def test_a_client_ends_its_sequence_with_its_last_request(stage, serve, ask):
     """
     Its place is free at once, and what comes behind it is a mistake that is told.
