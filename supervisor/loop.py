@@ -24,7 +24,6 @@ from stoker.exit_codes import ExitCode
 from stoker.logs import get_logger
 from stoker.metrics_config import read_metrics_config
 from stoker.notify import Notifier
-from stoker.process_start import start_ticks
 from stoker.settings import Settings
 from stoker.strays import become_subreaper
 from stoker.supervisor import actions as a
@@ -57,8 +56,6 @@ from stoker.wire.runtime_dir import (
 
 log = get_logger("supervisor")
 
-#: A frontend says hello every second; silent for so long, it is gone.
-FRONTEND_LOST_S: Final = 15.0
 #: Of a job's payload, beside what the settings allow a client.
 PAYLOAD_SLACK_BYTES: Final = 1 << 20
 #: Frontends are few; also dead ones are remembered.
@@ -68,21 +65,6 @@ MAX_UNDELIVERED: Final = 16_384
 UNDELIVERED_S: Final = 60.0
 #: While it starts, whoever waits for us hears at most so often that we go on.
 STILL_STARTING_S: Final = 5.0
-
-
-class _Frontend:
-    """One process of a frontend, by the pid and the start that prove it is still the same."""
-
-    __slots__ = ("_pid", "_started", "seen_at")
-
-    def __init__(self, pid: int, started: int | None) -> None:
-        self._pid = pid
-        self._started = started
-        self.seen_at = 0.0
-
-    @property
-    def lives(self) -> bool:
-        return self._started is not None and start_ticks(self._pid) == self._started
 
 
 class Supervisor:
@@ -106,7 +88,8 @@ class Supervisor:
         folder = Path(os.environ.get("METRICS_LOCATION") or settings.log_dir)
         devices = self._places.devices
         self._metrics = Metrics(self.engine, settings, config, folder, devices)
-        self._frontends: dict[bytes, _Frontend] = {}
+        #: Who has said hello and can be answered.
+        self._frontends: set[bytes] = set()
         self._alarm_at = float("inf")
         #: Who knows that it speaks to us and not to our predecessor.
         self._greeted: dict[bytes, None] = {}
@@ -248,7 +231,6 @@ class Supervisor:
         now = self._clock.now()
         try:
             self.engine.tick(now)
-            self._forget_silent_frontends(now)
             if self._undelivered and now - self._serving_since > UNDELIVERED_S:
                 self._undelivered.clear()
             self._fleet.sweep(now)
@@ -327,12 +309,9 @@ class Supervisor:
                 return
             if not self._frontend_port.listens(identity):
                 return  # it lost its way back meanwhile, and will say it again
-            frontend = self._frontends.get(identity)
-            if frontend is None:
+            if identity not in self._frontends:
                 log.info("frontend joined", frontend_pid=message.pid)
-                frontend = _Frontend(message.pid, start_ticks(message.pid))
-                self._frontends[identity] = frontend
-            frontend.seen_at = now
+                self._frontends.add(identity)
             # Not before the startup models are registered: nobody shall be told
             # that a model is unknown which is only not there yet.
             if self._is_serving:
@@ -389,15 +368,7 @@ class Supervisor:
         self._metrics.forget(action.spec.key)
 
     def _lose_frontend(self, identity: bytes, reason: str) -> None:
-        if self._frontends.pop(identity, None) is not None:
+        if identity in self._frontends:
+            self._frontends.discard(identity)
             log.info("frontend left", reason=reason)
         self.engine.forget_frontend(identity, self._clock.now())
-
-    def _forget_silent_frontends(self, now: float) -> None:
-        for identity, frontend in list(self._frontends.items()):
-            if now - frontend.seen_at > FRONTEND_LOST_S:
-                if frontend.lives:
-                    # Stopped, or we were: it still waits for its answers.
-                    frontend.seen_at = now
-                else:
-                    self._lose_frontend(identity, "silent")

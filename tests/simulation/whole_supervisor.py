@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from whole_worker import WholeWorker
     from whole_world import World
 
-#: As `loop.FRONTEND_LOST_S`, and what is kept for who has not found us yet.
-FRONTEND_LOST_S = 15.0
+#: What is kept for who has not found us yet.
 UNDELIVERED_S = 60.0
 
 
@@ -59,7 +58,7 @@ class WholeSupervisor:
         self._serving_since = 0.0
         self._greeted: set[bytes] = set()
         self._undelivered: dict[bytes, list[bytes]] = {}
-        self._frontends: dict[bytes, float] = {}
+        self._frontends: set[bytes] = set()
         self._to_frontend: dict[bytes, Pipe] = {}
         self._to_worker: dict[int, Pipe] = {}
         self._returning = {
@@ -145,9 +144,6 @@ class WholeSupervisor:
         self._tick_at = float("inf")
         now = self._agenda.now
         self.engine.tick(now)
-        for identity, seen_at in list(self._frontends.items()):
-            if now - seen_at > FRONTEND_LOST_S:
-                self._lose_frontend(identity)
         if now - self._serving_since > UNDELIVERED_S:
             self._undelivered.clear()
         self._end_turn()
@@ -317,7 +313,7 @@ class WholeSupervisor:
             for job_id in message.job_ids:
                 self.engine.cancel(job_id, now)
         elif isinstance(message, f.FrontendHello) and identity in self._to_frontend:
-            self._frontends[identity] = now
+            self._frontends.add(identity)
             if self._is_serving:
                 if message.incarnation in (b"", self.incarnation):
                     self._greet(identity)
@@ -347,7 +343,7 @@ class WholeSupervisor:
 
     def _lose_frontend(self, identity: bytes) -> None:
         self._to_frontend.pop(identity, None)
-        self._frontends.pop(identity, None)
+        self._frontends.discard(identity)
         self.engine.forget_frontend(identity, self._agenda.now)
 
     # -- operators ------------------------------------------------------------------------
