@@ -290,7 +290,8 @@ class Acceptor:
 
         For who has heard something another way that was said after it.
         """
-        self._accept()
+        # All of them: the one that is meant may stand behind a crowd.
+        self._let_in(BACKLOG)
         for connection in tuple(self._strangers):
             self._read(connection)
 
@@ -331,9 +332,12 @@ class Acceptor:
     # -- accepting ------------------------------------------------------------
 
     def _accept(self) -> None:
+        self._let_in(ACCEPT_LIMIT)
+
+    def _let_in(self, most: int) -> None:
         if self._pause is not None:
-            return
-        for _ in range(ACCEPT_LIMIT):
+            return  # there is no descriptor for anybody, whoever asks
+        for _ in range(most):
             try:
                 accepted, _ = self._socket.accept()
             except (BlockingIOError, ConnectionAbortedError):
