@@ -59,7 +59,9 @@ class StreamEnd:
 
     def has_heard_nothing(self) -> bool:
         """Nothing was said, whether or not the other end hung up."""
-        if not select.select([self.socket], [], [], 0)[0]:
+        poll = select.poll()  # `select` knows no descriptor above 1023
+        poll.register(self.socket, select.POLLIN)
+        if not poll.poll(0):
             return True
         try:
             return not self.socket.recv(1, socket.MSG_PEEK)

@@ -507,6 +507,19 @@ def test_snapshot_files_are_written_as_the_peer_does_and_start_the_same_server(
     assert (a["batch_size"], a["queue"]["capacity"]) == (5, 7)
 
 
+def test_a_snapshot_from_an_impossible_place_is_a_bad_setting(tmp_path: Path) -> None:
+    """
+    No server can run there, so "none runs" would send somebody looking for one.
+    """
+    command = [sys.executable, "-P", "-m", "stoker.cli", "snapshot"]
+    command += ["--runtime-dir", str(tmp_path / ("x" * 120))]
+
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert said.returncode == ExitCode.CONFIG
+    assert "runtime_dir is too long" in said.stderr
+
+
 def test_the_command_prints_keeps_or_writes_a_snapshot(stopped: StateServer) -> None:
     """
     `stoker snapshot`, against a server that runs and one that does not.
