@@ -70,6 +70,7 @@ class FrontendPort:
         self._address = address
         self._listeners: dict[bytes, Connection] = {}
         self._identity_of: dict[Connection, bytes] = {}
+        self._was_full = False
         # Before the ROUTER: who can say hello there can be answered.
         self._acceptor = Acceptor(
             loop, clock, answers_address, self._hear, lambda: None, self._part, self._accuse
@@ -156,12 +157,12 @@ class FrontendPort:
             raise ProtocolError("more than who listens")
         said = codec.decode_from_listener(frame)
         identity = said.frontend_id
-        if identity in self._banned or len(self._listeners) >= MAX_LISTENERS:
-            self._acceptor.drop(connection)
-            return
         before = self._listeners.get(identity)
         if before is not None:
             self._part(before, "it came by another way")
+        if identity in self._banned or not self._has_room():
+            self._acceptor.drop(connection)
+            return
         self._acceptor.admit(connection)
         # It has nothing more to say here.
         connection.reader.max_bytes = MAX_HELLO_BYTES
@@ -169,6 +170,14 @@ class FrontendPort:
         self._identity_of[connection] = identity
         if said.protocol != PROTOCOL:
             self.ban(identity, "a frontend of another release")
+
+    def _has_room(self) -> bool:
+        is_full = len(self._listeners) >= MAX_LISTENERS
+        if is_full and not self._was_full:
+            # Once: who is turned away comes again fifty times a second.
+            log.warning("no more frontends are taken", most=MAX_LISTENERS)
+        self._was_full = is_full
+        return not is_full
 
     def _accuse(self, connection: Connection, reason: str) -> None:
         identity = self._identity_of.get(connection)

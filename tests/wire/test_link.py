@@ -14,6 +14,7 @@ from stream_end import StreamEnd
 
 from stoker.clock import MonotonicClock
 from stoker.errors import SupervisorUnavailable
+from stoker.supervisor import frontend_port
 from stoker.supervisor.frontend_port import FrontendPort
 from stoker.wire import codec, connections, sockets
 from stoker.wire import frames as f
@@ -229,6 +230,31 @@ def test_hello_that_overtakes_what_was_said_before_it_is_understood() -> None:
             asks.close(0)
             context.term()
             heard.close()
+
+    run(exchange)
+
+
+def test_frontend_for_whom_there_is_no_room_is_taken_when_there_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """
+    Every crowd has a bound; reaching it is said once, and is not for ever.
+    """
+    monkeypatch.setattr(frontend_port, "MAX_LISTENERS", 1)
+
+    async def exchange() -> None:
+        async with linked() as (first, _, folder):
+            second = Link(folder)
+            await second.start()
+            with pytest.raises(SupervisorUnavailable):
+                await second.wait_connected(0.2)
+            assert capfd.readouterr().err.count("no more frontends are taken") == 1
+
+            await first.close()
+            await second.wait_connected(DEADLINE_S)
+
+            assert second.is_connected
+            await second.close()
 
     run(exchange)
 
