@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from stoker.cli.parsers import Subparsers
-from stoker.errors import StokerError
+from stoker.errors import SettingsError, StokerError
 from stoker.exit_codes import ExitCode
 from stoker.settings.load import load
 
@@ -38,6 +38,8 @@ def run(options: argparse.Namespace, settings_argv: Sequence[str]) -> ExitCode:
     runtime_dir = load(settings_argv, os.environ).runtime_dir
     try:
         said = ask(runtime_dir, "snapshot", {"keep": options.output is None}, TIMEOUT_S)
+    except SettingsError:
+        raise  # as for every command: `main` says it
     except StokerError as error:
         print(f"stoker: {error.message}", file=sys.stderr)
         return ExitCode.UNAVAILABLE
