@@ -4,7 +4,7 @@ A frontend asks over ZeroMQ and is answered here.  ZeroMQ wakes a thread of its
 own at each end before it wakes who reads; a socket of the kernel's wakes the
 reader, and its end is an EOF at once.  Measured beside answers over ZeroMQ, in
 turn: 0.85 of the time of a lone request and 0.83 of its CPU
-(docs/performance.md).  `stream.py` draws the stream; the supervisor's end of it
+(docs/architecture.md).  `stream.py` draws the stream; the supervisor's end of it
 is in `connections.py`.
 """
 

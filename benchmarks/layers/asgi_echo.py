@@ -12,19 +12,14 @@ import sys
 from typing import Any
 
 import uvicorn
+from asgi_body import read_body
 
 HEADERS = [(b"content-type", b"application/octet-stream")]
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Every path echoes, but `/size` answers with the length."""
-    pieces = []
-    while True:
-        message = await receive()
-        pieces.append(message["body"])
-        if not message["more_body"]:
-            break
-    body = b"".join(pieces)
+    body = await read_body(receive)
     if scope["path"] == "/size":
         body = b"%d" % len(body)
     headers = [*HEADERS, (b"content-length", b"%d" % len(body))]

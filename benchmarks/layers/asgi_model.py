@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "models"))
 
+from asgi_body import read_body
 from cnn import BODY_BYTES, Classifier
 
 HEADERS = [(b"content-type", b"text/plain"), (b"content-length", b"1")]
@@ -44,13 +45,7 @@ class App:
         if self._pipe is None:
             reader, self._pipe = await asyncio.open_connection(sock=self._end)
             self._listening = asyncio.create_task(self._listen(reader))
-        pieces = []
-        while True:
-            message = await receive()
-            pieces.append(message["body"])
-            if not message["more_body"]:
-                break
-        body = b"".join(pieces)
+        body = await read_body(receive)
         digit = b"-"
         if len(body) == BODY_BYTES:
             future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
