@@ -31,12 +31,19 @@ class Host:
         self.changed = asyncio.Event()
 
     def run(self, worker_id: int, code: str, **options: Any) -> psutil.Process:
-        """Start `python -c code`; `options` override parts of the command."""
+        """Start `python -c code` that goes on for a while; options as in `start`."""
+        return psutil.Process(self.start(worker_id, code, **options))
+
+    def start(self, worker_id: int, code: str, **options: Any) -> int:
+        """Start `python -c code`; `options` override parts of the command.
+
+        Returns its pid: of one that may have ended by now.
+        """
         argv = options.pop("argv", (sys.executable, "-S", "-u", "-c", code))
         env = {"PATH": os.environ["PATH"]} | options.pop("env", {})
         command = WorkerCommand(argv, env, options.pop("cwd", "/"), "echo:1.0", **options)
         started = self.launcher.start(worker_id, command, self.on_exit, self.on_output)
-        return psutil.Process(started.pid)
+        return started.pid
 
     def on_exit(self, worker_id: int, status: ExitStatus) -> None:
         self.reports[worker_id] += 1

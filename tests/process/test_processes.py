@@ -25,7 +25,7 @@ def test_exit_code_and_both_streams_arrive(host: Host) -> None:
     The last words of a worker explain its end, so they come before it.
     """
     fds = open_fds()
-    host.run(9000, "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+    host.start(9000, "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
 
     status = host.wait_exit(9000)
 
@@ -44,7 +44,7 @@ def test_a_kill_from_outside_smells_of_memory_and_ours_does_not(host: Host) -> N
     The OOM killer leaves no note; only we know which SIGKILL was ours.
     """
     foreign = host.run(1, "input_ = __import__('signal').pause()")
-    host.run(2, "__import__('signal').pause()")
+    host.start(2, "__import__('signal').pause()")
 
     foreign.kill()
     assert host.launcher.stop(2)
@@ -58,7 +58,7 @@ def test_signals_reach_the_worker_alone(host: Host) -> None:
     """
     SIGABRT asks the worker for its stack; its children have no part in that.
     """
-    host.run(
+    host.start(
         5,
         "import os, signal\n"
         "child = os.fork()\n"
@@ -78,7 +78,7 @@ def test_children_of_a_dead_worker_do_not_survive(host: Host) -> None:
     """
     Data loaders that outlive their worker hold memory, GPUs and ports.
     """
-    host.run(
+    host.start(
         7,
         "import os, signal\n"
         "child = os.fork()\n"
@@ -95,7 +95,7 @@ def test_stop_takes_the_whole_group(host: Host) -> None:
     """
     A worker that ignores everything polite, with a child that does too.
     """
-    host.run(
+    host.start(
         8,
         "import os, signal\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -115,7 +115,7 @@ def test_after_the_end_signals_are_refused(host: Host) -> None:
     """
     The number may belong to another process by now.
     """
-    host.run(3, "")
+    host.start(3, "")
     host.wait_exit(3)
 
     assert not host.launcher.signal(3, signal.SIGKILL)
@@ -140,7 +140,7 @@ def test_every_exit_is_reported_once(host: Host) -> None:
     """
     fds = open_fds()
     for worker_id in range(20):
-        host.run(worker_id, f"raise SystemExit({worker_id})")
+        host.start(worker_id, f"raise SystemExit({worker_id})")
 
     host.wait_for(lambda: len(host.exits) == 20)
     host.loop.run_until_complete(asyncio.sleep(0))
@@ -155,11 +155,11 @@ def test_a_worker_can_start_again_under_its_number(host: Host) -> None:
     """
     Replacements keep their worker's id.
     """
-    host.run(1, "raise SystemExit(1)")
+    host.start(1, "raise SystemExit(1)")
     assert host.wait_exit(1).code == 1
     host.exits.clear()
 
-    host.run(1, "raise SystemExit(2)")
+    host.start(1, "raise SystemExit(2)")
 
     assert host.wait_exit(1).code == 2
 
@@ -171,11 +171,11 @@ def test_what_cannot_start_is_said_and_costs_nothing(host: Host) -> None:
     fds = open_fds()
 
     with pytest.raises(SpawnFailed, match="No such file"):
-        host.run(1, "", argv=("/nonexistent/python",))
+        host.start(1, "", argv=("/nonexistent/python",))
     with pytest.raises(SpawnFailed, match="No such file"):
-        host.run(1, "", cwd="/nonexistent")
+        host.start(1, "", cwd="/nonexistent")
     with pytest.raises(SpawnFailed):
-        host.run(1, "", env={"BAD": "nul\0byte"})
+        host.start(1, "", env={"BAD": "nul\0byte"})
 
     assert host.launcher.list() == ()
     assert open_fds() == fds
@@ -185,7 +185,7 @@ def test_workers_are_confined(host: Host) -> None:
     """
     No core dump with a model in it; and when memory ends, a worker goes first.
     """
-    host.run(
+    host.start(
         1,
         "import os, resource, signal, sys\n"
         "sys.stdin.read(1)\n"
@@ -206,7 +206,7 @@ def test_a_flood_neither_blocks_the_worker_nor_grows_the_backlog(host: Host) -> 
     """
     Handlers print megabytes; the loop takes it in pieces and the end still comes.
     """
-    host.run(1, "import os\nfor _ in range(64): os.write(1, b'x' * 65536)")
+    host.start(1, "import os\nfor _ in range(64): os.write(1, b'x' * 65536)")
 
     host.wait_exit(1)
 
@@ -217,7 +217,7 @@ def test_an_escaped_child_with_our_pipe_does_not_hold_up_the_end(host: Host) -> 
     """
     A daemon that left the group keeps the pipe's other end open for ever.
     """
-    host.run(
+    host.start(
         1,
         "import os, signal\n"
         "ready, go = os.pipe()\n"
@@ -256,7 +256,7 @@ def test_close_kills_reports_and_refuses_more(host: Host) -> None:
     Stopping the supervisor leaves no worker, and starts no new one.
     """
     for worker_id in range(5):
-        host.run(worker_id, "__import__('signal').pause()")
+        host.start(worker_id, "__import__('signal').pause()")
 
     stuck = host.loop.run_until_complete(host.launcher.close(DEADLINE_S))
 
@@ -264,7 +264,7 @@ def test_close_kills_reports_and_refuses_more(host: Host) -> None:
     assert set(host.exits) == set(range(5))
     assert all(status.is_ours for status in host.exits.values())
     with pytest.raises(ShuttingDown):
-        host.run(9, "")
+        host.start(9, "")
 
 
 def test_stopped_worker_is_seen_and_one_that_goes_on_is_not(host: Host) -> None:

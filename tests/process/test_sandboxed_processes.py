@@ -89,7 +89,7 @@ def test_an_end_before_that_is_told_by_what_watches_over_it(
     """
     fds = open_fds()
 
-    host.run(1, code, wrapper=wrapper())
+    host.start(1, code, wrapper=wrapper())
 
     assert host.wait_exit(1) == status
     assert host.launcher.pids() == set()
@@ -122,7 +122,7 @@ def test_a_signal_reaches_the_worker_not_what_watches_over_it(host: Host, wrappe
         "print('up', flush=True); signal.sigwait([signal.SIGABRT]); print('stack', flush=True)\n"
         "signal.pause()"
     )
-    host.run(1, code, wrapper=wrapper())
+    host.start(1, code, wrapper=wrapper())
     host.wait_output(1, b"up")
 
     assert host.launcher.signal(1, signal.SIGABRT)
@@ -157,7 +157,7 @@ def test_a_sandbox_that_does_not_come_about_is_said_at_once(
     before = set(psutil.Process().children(recursive=True))
 
     with pytest.raises(SpawnFailed, match=why):
-        host.run(1, PAUSE, wrapper=wrapper(how))
+        host.start(1, PAUSE, wrapper=wrapper(how))
 
     assert open_fds() == fds
     left = set(psutil.Process().children(recursive=True)) - before
