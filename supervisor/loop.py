@@ -88,8 +88,8 @@ class Supervisor:
         folder = Path(os.environ.get("METRICS_LOCATION") or settings.log_dir)
         devices = self._places.devices
         self._metrics = Metrics(self.engine, settings, config, folder, devices)
-        #: Who has said hello and can be answered.
-        self._frontends: set[bytes] = set()
+        #: Who has said hello and can be answered, and the pid that it gave.
+        self._frontends: dict[bytes, int] = {}
         self._alarm_at = float("inf")
         #: Who knows that it speaks to us and not to our predecessor.
         self._greeted: dict[bytes, None] = {}
@@ -311,7 +311,7 @@ class Supervisor:
                 return  # it lost its way back meanwhile, and will say it again
             if identity not in self._frontends:
                 log.info("frontend joined", frontend_pid=message.pid)
-                self._frontends.add(identity)
+                self._frontends[identity] = message.pid
             # Not before the startup models are registered: nobody shall be told
             # that a model is unknown which is only not there yet.
             if self._is_serving:
@@ -368,7 +368,7 @@ class Supervisor:
         self._metrics.forget(action.spec.key)
 
     def _lose_frontend(self, identity: bytes, reason: str) -> None:
-        if identity in self._frontends:
-            self._frontends.discard(identity)
-            log.info("frontend left", reason=reason)
+        pid = self._frontends.pop(identity, None)
+        if pid is not None:
+            log.info("frontend left", frontend_pid=pid, reason=reason)
         self.engine.forget_frontend(identity, self._clock.now())
