@@ -143,13 +143,17 @@ class LoneSupervisor:
             "PYTHONDONTWRITEBYTECODE": "1",
             "GATES": str(self.home),
         }
+        self._spawned: list[subprocess.Popen[bytes]] = []
         self.process = self.spawn()
 
     def spawn(self) -> subprocess.Popen[bytes]:
+        """Another one in the same place, too; `destroy` ends them all."""
         with self._log.open("ab") as log:
-            return subprocess.Popen(
+            spawned = subprocess.Popen(
                 self._command, stdin=subprocess.DEVNULL, stderr=log, env=self._environ
             )
+        self._spawned.append(spawned)
+        return spawned
 
     def frontend(self) -> FrontendPeer:
         """One that has been welcomed."""
@@ -205,11 +209,11 @@ class LoneSupervisor:
         for peer in self._peers:
             peer.close()
         self._context.term()
-        with contextlib.suppress(ProcessLookupError):
-            self.process.terminate()
-        try:
-            self.process.wait(DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        for process in self._spawned:
+            process.terminate()  # harmless when it has ended
+            try:
+                process.wait(DEADLINE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         shutil.rmtree(self.home)
