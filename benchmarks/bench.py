@@ -24,7 +24,7 @@ import overload
 import report
 import results
 import steady
-from measuring import FULL, SHORT, Effort, Figures, say
+from measuring import FULL, SHORT, Effort, Figures, leave_in_order, say
 from peers.environments import Environment, default_folder
 from peers.java_archives import JavaPeer
 from peers.known import PEERS
@@ -138,6 +138,7 @@ def draw(path: Path) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+    leave_in_order()
     try:
         sys.exit(main())
     except ServerError as error:

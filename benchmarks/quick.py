@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from measuring import Effort, drive, say
+from measuring import Effort, drive, leave_in_order, say
 from scenarios import ECHO, SCENARIOS, SIZE, Scenario
 from targets import BARE, OURS, ServerError, bare_asgi, local_server, ours
 
@@ -106,6 +106,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    leave_in_order()
     try:
         sys.exit(main())
     except ServerError as error:
