@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from stoker.errors import StokerError
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.versions import VersionSpec
-from stoker.wire.frames import FullQueue
+from stoker.wire.frames import AnswerFrame, FullQueue
 
 
 class Spawn(NamedTuple):
@@ -73,7 +73,7 @@ class Forward(NamedTuple):
     """Pass an answer frame on to the frontend it is for."""
 
     frontend_id: bytes
-    frame: bytes
+    frame: AnswerFrame
 
 
 class Refuse(NamedTuple):

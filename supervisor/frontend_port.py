@@ -23,15 +23,18 @@ from stoker.wire.connections import MAX_HELLO_BYTES, Acceptor, Connection
 from stoker.wire.frames import (
     MAX_SUBMIT_BYTES,
     PROTOCOL,
+    AnswerFrame,
     Answers,
     FromFrontend,
     Refused,
     RefusedJob,
     ToFrontend,
 )
+from stoker.wire.lent_bodies import LentFrame
 from stoker.wire.limits import MAX_FRAME_BYTES
 from stoker.wire.poller import SocketReader
 from stoker.wire.sockets import NOBLOCK
+from stoker.wire.stream import MAX_HANDLES
 
 log = get_logger("wire")
 
@@ -84,7 +87,7 @@ class FrontendPort:
         self._on_message = on_message
         self._on_lost = on_lost
         self._banned: dict[bytes, None] = {}
-        self._answers: dict[bytes, list[bytes]] = {}
+        self._answers: dict[bytes, list[AnswerFrame]] = {}
         self._refused: dict[bytes, list[RefusedJob]] = {}
         self._reader = SocketReader(loop, self._socket, self._receive, on_turn)
 
@@ -103,7 +106,7 @@ class FrontendPort:
         if connection is not None:
             connection.send(codec.encode(message))
 
-    def answer(self, frontend_id: bytes, frame: bytes) -> None:
+    def answer(self, frontend_id: bytes, frame: AnswerFrame) -> None:
         frames = self._answers.get(frontend_id)
         if frames is None:
             self._answers[frontend_id] = [frame]
@@ -119,7 +122,9 @@ class FrontendPort:
             return
         answers, self._answers = self._answers, {}
         for frontend_id, frames in answers.items():
-            self.send(frontend_id, Answers(frames))
+            connection = self._listeners.get(frontend_id)
+            if connection is not None:
+                _answer(connection, frames)
         refused, self._refused = self._refused, {}
         for frontend_id, jobs in refused.items():
             self.send(frontend_id, Refused(jobs))
@@ -204,3 +209,13 @@ class FrontendPort:
             self._part(connection, reason)
         else:
             self._on_lost(identity, reason)
+
+
+def _answer(connection: Connection, frames: list[AnswerFrame]) -> None:
+    """In one message, as nearly always; in several where more frames are lent than go with one."""
+    lent = [frame for frame in frames if isinstance(frame, LentFrame)]
+    if len(lent) <= MAX_HANDLES:
+        connection.send(codec.encode(Answers(frames)), lent)
+    else:
+        for at in range(0, len(frames), MAX_HANDLES):
+            _answer(connection, frames[at : at + MAX_HANDLES])

@@ -94,7 +94,7 @@ class Supervisor:
         #: Who knows that it speaks to us and not to our predecessor.
         self._greeted: dict[bytes, None] = {}
         #: Answers for those that have not found us yet.
-        self._undelivered: dict[bytes, list[bytes]] = {}
+        self._undelivered: dict[bytes, list[f.AnswerFrame]] = {}
         self._undelivered_count = 0
         self._is_handing_over = False
         self._is_performing = False
@@ -233,6 +233,7 @@ class Supervisor:
             self.engine.tick(now)
             if self._undelivered and now - self._serving_since > UNDELIVERED_S:
                 self._undelivered.clear()
+                self._undelivered_count = 0
             self._fleet.sweep(now)
             self._frontend_port.sweep(now)
             self._memory_watch.look(now)
@@ -323,6 +324,7 @@ class Supervisor:
         if identity not in self._greeted:
             self._greeted[identity] = None
             frames = self._undelivered.pop(identity, ())
+            self._undelivered_count -= len(frames)
             for frame in frames:
                 self._frontend_port.answer(identity, frame)
             if frames:

@@ -31,7 +31,7 @@ from stoker.supervisor.sequences import KnownSequence
 from stoker.supervisor.tally import Tally
 from stoker.supervisor.versions import VersionSpec
 from stoker.supervisor.workers import Batch, Worker, WorkerEvent, WorkerState
-from stoker.wire.frames import CALL_MARK, FullQueue, Reply
+from stoker.wire.frames import CALL_MARK, AnswerFrame, FullQueue, Reply
 
 
 class Pool:
@@ -290,8 +290,10 @@ class Pool:
         elif reply.groups:
             worker.in_hand[0].has_sent_pieces = True
 
-    def _hear(self, batch: Batch, frontend_id: bytes, frame: bytes) -> None:
-        """A node's answer, of a job that this worker was given."""
+    def _hear(self, batch: Batch, frontend_id: bytes, frame: AnswerFrame) -> None:
+        """A node's answer, of a job that this worker was given.  Raises ProtocolError."""
+        if not isinstance(frame, bytes):
+            raise ProtocolError("a node's answer is never lent")
         for job in batch.jobs:
             if job.job_id.startswith(frontend_id):
                 self._heard.append((job.job_id, frame))

@@ -78,6 +78,7 @@ class WorkerPort:
     def admit(self, connection: Connection, worker_id: int) -> None:
         """It has proved who it is; from now on its connection stands for it."""
         self._acceptor.admit(connection)
+        connection.reader.takes_handles = True
         self._worker_of[connection] = worker_id
         self._connections[worker_id] = connection
 
@@ -133,7 +134,8 @@ class WorkerPort:
 
     def _take(self, connection: Connection, frame: memoryview) -> None:
         worker_id = self._worker_of.get(connection)
-        self._on_message(connection, worker_id, codec.decode_from_worker(frame))
+        handles = connection.reader.handles
+        self._on_message(connection, worker_id, codec.decode_from_worker(frame, handles))
 
     def _lose(self, connection: Connection, reason: str) -> None:
         worker_id = self._worker_of.get(connection)

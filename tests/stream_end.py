@@ -6,10 +6,15 @@ import select
 import socket
 import struct
 import time
+from collections import deque
 
 from facts import DEADLINE_S
 
+from stoker.wire.lent_bodies import Handle
+
 LENGTH = struct.Struct("!I")
+DESCRIPTOR = struct.Struct("@i")
+MAX_DESCRIPTORS = 64
 
 
 def framed(frame: bytes) -> bytes:
@@ -17,9 +22,14 @@ def framed(frame: bytes) -> bytes:
 
 
 class StreamEnd:
-    """Knows the format by itself, so that it notices when ours changes."""
+    """Knows the format by itself, so that it notices when ours changes.
+
+    Attributes:
+        handles: Open files that came along with what was received.
+    """
 
     def __init__(self, connected: socket.socket) -> None:
+        self.handles: deque[Handle] = deque()
         self.socket = connected
         self.socket.settimeout(DEADLINE_S)
 
@@ -34,8 +44,14 @@ class StreamEnd:
             raise
         return cls(connected)
 
-    def send(self, frame: bytes) -> None:
-        self.socket.sendall(framed(frame))
+    def send(self, frame: bytes, *files: int) -> None:
+        """With copies of open files."""
+        data = framed(frame)
+        if files:
+            sent = socket.send_fds(self.socket, [data], files)
+            data = data[sent:]
+        if data:
+            self.socket.sendall(data)
 
     def send_raw(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -74,7 +90,11 @@ class StreamEnd:
     def _exactly(self, size: int) -> bytes:
         data = bytearray()
         while len(data) < size:
-            part = self.socket.recv(min(size - len(data), 1 << 20))
+            part, ancillary, _, _ = self.socket.recvmsg(
+                min(size - len(data), 1 << 20), socket.CMSG_SPACE(MAX_DESCRIPTORS * DESCRIPTOR.size)
+            )
+            for _, _, numbers in ancillary:
+                self.handles += [Handle(fd) for (fd,) in DESCRIPTOR.iter_unpack(numbers)]
             if not part:
                 raise EOFError
             data += part

@@ -11,15 +11,19 @@ Raises:
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeVar
 
 from stoker.errors import ProtocolError
 from stoker.wire import frames as f
 from stoker.wire.frames import FRONTEND_ID_BYTES, JOB_ID_BYTES, Kind
+from stoker.wire.lent_bodies import Handle, LentFrame
 from stoker.wire.packing import packer, unpack
 
 T = TypeVar("T")
+#: Open files that came with a frame, in the order in which it speaks of them.
+Handles = deque[Handle]
 
 # -- encoding -----------------------------------------------------------------
 
@@ -27,12 +31,21 @@ T = TypeVar("T")
 _WORK: Final = Kind.WORK.value
 _REPLIES: Final = Kind.REPLIES.value
 _KEPT: Final = Kind.KEPT.value
+_ANSWERS: Final = Kind.ANSWERS.value
 
 
 def _fields(kind: Kind) -> Callable[[Any], list[Any]]:
     """Of a message whose fields are the frame's."""
     code = kind.value
     return lambda message: [code, *message]
+
+
+def _frame(frame: f.AnswerFrame) -> bytes | list[bytes]:
+    """One that is lent leaves its file to whoever sends the message."""
+    if isinstance(frame, bytes):
+        return frame
+    assert isinstance(frame, LentFrame)
+    return [frame.frame]
 
 
 def _items(kind: Kind) -> Callable[[Any], list[Any]]:
@@ -67,8 +80,8 @@ def _encode_replies(message: f.Replies | f.Kept) -> list[Any]:
     fields: list[Any] = [_REPLIES if type(message) is f.Replies else _KEPT]
     for batch_id, is_last, ended, groups in message.replies:
         fields += (batch_id, is_last, b"".join(ended), len(groups))
-        for group in groups:
-            fields += group
+        for frontend_id, frame in groups:
+            fields += (frontend_id, frame if type(frame) is bytes else _frame(frame))
     return fields
 
 
@@ -79,7 +92,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], list[Any]]]] = {
     f.Cancel: _items(Kind.CANCEL),
     f.Call: _fields(Kind.CALL),
     f.Welcome: _fields(Kind.WELCOME),
-    f.Answers: _items(Kind.ANSWERS),
+    f.Answers: lambda message: [_ANSWERS, *map(_frame, message.frames)],
     f.Refused: _rows(Kind.REFUSED),
     f.Retried: _rows(Kind.RETRIED),
     f.Result: _fields(Kind.RESULT),
@@ -231,7 +244,7 @@ def _check_deadlines(deadlines: Any, count: int) -> None:
         raise ProtocolError("a batch has wrong deadlines")
 
 
-def _decode_replies(fields: list[Any]) -> f.Replies:
+def _decode_replies(fields: list[Any], handles: Handles | None) -> f.Replies:
     replies = []
     at, end = 1, len(fields)
     while at < end:
@@ -253,17 +266,29 @@ def _decode_replies(fields: list[Any]) -> f.Replies:
         for i in range(at, at + 2 * count, 2):
             row = fields[i : i + 2]
             frontend_id, frame = row
-            if (
-                type(frontend_id) is not bytes
-                or len(frontend_id) != FRONTEND_ID_BYTES
-                or type(frame) is not bytes
-            ):
+            if type(frontend_id) is not bytes or len(frontend_id) != FRONTEND_ID_BYTES:
                 raise ProtocolError("a reply has a wrong field")
+            if type(frame) is not bytes:
+                row[1] = _lent(frame, handles)
             groups.append(_new(f.Group, row))
         at += 2 * count
         ended = [joined[i : i + JOB_ID_BYTES] for i in range(0, len(joined), JOB_ID_BYTES)]
         replies.append(_new(f.Reply, (batch_id, is_last, ended, groups)))
     return f.Replies(replies)
+
+
+def _decode_answers(fields: list[Any], handles: Handles | None) -> f.Answers:
+    del fields[0]
+    for at, frame in enumerate(fields):
+        if type(frame) is not bytes:
+            fields[at] = _lent(frame, handles)
+    return f.Answers(fields)
+
+
+def _lent(value: Any, handles: Handles | None) -> LentFrame:
+    if type(value) is not list or len(value) != 1 or type(value[0]) is not bytes or not handles:
+        raise ProtocolError("not an answer frame")
+    return LentFrame(value[0], handles.popleft())
 
 
 def _decode_measurements(fields: list[Any]) -> f.Measurements:
@@ -305,7 +330,6 @@ _FROM_LISTENER: Final[dict[int, Callable[[list[Any]], f.FrontendListens]]] = {
     Kind.FRONTEND_LISTENS: _decode_listens,
 }
 _TO_FRONTEND: Final[dict[int, Callable[[list[Any]], f.ToFrontend]]] = {
-    Kind.ANSWERS: lambda x: f.Answers([_check(value, bytes) for value in x[1:]]),
     Kind.WELCOME: lambda x: _fixed(x, f.Welcome, int, bytes),
     Kind.REFUSED: _decode_refused,
     Kind.RETRIED: _decode_retried,
@@ -319,10 +343,8 @@ _TO_WORKER: Final[dict[int, Callable[[list[Any]], f.ToWorker]]] = {
     Kind.LEAVE: lambda x: _fixed(x, f.Leave),
 }
 _FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
-    Kind.REPLIES: _decode_replies,
     Kind.WORKER_HELLO: lambda x: _fixed(x, f.WorkerHello, int, int, bytes, int),
     Kind.WORKER_BACK: lambda x: _fixed(x, f.WorkerBack, int, int, bytes, int, dict),
-    Kind.KEPT: lambda x: f.Kept(_decode_replies(x).replies),
     Kind.LOADED: lambda x: _fixed(x, f.Loaded, dict),
     Kind.MEASUREMENTS: _decode_measurements,
     Kind.SEQUENCES_ENDED: lambda x: f.SequencesEnded([_check(value, str) for value in x[1:]]),
@@ -330,10 +352,21 @@ _FROM_WORKER: Final[dict[int, Callable[[list[Any]], f.FromWorker]]] = {
 }
 
 
-def _decode(frame: bytes | memoryview, table: dict[int, Callable[[list[Any]], T]]) -> T:
+#: Those with which open files may come along.
+_WITH_HANDLES_FROM_WORKER: Final[dict[int, Callable[[list[Any], Handles | None], f.FromWorker]]] = {
+    Kind.REPLIES: _decode_replies,
+    Kind.KEPT: lambda x, handles: f.Kept(_decode_replies(x, handles).replies),
+}
+
+
+def _fields_of(frame: bytes | memoryview) -> list[Any]:
     fields = unpack(frame)
     if type(fields) is not list or not fields or type(fields[0]) is not int:
         raise ProtocolError("not a frame of ours")
+    return fields
+
+
+def _decode(fields: list[Any], table: dict[int, Callable[[list[Any]], T]]) -> T:
     decode = table.get(fields[0])
     if decode is None:
         raise ProtocolError(f"a frame of kind {fields[0]} has no business here")
@@ -342,24 +375,29 @@ def _decode(frame: bytes | memoryview, table: dict[int, Callable[[list[Any]], T]
 
 def decode_from_frontend(frame: bytes | memoryview) -> f.FromFrontend:
     """What the supervisor's frontend socket received."""
-    return _decode(frame, _FROM_FRONTEND)
+    return _decode(_fields_of(frame), _FROM_FRONTEND)
 
 
 def decode_from_listener(frame: bytes | memoryview) -> f.FrontendListens:
     """What the supervisor's socket for those who wait for answers received."""
-    return _decode(frame, _FROM_LISTENER)
+    return _decode(_fields_of(frame), _FROM_LISTENER)
 
 
-def decode_to_frontend(frame: bytes | memoryview) -> f.ToFrontend:
-    """What a frontend received."""
-    return _decode(frame, _TO_FRONTEND)
+def decode_to_frontend(frame: bytes | memoryview, handles: Handles | None = None) -> f.ToFrontend:
+    """What a frontend received, and the open files that came along; it takes those it names."""
+    fields = _fields_of(frame)
+    if fields[0] == _ANSWERS:
+        return _decode_answers(fields, handles)
+    return _decode(fields, _TO_FRONTEND)
 
 
 def decode_to_worker(frame: bytes | memoryview) -> f.ToWorker:
     """What a worker received."""
-    return _decode(frame, _TO_WORKER)
+    return _decode(_fields_of(frame), _TO_WORKER)
 
 
-def decode_from_worker(frame: bytes | memoryview) -> f.FromWorker:
-    """What the supervisor's worker socket received."""
-    return _decode(frame, _FROM_WORKER)
+def decode_from_worker(frame: bytes | memoryview, handles: Handles | None = None) -> f.FromWorker:
+    """What the supervisor's worker socket received, and open files as above."""
+    fields = _fields_of(frame)
+    decode = _WITH_HANDLES_FROM_WORKER.get(fields[0])
+    return _decode(fields, _FROM_WORKER) if decode is None else decode(fields, handles)

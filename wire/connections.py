@@ -16,8 +16,8 @@ import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,9 @@ from stoker.wire.limits import MAX_FRAME_BYTES
 from stoker.wire.stream import (
     LENGTH_BYTES,
     FrameReader,
+    HasFileno,
     PeerGone,
+    ancillary,
     new_buffer,
     pieces,
     socket_path,
@@ -60,6 +62,9 @@ SEND_PIECES: Final = 64
 SEND_LIMIT: Final = 16
 #: Looks at a dead peer's socket; the kernel keeps less than that for it.
 DRAIN_LIMIT: Final = 256
+
+#: The rest of a piece that waits, and what goes with its first byte.
+_Rest = tuple[memoryview, Sequence[HasFileno]]
 
 _CREDENTIALS: Final = struct.Struct("3i")
 _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -107,7 +112,7 @@ class Connection:
         self._socket = accepted
         self._fd = accepted.fileno()
         self._on_lost = on_lost
-        self._waiting: deque[memoryview] = deque()
+        self._waiting: deque[_Rest] = deque()
         self._waiting_bytes = 0
 
     def admit(self) -> None:
@@ -115,8 +120,12 @@ class Connection:
         self.is_admitted = True
         self.reader.max_bytes = MAX_FRAME_BYTES
 
-    def send(self, frame: bytes) -> bool:
-        """Send now, or as soon as the peer reads; False, and reported lost: it never will."""
+    def send(self, frame: bytes, handles: Sequence[HasFileno] = ()) -> bool:
+        """Send now, or as soon as the peer reads; False, and reported lost: it never will.
+
+        Args:
+            handles: Open files of which copies go along.
+        """
         if not self.is_reachable:
             return False
         parts = pieces(frame)
@@ -131,7 +140,9 @@ class Connection:
         else:
             try:
                 # Python's `send` is cheaper than its `sendmsg`.
-                if len(parts) == 1:
+                if handles:
+                    sent = self._socket.sendmsg(parts, ancillary(handles))
+                elif len(parts) == 1:
                     sent = self._socket.send(parts[0])
                 else:
                     sent = self._socket.sendmsg(parts)
@@ -143,10 +154,15 @@ class Connection:
                 self._lose(str(error))
                 return False
             self._loop.add_writer(self._fd, self._send_waiting)
+        if handles and not sent:
+            # They go with the first byte of a message in which there is nothing else.
+            parts = (b"".join(parts),)
+        else:
+            handles = ()
         for part in parts:
             if sent < len(part):
                 rest = memoryview(part)[sent:]
-                self._waiting.append(rest)
+                self._waiting.append((rest, handles))
                 self._waiting_bytes += len(rest)
             sent = max(0, sent - len(part))
         return True
@@ -155,19 +171,27 @@ class Connection:
         waiting = self._waiting
         try:
             for _ in range(SEND_LIMIT):
-                sent = self._socket.sendmsg(islice(waiting, SEND_PIECES))
+                sent = self._send_some()
                 self._waiting_bytes -= sent
-                while waiting and sent >= len(waiting[0]):
-                    sent -= len(waiting.popleft())
+                while waiting and sent >= len(waiting[0][0]):
+                    sent -= len(waiting.popleft()[0])
                 if not waiting:
                     self._loop.remove_writer(self._fd)
                     return
                 if sent:
-                    waiting[0] = waiting[0][sent:]
+                    waiting[0] = (waiting[0][0][sent:], ())
         except BlockingIOError:
             pass
         except OSError as error:
             self._lose(str(error))
+
+    def _send_some(self) -> int:
+        """As many pieces as may go at once; one that open files go with goes alone."""
+        part, handles = self._waiting[0]
+        if handles:
+            return self._socket.sendmsg((part,), ancillary(handles))
+        some = islice(self._waiting, SEND_PIECES)
+        return self._socket.sendmsg([part for part, _ in takewhile(_is_plain, some)])
 
     def _lose(self, reason: str) -> None:
         # What it said before may still be read.
@@ -394,3 +418,7 @@ def _listen(path: Path, gid: int | None) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _is_plain(rest: _Rest) -> bool:
+    return not rest[1]

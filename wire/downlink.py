@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
 from stoker.wire.frames import PROTOCOL, FrontendListens
+from stoker.wire.lent_bodies import Handle
 from stoker.wire.stream import FrameReader, PeerGone, new_buffer, pieces, socket_path
 
 
@@ -26,7 +28,8 @@ class Downlink:
     Args:
         address: `unix:/path`, see `answers_address`.
         frontend_id: Whose answers are wanted.
-        take: Called with every frame, which is good until it returns.
+        take: Called with every frame, which is good until it returns, and the open files
+            that came along with it.
         on_lost: Called when nothing can come any more.
     """
 
@@ -35,7 +38,7 @@ class Downlink:
         loop: asyncio.AbstractEventLoop,
         address: str,
         frontend_id: bytes,
-        take: Callable[[memoryview], None],
+        take: Callable[[memoryview, deque[Handle]], None],
         on_lost: Callable[[], None],
     ) -> None:
         self._loop = loop
@@ -67,6 +70,7 @@ class Downlink:
             return False
         self._socket = opened
         self._reader = FrameReader(self._buffer)
+        self._reader.takes_handles = True
         self._loop.add_reader(opened.fileno(), self._read)
         return True
 
@@ -83,7 +87,7 @@ class Downlink:
         try:
             for frame in self._reader.read(source):
                 try:
-                    self._take(frame)
+                    self._take(frame, self._reader.handles)
                 except Exception as error:
                     # What lies behind it is for others.
                     self._loop.call_exception_handler(

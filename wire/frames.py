@@ -44,7 +44,9 @@ frontend without being told, and cannot guess the id of another's job.
 answer.  Deadlines are seconds on CLOCK_MONOTONIC; those of a batch are left
 out when none of its jobs has one that holds in a worker's hand, else there are
 n, null for a job without.  `payload` and `answer frame` are bytes that only the
-two ends read; `payloads.py` draws them.
+two ends read; `payloads.py` draws them.  For an answer frame of which bodies are lent
+(`lent_bodies.py`) stands [answer frame], and the open file comes along with the
+message; several come in the order of their frames.
 
 Source: design section 3.
 """
@@ -52,7 +54,7 @@ Source: design section 3.
 from __future__ import annotations
 
 import enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 PROTOCOL: Final = 1
 
@@ -131,6 +133,15 @@ class AnswerKind(enum.IntEnum):
     PARTS = 3
 
 
+class Divided(Protocol):
+    """An answer frame of which bodies lie elsewhere; see `lent_bodies.py`."""
+
+    def __len__(self) -> int: ...
+
+
+AnswerFrame = bytes | Divided
+
+
 # -- frontend -> supervisor ---------------------------------------------------
 
 
@@ -189,7 +200,7 @@ class Welcome(NamedTuple):
 
 
 class Answers(NamedTuple):
-    frames: list[bytes]
+    frames: list[AnswerFrame]
 
 
 class RefusedJob(NamedTuple):
@@ -305,7 +316,7 @@ class Group(NamedTuple):
     """Answers of one batch that go to one frontend."""
 
     frontend_id: bytes
-    frame: bytes
+    frame: AnswerFrame
 
 
 class Reply(NamedTuple):

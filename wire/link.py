@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from stoker.wire.calls import REPEATABLE, Calls, Restarted
 from stoker.wire.contact import Contact, restarting
 from stoker.wire.downlink import Downlink
 from stoker.wire.job_ids import JobIds, new_frontend_id
+from stoker.wire.lent_bodies import Handle, LentFrame
 from stoker.wire.payloads import ATTEMPTS_HEADER, Answer, AnswerKind, unpack_answers
 from stoker.wire.pending import OnEnd, Pending
 from stoker.wire.runtime_dir import answers_address, frontend_address
@@ -285,9 +287,9 @@ class Link:
 
     # -- receiving ------------------------------------------------------------
 
-    def _receive(self, frame: memoryview) -> None:
+    def _receive(self, frame: memoryview, handles: deque[Handle]) -> None:
         try:
-            message = codec.decode_to_frontend(frame)
+            message = codec.decode_to_frontend(frame, handles)
         except ProtocolError:
             # Only the supervisor says anything here; a frame we cannot
             # read is one of another release.  Its hello will say so.
@@ -314,9 +316,9 @@ class Link:
         else:
             self._welcome(message)
 
-    def _take_answers(self, frame: bytes) -> None:
+    def _take_answers(self, frame: frames.AnswerFrame) -> None:
         try:
-            answers = unpack_answers(frame)
+            answers = _unpack(frame)
         except ProtocolError:
             # One worker's rubbish; the other frames of the message are not its.
             return
@@ -402,6 +404,14 @@ class Link:
             waiting.put(error, is_last=True)
         self._calls.end_all(error)
         self._outbox.clear()
+
+
+def _unpack(frame: frames.AnswerFrame) -> list[Answer]:
+    if isinstance(frame, LentFrame):
+        with frame.opened() as file:
+            return unpack_answers(frame.frame, file)
+    assert isinstance(frame, bytes)
+    return unpack_answers(frame)
 
 
 def _counted(answer: Answer, attempts: int) -> Answer:

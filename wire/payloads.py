@@ -10,7 +10,9 @@ Only the frontend and the worker read these; the supervisor forwards them.
 
     answer frame (one frontend's share of one batch's progress), repeated rows of
         job_id | AnswerKind | status | reason | content_type? | headers[k, v, ...] | body
-    where for AnswerKind.ERROR
+    where in place of a body that is lent (`lent_bodies.py`) stands
+        [offset | length]
+    and where for AnswerKind.ERROR
         status = 0, reason = error code, content_type = message,
         headers = [], body = packed details{}
 
@@ -189,11 +191,14 @@ _KINDS: Final[dict[int, AnswerKind]] = {kind.value: kind for kind in AnswerKind}
 _new: Final = tuple.__new__
 
 
-def unpack_answers(frame: bytes) -> list[Answer]:
+def unpack_answers(frame: bytes, file: memoryview | None = None) -> list[Answer]:
     """Raises ProtocolError if the bytes are not an answer frame.
 
     The writer is a worker, where user code runs: every field is checked, so
     that a wrong one cannot surface later in the HTTP layer.
+
+    Args:
+        file: Where bodies are copied from that were lent along with the frame.
     """
     fields = packing.unpack(frame)
     if type(fields) is not list or len(fields) % 7:
@@ -201,6 +206,8 @@ def unpack_answers(frame: bytes) -> list[Answer]:
     answers = []
     for i in range(0, len(fields), 7):
         job_id, code, status, reason, content_type, flat, body = fields[i : i + 7]
+        if type(body) is list and file is not None:
+            body = _borrow(body, file)
         kind = _KINDS.get(code) if type(code) is int else None
         if (
             kind is None
@@ -226,6 +233,15 @@ def unpack_answers(frame: bytes) -> list[Answer]:
         row = (job_id, kind, status, reason, content_type, headers, body, None)
         answers.append(_new(Answer, row))
     return answers
+
+
+def _borrow(place: list[Any], file: memoryview) -> bytes:
+    if len(place) != 2 or not all(type(number) is int and number >= 0 for number in place):
+        raise ProtocolError("an answer has a wrong field")
+    offset, length = place
+    if offset + length > len(file):
+        raise ProtocolError("a body outside of its file")
+    return bytes(file[offset : offset + length])
 
 
 def _error(job_id: bytes, code: str, message: str | None, packed: bytes) -> Answer:

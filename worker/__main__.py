@@ -155,7 +155,8 @@ def _serve(
     gc.freeze()
     heavy = [name for name in HEAVY_MODULES if name in sys.modules]
     if isinstance(context.metrics, MetricsCache) and context.metrics.pending is not None:
-        channel.errand = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
+        reporter = Reporter(channel, context.metrics.pending, spec.model, time.monotonic)
+        channel.errands.add(reporter)
     channel.say_loaded(
         {
             "load_s": time.monotonic() - started_at,

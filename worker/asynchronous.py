@@ -143,7 +143,7 @@ class AsyncServer:
             if channel.is_orphan:
                 await self._change_supervisor()
             elif not channel.has_work_at_last():
-                channel.run_errand(is_last=True)
+                channel.errands.run_all(monotonic())
                 return ExitCode.OK
 
     # -- requests in ------------------------------------------------------------
@@ -288,10 +288,10 @@ class AsyncServer:
             self.post(Reply(batch_id, False, [], []))
         self._has_spoken = False
         try:
-            self.channel.run_errand(is_last=False)
+            self.channel.errands.run_due(monotonic())
         except SupervisorGone as error:
             self._break_off(error)
-        if self._jobs or self.channel.has_errand:
+        if self._jobs or self.channel.errands.are_waiting:
             self._keep_beating()
         self._look_for_end()
 

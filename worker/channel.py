@@ -21,9 +21,9 @@ import resource
 import select
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec
@@ -44,8 +44,11 @@ from stoker.wire.frames import (
     WorkerHello,
     WorkJob,
 )
+from stoker.wire.lent_bodies import MIN_BODY_BYTES, LentFrame
 from stoker.wire.stream import PeerGone, Stream
+from stoker.worker.errands import Errands
 from stoker.worker.kept_replies import KeptReplies
+from stoker.worker.lender import Lender
 from stoker.worker.stop_signal import StopSignal
 from stoker.worker.successor import SEND_DEADLINE_S, SupervisorGone, find_successor
 
@@ -60,16 +63,6 @@ HOLD_S: Final = 0.001
 FAST_BATCH_S: Final = 0.000_25
 #: How fast the memory of a slow batch fades, per batch.
 FADE: Final = 0.98
-
-
-class Errand(Protocol):
-    """Something else to do between two batches, now and then."""
-
-    def due_in(self, now: float) -> float | None:
-        """Seconds; None while there is nothing to do."""
-        ...
-
-    def run(self, now: float) -> None: ...
 
 
 class Channel:
@@ -88,6 +81,7 @@ class Channel:
         #: What lives in this worker, for a successor of the supervisor (`frames.WorkerBack`).
         self.sequences: Callable[[], list[list[Any]]] | None = None
         self._kept = KeptReplies()
+        self._lender = Lender()
         #: Since when no supervisor has said a word; 0.0 while there is one.
         self._alone_since = 0.0
         try:
@@ -112,7 +106,7 @@ class Channel:
         #: one that was begun is tried again: not for every handler.
         self.holds_replies = True
         self._has_sent_part = False
-        self.errand: Errand | None = None
+        self.errands = Errands(self._lender)
         #: Of the latest batch; None once somebody has read it.
         self.took_s: float | None = None
         self._held_since = 0.0
@@ -161,6 +155,7 @@ class Channel:
             self._stream.set_deadline(LINGER_S)
             self.flush()
         self._stream.close()
+        self._lender.close()
         self.stop.close()
 
     # -- batches ---------------------------------------------------------------
@@ -180,17 +175,17 @@ class Channel:
             if now - self._looked_at >= HOLD_S and not self._is_leaving:
                 self._looked_at = now
                 self.look()
-                self._time_for_errand(now)
+                self.errands.run_due(now)
         else:
             self.flush()
             self._dropped.clear()
             while not self._waiting and not self._is_leaving:
-                self._wait(None if self.errand is None else self._time_for_errand(monotonic()))
+                self._wait(self.errands.run_due(monotonic()))
             # Whoever sent a signal may not have told the supervisor, so work can
             # be on its way; but only what is here now counts, or there would be
             # no end.
             if self._is_leaving and not self.has_work_at_last():
-                self.run_errand(is_last=True)
+                self.errands.run_all(monotonic())
                 return None
             self._started_at = self._looked_at = monotonic()
         batch = self._running = self._waiting.popleft()
@@ -220,7 +215,7 @@ class Channel:
         self.look()
         if self._is_orphan:
             return []  # it came from nobody who waits for it
-        self._time_for_errand(monotonic())
+        self.errands.run_due(monotonic())
         waiting = self._waiting
         return [waiting.popleft() for _ in range(min(most, len(waiting)))]
 
@@ -244,17 +239,6 @@ class Channel:
         return bool(self._waiting)
 
     @property
-    def has_errand(self) -> bool:
-        return self.errand is not None and self.errand.due_in(0.0) is not None
-
-    def run_errand(self, *, is_last: bool) -> None:
-        """What is due; or, at the end, whatever there is.  Raises SupervisorGone."""
-        if not is_last:
-            self._time_for_errand(monotonic())
-        elif self.errand is not None and self.has_errand:
-            self.errand.run(monotonic())
-
-    @property
     def is_orphan(self) -> bool:
         """The supervisor is gone: what is in hand has to be given up before we look for another."""
         return self._is_orphan
@@ -265,16 +249,6 @@ class Channel:
             [Reply(each[0], True, [job.job_id for job in each[1]], []) for each in batches]
         )
         self._running = None
-
-    def _time_for_errand(self, now: float) -> float | None:
-        """Run what is due; how long until something else may be.  Raises SupervisorGone."""
-        if self.errand is None:
-            return None
-        left_s = self.errand.due_in(now)
-        if left_s is not None and left_s <= 0.0:
-            self.errand.run(now)
-            return None
-        return left_s
 
     def _wait(self, timeout_s: float | None) -> None:
         """Wait for messages, a signal, or the timeout.  Raises SupervisorGone."""
@@ -436,17 +410,19 @@ class Channel:
     def flush(self) -> None:
         if self._held:
             held, self._held = self._held, []
-            self._kept.add(held)
-            self.send(Replies(held))
+            lent: Sequence[LentFrame] = ()
+            if self._kept.add(held) >= MIN_BODY_BYTES:
+                held, lent = self._lender.lend_from(held, monotonic())
+            self.send(Replies(held), lent)
 
-    def send(self, message: FromWorker) -> None:
+    def send(self, message: FromWorker, lent: Sequence[LentFrame] = ()) -> None:
         """Send it, or notice that the supervisor is gone: `next_batch` looks for another.
 
         Raises:
             SupervisorGone: Nobody took it within SEND_DEADLINE_S, and there will be no other.
         """
         try:
-            self._stream.send(codec.encode(message))
+            self._stream.send(codec.encode(message), lent)
         except PeerGone as error:
             self._is_orphan = True
             if not self.orphan_grace_s:

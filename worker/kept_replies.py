@@ -12,7 +12,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from stoker.wire.frames import Reply
+from stoker.wire.frames import Group, Reply
+from stoker.worker.answers import LooseFrame
 
 #: Several times what a worker is given ahead.
 MAX_REPLIES: Final = 256
@@ -29,20 +30,23 @@ class KeptReplies:
         self._torn: set[int] = set()
 
     def __iter__(self) -> Iterator[Reply]:
-        return iter([reply for _, reply in self._replies])
+        return iter([_packed(reply) for _, reply in self._replies])
 
     def tear(self, batch_id: int) -> None:
         """Pieces of this batch's answers are on their way, and cannot be kept."""
         self._torn.add(batch_id)
 
-    def add(self, replies: list[Reply]) -> None:
+    def add(self, replies: list[Reply]) -> int:
+        """Take note of what is about to be sent.  Returns how many bytes of answers it is."""
         kept = self._replies
+        total = 0
         for reply in replies:
-            if not reply[1]:
-                continue
             size = 0
             for group in reply[3]:
                 size += len(group[1])
+            total += size
+            if not reply[1]:
+                continue
             is_torn = reply[0] in self._torn
             if is_torn:
                 self._torn.remove(reply[0])
@@ -53,3 +57,13 @@ class KeptReplies:
                 self._bytes += size
         while len(kept) > MAX_REPLIES or self._bytes > MAX_BYTES:
             self._bytes -= kept.popleft()[0]
+        return total
+
+
+def _packed(reply: Reply) -> Reply:
+    """A reply that may travel as it is."""
+    groups = [
+        Group(frontend_id, frame.packed() if isinstance(frame, LooseFrame) else frame)
+        for frontend_id, frame in reply.groups
+    ]
+    return reply._replace(groups=groups)

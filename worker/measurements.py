@@ -98,7 +98,7 @@ def _is_sound(series: Series, number: float) -> bool:
 
 
 class Reporter:
-    """The channel's errand: sends what is pending, and how long the latest batch took."""
+    """An errand of the channel's: sends what is pending, and how long the latest batch took."""
 
     def __init__(
         self, channel: Channel, pending: Pending, model: str, clock: Callable[[], float]

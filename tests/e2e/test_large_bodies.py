@@ -1,13 +1,15 @@
-"""Megabytes from a client's socket to a handler: intact, apart from each other, and let go.
+"""Megabytes from a client's socket to a handler and back: intact, apart from each other, let go.
 
 They travel through shared memory (docs/architecture.md, "Large bodies"), which
-outlives processes: these tests also look at what is left in /dev/shm.
+outlives processes: these tests also look at what is left in /dev/shm, and at
+open files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import threading
 
@@ -16,6 +18,7 @@ import pytest
 
 from stoker.wire.arena import MIN_BODY_BYTES
 from stoker.wire.arena_folder import arena_folder
+from stoker.wire.lent_bodies import MIN_BODY_BYTES as MIN_LENT_BYTES
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -232,3 +235,166 @@ def test_memory_stays_flat_over_hundreds_of_large_requests(server):
 
     assert weigh() - before < 8 * MIB
     assert segments(server) == files
+
+
+# -- answers ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [MIN_LENT_BYTES - 1, MIN_LENT_BYTES, MIB, 6 * MIB])
+def test_large_answers_come_back_intact(server, length):
+    server.register("echo", "echo:handle")
+    body = pattern(length, length)
+
+    for _ in range(3):
+        assert server.predict("echo", body).body == body
+
+
+def test_answers_that_a_worker_has_no_room_to_lend_come_inline(start_server):
+    """
+    More at once than its files may take.
+    """
+    flags = ("--max-request-size", str(70 * MIB), "--max-response-size", str(70 * MIB))
+    server = start_server(*flags)
+    server.register("echo", "echo:handle")
+    body = pattern(1, 60 * MIB)
+
+    asked = [server.later(server.predict, "echo", body) for _ in range(6)]
+
+    assert all(one.answer().body == body for one in asked)
+
+
+def test_large_answers_never_mix_while_clients_come_and_leave(server):
+    """
+    Files are written anew at once; some clients leave before their answer, some in its middle.
+    """
+    server.register("echo", "echo:handle", workers=2, batch_size=4, max_batch_delay=1)
+    wrong: list[object] = []
+
+    def ask(seed: int) -> None:
+        chosen = random.Random(seed)
+        connection = server.connect()
+        for turn in range(30):
+            body = pattern(seed * 1000 + turn, chosen.randrange(100 * KIB, 900 * KIB))
+            connection.send(head("echo", len(body)) + body)
+            if chosen.random() < 0.15:
+                if chosen.random() < 0.5:
+                    connection.socket.recv(1000)
+                connection.socket.close()
+                connection = server.connect()
+                continue
+            answer = connection.read_answer()
+            if answer.status != 200 or answer.body != body:
+                wrong.append((seed, turn, answer.status))
+        connection.socket.close()
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_pieces_of_a_stream_may_be_large(server):
+    server.register("streams", "streams:handle")
+    pieces = [letter * MIB for letter in "abc"]
+    asked = {"pieces": [[piece, None] for piece in pieces], "last": "d" * MIB}
+
+    answer = server.predict("streams", json.dumps(asked), content_type="application/json")
+
+    assert answer.text == "".join([*pieces, "d" * MIB])
+
+
+@pytest.mark.parametrize("victim", ["worker", "supervisor"])
+def test_whoever_is_killed_a_large_answer_is_whole_or_an_error(start_server, until, victim):
+    """
+    Files on their way die with the sockets that they are in; what comes is never another's.
+    """
+    server = start_server()
+    server.register("echo", "echo:handle", workers=2)
+    stop = threading.Event()
+    wrong: list[object] = []
+    good: list[int] = []
+
+    def ask(seed: int) -> None:
+        turn = 0
+        connection = server.connect()
+        while not stop.is_set():
+            turn += 1
+            body = pattern(seed * 100_000 + turn, 300 * KIB + seed)
+            connection.send(head("echo", len(body)) + body)
+            answer = connection.read_answer()
+            if answer.status == 200:
+                good.append(turn)
+                if answer.body != body:
+                    wrong.append((seed, turn))
+            else:
+                connection.socket.close()
+                connection = server.connect()
+        connection.socket.close()
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for _ in range(3):
+        before = len(good)
+        until(lambda before=before: len(good) > before + 20, "answers come")
+        if victim == "worker":
+            psutil.Process(server.workers("echo")[0]["pid"]).kill()
+        else:
+            server.supervisor.kill()
+            until(server.is_answering, "it serves again")
+    before = len(good)
+    until(lambda: len(good) > before + 20, "answers come")
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert wrong == []
+
+
+def test_open_files_stay_few_over_hundreds_of_large_answers(server):
+    """
+    Each answer is a descriptor in three processes for a moment.
+    """
+    server.register("echo", "echo:handle")
+    body = pattern(1, MIB)
+    sent = head("echo", len(body)) + body
+    connection = server.connect()
+
+    def ask(times: int) -> None:
+        for _ in range(times):
+            connection.send(sent)
+            assert connection.read_answer().body == body
+
+    def files() -> int:
+        return sum(process.num_fds() for process in server.tree())
+
+    ask(20)
+    before = files()
+    ask(300)
+
+    assert files() <= before
+
+
+def test_a_client_that_reads_slowly_holds_no_file_of_the_workers(server, until):
+    """
+    Its answer waits in the frontend; the worker lends the file to the next one.
+    """
+    server.register("echo", "echo:handle")
+    body = pattern(1, 5 * MIB)
+    slow = [server.connect() for _ in range(12)]
+    for connection in slow:
+        connection.send(head("echo", len(body)) + body)
+    until(lambda: server.predict("echo", b"x").status == 200, "they are answered")
+    worker = psutil.Process(server.workers("echo")[0]["pid"])
+
+    def lent() -> int:
+        links = [f"/proc/{worker.pid}/fd/{fd}" for fd in os.listdir(f"/proc/{worker.pid}/fd")]
+        return sum("stoker answer" in os.readlink(link) for link in links)
+
+    assert 1 <= lent() <= 8
+    for _ in range(12):
+        assert server.predict("echo", body).body == body
+    assert all(connection.read_answer().body == body for connection in slow)

@@ -171,6 +171,15 @@ def test_large_bodies_reach_it_through_shared_memory(shut_in, own):
     assert tell(shut_in, own, f"write /dev/shm/{folder}") == "EROFS"
 
 
+def test_large_answers_leave_it_through_memory_that_it_lends(shut_in, own):
+    """
+    Without a folder that it may write to.
+    """
+    assert tell(shut_in, own, "repeat ab 1000000") == "ab" * 1_000_000
+
+    assert tell(shut_in, own, "lent") == 1
+
+
 @pytest.mark.parametrize(
     ("how", "exit"), [("segfault", "SIGSEGV"), ("exit", "exit 7"), ("abort", "SIGSEGV")]
 )

@@ -195,6 +195,16 @@ def test_large_bodies_reach_it_and_deaths_are_told(server, own):
     assert server.predict(own, body).text == f"{len(body)} {zlib.crc32(body)}"
 
 
+def test_large_answers_leave_it_through_memory_that_it_lends(server, own):
+    """
+    The frontend may read what another user lends, and give it back.
+    """
+    for _ in range(3):
+        assert tell(server, own, "repeat ab 1000000") == "ab" * 1_000_000
+
+    assert tell(server, own, "lent") == 1
+
+
 def test_it_is_adopted_with_its_model_loaded(server, own):
     """
     It reaches the socket of the successor, which lets it in, and reads what it prints.

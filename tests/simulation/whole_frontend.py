@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class WayBack:
             self.pipe = None
             self._frontend.link._lose()
         else:
-            self._frontend.link._receive(memoryview(frame))
+            self._frontend.link._receive(memoryview(frame), deque())
 
 
 class WatchedLink(Link):

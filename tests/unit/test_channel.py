@@ -7,6 +7,7 @@ import resource
 import signal
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -16,8 +17,10 @@ from stream_end import StreamEnd
 from stoker.wire import codec
 from stoker.wire.frames import Kept, Reply, WorkBatch, WorkerBack, WorkJob
 from stoker.wire.frames import Work as WorkMessage
+from stoker.wire.payloads import unpack_answers
 from stoker.worker import channel as channel_module
 from stoker.worker import successor
+from stoker.worker.answers import group_rows
 from stoker.worker.channel import FAST_BATCH_S, HOLD_S, Channel
 
 FAST_S = FAST_BATCH_S / 10
@@ -64,6 +67,28 @@ class Stage:
             message = codec.decode_from_worker(self.supervisor.receive())
             lots.append(len(message.replies))  # type: ignore[union-attr]
         return lots
+
+    def change_supervisor(self) -> list[bytes]:
+        """The old one dies, another is found; the two messages by which it is greeted."""
+        self.supervisor.close()
+        self.channel.look()
+        self.channel.orphan_grace_s = 60.0
+        path = self.channel._address.removeprefix("unix:")
+        os.unlink(path)
+        said: list[bytes] = []
+
+        def hear() -> None:
+            self.supervisor = StreamEnd(listener.accept()[0])
+            said.extend(self.supervisor.receive() for _ in range(2))
+
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen(1)
+            hearing = threading.Thread(target=hear)
+            hearing.start()
+            self.channel.come_back()
+            hearing.join()
+        return said
 
     def become_fast(self) -> None:
         """It begins in doubt, and forgets slowly."""
@@ -152,20 +177,34 @@ def test_what_was_held_back_is_told_to_a_successor_as_answered(stage: Stage) -> 
     stage.work(FAST_S)
     assert stage.left() == []
 
-    stage.supervisor.close()
-    stage.channel.look()
-    stage.channel.orphan_grace_s = 60.0
-    path = stage.channel._address.removeprefix("unix:")
-    os.unlink(path)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(1)
-        stage.channel.come_back()
-        stage.supervisor = StreamEnd(listener.accept()[0])
+    said = stage.change_supervisor()
     stage.channel.flush()
 
-    back, kept = (codec.decode_from_worker(stage.supervisor.receive()) for _ in range(2))
+    back, kept = map(codec.decode_from_worker, said)
     assert isinstance(back, WorkerBack)
     assert isinstance(kept, Kept)
     assert kept.replies[-1].batch_id == 501
     assert stage.supervisor.has_heard_nothing()
+
+
+def test_what_was_lent_is_told_to_a_successor_in_full(stage: Stage) -> None:
+    """
+    The file went with the supervisor that died; what is kept is the answer itself.
+    """
+    body = bytes(range(256)) * 4096
+    stage.give(1)
+    batch = stage.channel.next_batch()
+    assert batch is not None
+    (job,) = batch.jobs
+    row = [job.job_id, 0, 200, "", None, [], body]
+    stage.channel.reply(Reply(batch.batch_id, True, [job.job_id], group_rows([row])))
+    stage.supervisor.receive()
+    assert len(stage.supervisor.handles) == 1
+
+    said = stage.change_supervisor()
+
+    kept = codec.decode_from_worker(said[1])
+    assert isinstance(kept, Kept)
+    frame = kept.replies[-1].groups[0].frame
+    assert isinstance(frame, bytes)
+    assert unpack_answers(frame)[0].body == body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import select
@@ -19,6 +20,8 @@ from stoker.clock import FakeClock
 from stoker.errors import ProtocolError
 from stoker.wire import connections
 from stoker.wire.connections import HELLO_DEADLINE_S, Acceptor, Connection
+from stoker.wire.lent_bodies import Handle
+from stoker.wire.stream import FrameReader, new_buffer
 
 DEADLINE_S = 20.0
 
@@ -362,6 +365,54 @@ def test_everything_sent_arrives_in_order(host: Host, size: int) -> None:
 
     assert received == sent
     assert not host.lost
+
+
+@pytest.mark.parametrize("size", [1, 20_000, 300_000])
+def test_open_files_go_along_with_their_frame_alone(host: Host, size: int) -> None:
+    """
+    Also where the peer is busy, and frames with and without them have to wait.
+    """
+    end, connection = host.admitted()
+    reader = FrameReader(new_buffer())
+    reader.takes_handles = True
+    files = [os.memfd_create(f"{number}") for number in range(20)]
+    sent = []
+    for number in range(200):
+        its_files = files[number % 20 : number % 20 + number % 3]
+        sent.append((b"%d " % number + bytes(size), [os.fstat(fd).st_ino for fd in its_files]))
+        assert connection.send(sent[-1][0], [Handle(os.dup(fd)) for fd in its_files])
+
+    received = []
+    while len(received) < len(sent):
+        host.turn()
+        with contextlib.suppress(BlockingIOError):
+            for frame in reader.read(end.socket):
+                inodes = [os.fstat(handle.fileno()).st_ino for handle in reader.handles]
+                received.append((bytes(frame), inodes))
+
+    assert received == sent
+    for fd in files:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("is_admitted", [True, False])
+def test_only_who_is_let_in_to_lend_may_send_open_files(host: Host, is_admitted: bool) -> None:
+    """
+    Frontends lend nothing, and strangers must not have us hold descriptors.
+    """
+    end, connection = host.admitted()
+    connection.reader.takes_handles = is_admitted
+    seen: list[int] = []
+    take = host.acceptor._take
+    host.acceptor._take = lambda *said: (seen.append(len(connection.reader.handles)), take(*said))
+    ours, theirs = os.pipe()
+
+    end.send(b"frame", ours, theirs)
+    host.until(lambda: seen)
+
+    assert seen == [2 if is_admitted else 0]
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize("bound", ["MAX_WAITING_FRAMES", "MAX_WAITING_BYTES"])

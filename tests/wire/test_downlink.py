@@ -56,7 +56,7 @@ class Hearer:
         self._changed = asyncio.Event()
         self.downlink = Downlink(loop, f"unix:{path}", ID, self._take, self._lose)
 
-    def _take(self, frame: memoryview) -> None:
+    def _take(self, frame: memoryview, handles: codec.Handles) -> None:
         self._changed.set()
         self.take(bytes(frame))
 

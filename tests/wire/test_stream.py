@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import socket
 import tempfile
@@ -17,6 +18,7 @@ from stream_end import StreamEnd, framed
 
 from stoker.errors import ProtocolError
 from stoker.wire import stream
+from stoker.wire.lent_bodies import Handle
 from stoker.wire.stream import FrameReader, PeerGone, Stream, new_buffer, socket_path
 
 Pair = tuple[socket.socket, socket.socket]
@@ -239,3 +241,174 @@ def test_only_unix_sockets_have_a_path(text: str) -> None:
     """
     with pytest.raises(ValueError, match="not the address"):
         socket_path(text)
+
+
+# -- open files that come along --------------------------------------------------------
+
+
+def taking(buffer: memoryview | None = None) -> FrameReader:
+    reader = FrameReader(buffer or new_buffer())
+    reader.takes_handles = True
+    return reader
+
+
+def pipe_with(content: bytes) -> int:
+    """The reading end of a pipe; whoever has it can tell which it is."""
+    ours, theirs = os.pipe()
+    os.write(theirs, content)
+    os.close(theirs)
+    return ours
+
+
+def send_with(source: socket.socket, frame: bytes, *contents: bytes) -> None:
+    pipes = [pipe_with(content) for content in contents]
+    StreamEnd(source).send(frame, *pipes)
+    for fd in pipes:
+        os.close(fd)
+
+
+def taken(reader: FrameReader) -> list[bytes]:
+    """What is in the files that came, each of which is closed."""
+    contents = []
+    while reader.handles:
+        handle = reader.handles.popleft()
+        contents.append(os.read(handle.fileno(), 100))
+        handle.close()
+    return contents
+
+
+@pytest.mark.parametrize("size", [1, 60, 70, 200, 5000])
+@pytest.mark.parametrize("room", [16, 64, 1 << 18])
+def test_open_files_come_with_their_frame(pair: Pair, size: int, room: int) -> None:
+    """
+    Between frames with none, and however often one has to look before a frame is whole.
+    """
+    ours, theirs = pair
+    reader = taking(memoryview(bytearray(room)))
+    expected = []
+    for number in range(6):
+        contents = [b"%d-%d" % (number, at) for at in range(number % 3)]
+        send_with(ours, bytes([number]) * size, *contents)
+        expected.append((bytes([number]) * size, contents))
+
+    received = []
+    while len(received) < len(expected):
+        for frame in reader.read(theirs):
+            wanted = len(expected[len(received)][1])
+            received.append((bytes(frame), taken(reader) if wanted else []))
+
+    assert received == expected
+
+
+def test_files_that_a_frame_did_not_take_are_not_given_to_a_later_one(pair: Pair) -> None:
+    """
+    An answer would be read from another one's file.
+    """
+    ours, theirs = pair
+    reader = taking()
+    before = len(os.listdir("/proc/self/fd"))
+    send_with(ours, b"says nothing of it", b"stray")
+    send_with(ours, b"next", b"its own")
+    StreamEnd(ours).send(b"has none")
+
+    found = []
+    while len(found) < 3:
+        for frame in reader.read(theirs):
+            found.append((bytes(frame), taken(reader) if frame == b"next" else []))
+
+    assert found[1] == (b"next", [b"its own"])
+    assert not reader.handles
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_files_in_the_middle_of_a_frame_are_a_lie(pair: Pair) -> None:
+    ours, theirs = pair
+    for room in (64, 1 << 18):
+        reader = taking(memoryview(bytearray(room)))
+        ours.send(framed(bytes(200))[:100])
+        assert read_all(reader, theirs) == []
+        fd = pipe_with(b"x")
+        socket.send_fds(ours, [bytes(40)], [fd])
+        os.close(fd)
+
+        with pytest.raises(ProtocolError):
+            list(reader.read(theirs))
+
+
+def read_all_until(reader: FrameReader, source: socket.socket, count: int) -> list[bytes]:
+    frames: list[bytes] = []
+    while len(frames) < count:
+        frames += [bytes(frame) for frame in reader.read(source)]
+    return frames
+
+
+def test_who_takes_no_files_is_left_with_none(pair: Pair) -> None:
+    """
+    A stranger could else have us hold any number of them.
+    """
+    ours, theirs = pair
+    reader = FrameReader(new_buffer())
+    before = len(os.listdir("/proc/self/fd"))
+    send_with(ours, b"frame", b"unwanted")
+
+    assert read_all(reader, theirs) == [b"frame"]
+
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_more_files_than_a_message_may_have_end_the_stream(pair: Pair) -> None:
+    ours, theirs = pair
+    reader = taking()
+    before = len(os.listdir("/proc/self/fd"))
+    send_with(ours, b"frame", *[b"x"] * (stream.MAX_HANDLES + 2))
+
+    with pytest.raises(PeerGone):
+        list(reader.read(theirs))
+
+    del reader
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_file_for_which_no_descriptor_is_free_ends_the_stream(pair: Pair) -> None:
+    """
+    The kernel drops it silently; the frame that speaks of it could never be read.
+    """
+    ours, theirs = pair
+    reader = taking()
+    send_with(ours, b"frame", b"lost")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = os.dup(0)
+    os.close(highest)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest, limits[1]))
+    try:
+        with pytest.raises(PeerGone):
+            list(reader.read(theirs))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    assert not reader.handles
+
+
+def test_a_blocking_end_sends_files_along(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="stoker-", dir="/tmp") as folder:
+        path = f"{folder}/s"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            sender = Stream(f"unix:{path}", 20.0)
+            accepted = listener.accept()[0]
+    with accepted:
+        reader = taking()
+        handle = Handle(pipe_with(b"content"))
+        large = os.urandom(stream.COPIED_BYTES + 1)
+
+        sender.send(b"small", [handle])
+        sender.send(large, [handle])
+        handle.close()
+
+        for frame in (b"small", large):
+            assert read_all_until(reader, accepted, 1) == [frame]
+            assert len(reader.handles) == 1
+            reader.handles.popleft().close()
+        sender.close()

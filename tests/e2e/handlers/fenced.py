@@ -103,6 +103,17 @@ def reach(address):
     return attempt(lambda: socket.create_connection((host, int(port)), 5).close() or "connected")
 
 
+def repeat(rest):
+    word, times = rest.split()
+    return word * int(times)
+
+
+def lent(rest):
+    """How many files this process has that it lends for answers, or has lent."""
+    files = [attempt(lambda fd=fd: os.readlink(f"/proc/self/fd/{fd}")) for fd in range(3, 64)]
+    return sum("stoker answer" in file for file in files)
+
+
 def say(text):
     print(text)
     return "said"
@@ -160,6 +171,8 @@ ACTS = {
     "hoard": hoard,
     "flood": flood,
     "escape": escape,
+    "repeat": repeat,
+    "lent": lent,
     "pid": lambda rest: str(os.getpid()),
 }
 

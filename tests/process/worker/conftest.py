@@ -19,6 +19,7 @@ from stream_end import StreamEnd
 
 from stoker.wire import codec, payloads
 from stoker.wire import frames as f
+from stoker.wire.lent_bodies import LentFrame
 from stoker.wire.loading import LoadSpec
 
 DEADLINE_S = 20.0
@@ -42,13 +43,22 @@ def request(
     return payloads.pack_request(request_id, block, [payloads.Parameter(name, content_type, body)])
 
 
+def answers_in(frame: f.AnswerFrame) -> list[payloads.Answer]:
+    """Of a frame, also of one with bodies in a file that came along."""
+    if isinstance(frame, LentFrame):
+        with frame.opened() as file:
+            return payloads.unpack_answers(frame.frame, file)
+    assert isinstance(frame, bytes)
+    return payloads.unpack_answers(frame)
+
+
 class Answered:
     """What came back for one batch: answers by job number, and the replies."""
 
     def __init__(self, replies: list[f.Reply]) -> None:
         self.replies = replies
         self.by_reply = [
-            [answer for group in reply.groups for answer in payloads.unpack_answers(group.frame)]
+            [answer for group in reply.groups for answer in answers_in(group.frame)]
             for reply in replies
         ]
         self.all = [answer for answers in self.by_reply for answer in answers]
@@ -89,7 +99,7 @@ class WorkerPeer:
 
     def receive(self) -> f.FromWorker:
         try:
-            return codec.decode_from_worker(self.end.receive())
+            return codec.decode_from_worker(self.end.receive(), self.end.handles)
         except (TimeoutError, EOFError):
             raise AssertionError(f"nothing from the worker; stderr:\n{self.output()[1]}") from None
 

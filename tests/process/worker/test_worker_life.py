@@ -12,6 +12,7 @@ import pytest
 
 from stoker.exit_codes import ExitCode
 from stoker.wire import frames as f
+from stoker.wire.lent_bodies import LentFrame
 from stoker.wire.loading import LoadSpec
 
 ECHO = """
@@ -113,6 +114,20 @@ def test_one_batch_may_serve_two_frontends(serve, make_request, make_job_id):
 
     assert [group.frontend_id for group in reply.groups] == [b"aaaaaaaa", b"bbbbbbbb"]
     assert [job.job_id for job in jobs] == reply.ended
+
+
+def test_large_bodies_are_lent_and_small_ones_come_with_the_reply(serve, make_request):
+    """
+    Who waits reads them from a file that nobody else can write to any more than cut short.
+    """
+    peer = serve(ECHO)
+    large = bytes(range(256)) * 4096
+
+    answered = peer.ask(make_request(b"small"), make_request(large))
+
+    assert [answer.body for answer in answered.all] == [b"small", large]
+    assert isinstance(answered.replies[0].groups[0].frame, LentFrame)
+    assert isinstance(peer.ask(make_request(b"small")).replies[0].groups[0].frame, bytes)
 
 
 def test_leave_finishes_everything_in_hand(serve, make_request, make_job_id):
