@@ -8,7 +8,6 @@ is one client with one connection; it goes on until it is told to stop.
 from __future__ import annotations
 
 import enum
-import hashlib
 import json
 import random
 import select
@@ -60,10 +59,9 @@ def echo(model: str, chance: random.Random) -> Question:
 
 
 def large(model: str, chance: random.Random) -> Question:
-    """Through shared memory; the answer is the digest of what arrived."""
+    """Through shared memory, there and back."""
     body = chance.randbytes(LARGE_BYTES)
-    digest = hashlib.sha256(body).hexdigest().encode()
-    return Question(model, body, lambda answer: answer.endswith(digest))
+    return Question(model, body, body.__eq__)
 
 
 def stream(model: str, chance: random.Random) -> Question:

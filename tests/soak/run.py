@@ -37,7 +37,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 MODELS = {
     "echo": ("echo:handle", {"initial_workers": 2}),
     "batches": ("naps:handle", {"batch_size": 8, "max_batch_delay": 5}),
-    "large": ("digest:handle", {"initial_workers": 1}),
+    "large": ("echo:handle", {"initial_workers": 1}),
     "streams": ("streams:handle", {"initial_workers": 1}),
     "risky": ("fates:handle", {"batch_size": 4, "max_batch_delay": 2, "initial_workers": 2}),
 }
