@@ -82,6 +82,8 @@ SCENARIOS = (
     Scenario("echo batch 32 / 2 ms, 256 connections", ECHO_32, 256, is_quick=True),
     Scenario("1 MiB in, 4 connections", SIZE, 4, body_bytes=MIB, is_quick=True),
     Scenario("10 MiB in, 4 connections", SIZE, 4, body_bytes=10 * MIB, is_quick=True),
+    Scenario("1 MiB there and back, 4 connections", ECHO, 4, body_bytes=MIB, is_quick=True),
+    Scenario("10 MiB there and back, 4 connections", ECHO, 4, body_bytes=10 * MIB),
     Scenario("CNN batch 8 / 10 ms, 16 connections", CNN_8, 16, bare_batch=8),
     Scenario("CNN batch 1, 16 connections", CNN, 16, bare_batch=1),
 )
