@@ -213,7 +213,7 @@ class FrontendPort:
 
 def _answer(connection: Connection, frames: list[AnswerFrame]) -> None:
     """In one message, as nearly always; in several where more frames are lent than go with one."""
-    lent = [frame for frame in frames if isinstance(frame, LentFrame)]
+    lent = [frame for frame in frames if isinstance(frame, LentFrame) and frame.is_whole]
     if len(lent) <= MAX_HANDLES:
         connection.send(codec.encode(Answers(frames)), lent)
     else:

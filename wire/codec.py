@@ -45,7 +45,7 @@ def _frame(frame: f.AnswerFrame) -> bytes | list[bytes]:
     if isinstance(frame, bytes):
         return frame
     assert isinstance(frame, LentFrame)
-    return [frame.frame]
+    return [frame.frame] if frame.is_whole else [frame.frame, b""]
 
 
 def _items(kind: Kind) -> Callable[[Any], list[Any]]:
@@ -286,9 +286,10 @@ def _decode_answers(fields: list[Any], handles: Handles | None) -> f.Answers:
 
 
 def _lent(value: Any, handles: Handles | None) -> LentFrame:
-    if type(value) is not list or len(value) != 1 or type(value[0]) is not bytes or not handles:
+    if type(value) is not list or len(value) not in (1, 2) or set(map(type, value)) != {bytes}:
         raise ProtocolError("not an answer frame")
-    return LentFrame(value[0], handles.popleft())
+    has_come = len(value) == 1 and handles
+    return LentFrame(value[0], handles.popleft() if handles and has_come else None)
 
 
 def _decode_measurements(fields: list[Any]) -> f.Measurements:

@@ -46,7 +46,8 @@ out when none of its jobs has one that holds in a worker's hand, else there are
 n, null for a job without.  `payload` and `answer frame` are bytes that only the
 two ends read; `payloads.py` draws them.  For an answer frame of which bodies are lent
 (`lent_bodies.py`) stands [answer frame], and the open file comes along with the
-message; several come in the order of their frames.
+message; several come in the order of their frames.  For one whose file was lost on
+the way stands [answer frame | ""].
 
 Source: design section 3.
 """

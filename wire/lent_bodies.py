@@ -16,6 +16,9 @@ Its reader need not trust the lender.  A sealed file cannot be cut short, so a
 mapping of it is never a SIGBUS; and as it may be written to meanwhile, bodies
 are all that is ever in it: nothing is taken apart there.
 
+Who has no descriptor free gets the message without the file: the frame then ends
+its requests with an error, and nothing else is lost.
+
 Source: design section 3; memfd_create(2), fcntl(2) "File Sealing", unix(7) SCM_RIGHTS.
 """
 
@@ -27,8 +30,6 @@ import mmap
 import os
 from collections.abc import Iterator
 from typing import Final
-
-from stoker.errors import ProtocolError
 
 #: Bodies below this travel inline.
 MIN_BODY_BYTES: Final = 256 << 10
@@ -66,36 +67,45 @@ class LentFrame:
 
     Attributes:
         frame: As `payloads.py` draws it, but for those bodies.
+        is_whole: Its file came along.
     """
 
     __slots__ = ("_handle", "frame")
 
-    def __init__(self, frame: bytes, handle: Handle) -> None:
+    def __init__(self, frame: bytes, handle: Handle | None) -> None:
         self.frame = frame
         self._handle = handle
+
+    @property
+    def is_whole(self) -> bool:
+        return self._handle is not None
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def fileno(self) -> int:
         """What is to be sent along."""
-        return self._handle.fileno()
+        return -1 if self._handle is None else self._handle.fileno()
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[memoryview]:
-        """The file, which is given back afterwards.
+    def opened(self) -> Iterator[memoryview | None]:
+        """The file, which is given back afterwards; None: there is none that can be read."""
+        mapped = None if self._handle is None else _map(self._handle)
+        if mapped is None:
+            yield None
+        else:
+            with mapped, memoryview(mapped) as view:
+                yield view
 
-        Raises:
-            ProtocolError: It is no file of a lender's.
-        """
-        fd = self._handle.fileno()
-        try:
-            if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
-                raise ProtocolError("bodies in a file that may be cut short")
-            mapped = mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
-        except (OSError, ValueError):
-            raise ProtocolError("bodies in something that is no such file") from None
-        finally:
-            self._handle.close()
-        with mapped, memoryview(mapped) as view:
-            yield view
+
+def _map(handle: Handle) -> mmap.mmap | None:
+    """None: no memory or descriptor is free, or it is no file of a lender's."""
+    fd = handle.fileno()
+    try:
+        if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
+            return None
+        return mmap.mmap(fd, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+    except (OSError, ValueError):
+        return None
+    finally:
+        handle.close()

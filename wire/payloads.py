@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from stoker.errors import ProtocolError, StokerError, from_wire
+from stoker.errors import ProtocolError, StokerError, SupervisorUnavailable, from_wire
 from stoker.wire import packing
 from stoker.wire.arena_layout import Descriptor
 from stoker.wire.frames import JOB_ID_BYTES
@@ -198,7 +198,8 @@ def unpack_answers(frame: bytes, file: memoryview | None = None) -> list[Answer]
     that a wrong one cannot surface later in the HTTP layer.
 
     Args:
-        file: Where bodies are copied from that were lent along with the frame.
+        file: Where bodies are copied from that were lent along with the frame.  One that
+            cannot be had makes an error of its answer, so that its request ends.
     """
     fields = packing.unpack(frame)
     if type(fields) is not list or len(fields) % 7:
@@ -206,8 +207,11 @@ def unpack_answers(frame: bytes, file: memoryview | None = None) -> list[Answer]
     answers = []
     for i in range(0, len(fields), 7):
         job_id, code, status, reason, content_type, flat, body = fields[i : i + 7]
-        if type(body) is list and file is not None:
+        lost = None
+        if type(body) is list:
             body = _borrow(body, file)
+            if body is None:
+                body, lost = b"", SupervisorUnavailable("The answer was lost; ask again.")
         kind = _KINDS.get(code) if type(code) is int else None
         if (
             kind is None
@@ -222,6 +226,9 @@ def unpack_answers(frame: bytes, file: memoryview | None = None) -> list[Answer]
             or type(body) is not bytes
         ):
             raise ProtocolError("an answer has a wrong field")
+        if lost is not None:
+            answers.append(Answer(job_id, AnswerKind.ERROR, 0, "", None, [], b"", lost))
+            continue
         if kind is AnswerKind.ERROR:
             answers.append(_error(job_id, reason, content_type, body))
             continue
@@ -235,12 +242,13 @@ def unpack_answers(frame: bytes, file: memoryview | None = None) -> list[Answer]
     return answers
 
 
-def _borrow(place: list[Any], file: memoryview) -> bytes:
+def _borrow(place: list[Any], file: memoryview | None) -> bytes | None:
+    """None: there is no such body."""
     if len(place) != 2 or not all(type(number) is int and number >= 0 for number in place):
         raise ProtocolError("an answer has a wrong field")
     offset, length = place
-    if offset + length > len(file):
-        raise ProtocolError("a body outside of its file")
+    if file is None or offset + length > len(file):
+        return None
     return bytes(file[offset : offset + length])
 
 

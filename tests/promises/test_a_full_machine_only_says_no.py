@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import os
 import resource
 from collections.abc import Iterator
 
 import psutil
 import pytest
 from facts import wait_until
-from live_server import Server
+from live_server import Answer, RawConnection, Server
 
 pytestmark = pytest.mark.slow
 
@@ -32,6 +33,12 @@ def limited(process: psutil.Process, kind: int, soft: int) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(process.pid, kind, (before, hard))
+
+
+def lowest_free(process: psutil.Process) -> int:
+    """The descriptor that it would get next."""
+    taken = set(map(int, os.listdir(f"/proc/{process.pid}/fd")))
+    return min(set(range(len(taken) + 1)) - taken)
 
 
 def told(body: bytes) -> bytes:
@@ -98,6 +105,37 @@ def test_without_descriptors_clients_that_are_in_are_served_and_others_later(ser
         assert server.predict("echo", b"later").body == b"later"
     assert used_s < 1.0
     assert server.frontend.pid == frontend.pid
+
+
+@pytest.mark.parametrize("who", ["frontend", "supervisor"])
+def test_a_large_answer_for_which_there_is_no_descriptor_is_an_error_of_its_own(
+    server: Server, who: str
+) -> None:
+    """
+    It comes in an open file.  Where that cannot be taken, its request ends and may be tried
+    again; those beside it are answered.
+    """
+    server.register("echo", "echo:handle")
+    large = b"x" * (300 << 10)
+    process = getattr(server, who)
+    head = "POST /predictions/echo HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
+
+    with server.connect() as first, server.connect() as second:
+
+        def ask(connection: RawConnection, body: bytes) -> Answer:
+            connection.send((head % len(body)).encode() + body)
+            return connection.read_answer()
+
+        assert ask(first, large).body == ask(second, large).body == large
+        with limited(process, resource.RLIMIT_NOFILE, lowest_free(process)):
+            refused = ask(first, large)
+            beside = [ask(second, b"small") for _ in range(20)]
+        assert ask(second, large).body == large
+
+    assert refused.status == 503
+    assert "ask again" in refused.text
+    assert [answer.body for answer in beside] == [b"small"] * 20
+    assert getattr(server, who).pid == process.pid
 
 
 def test_a_supervisor_without_descriptors_keeps_its_workers_and_gets_new_ones_later(

@@ -66,29 +66,44 @@ def test_reading_gives_the_file_back() -> None:
         os.fstat(frame.fileno())
 
 
+def lost(answers: list[Answer]) -> bool:
+    """Their requests end with an error that says to ask again."""
+    return all(answer.error is not None and answer.error.retryable for answer in answers)
+
+
 @pytest.mark.parametrize(
-    "place",
-    [
-        [0, len(CONTENT) + 1],
-        [len(CONTENT), 1],
-        [1 << 62, 1 << 62],
-        [-1, 1],
-        [0, -1],
-        [True, 1],
-        [0],
-        [0, 1, 2],
-        ["0", 1],
-        [],
-    ],
+    "place", [[-1, 1], [0, -1], [True, 1], [0], [0, 1, 2], ["0", 1], [0, 1.0], []]
 )
-def test_places_outside_of_the_file_are_refused(place: list[Any]) -> None:
+def test_what_is_no_place_is_refused(place: list[Any]) -> None:
     with pytest.raises(ProtocolError):
         read(LentFrame(packing.pack(row(place)), lent_file()))
 
 
-def test_a_place_in_a_frame_without_a_file_is_refused() -> None:
-    with pytest.raises(ProtocolError):
-        unpack_answers(packing.pack(row([0, 1])))
+@pytest.mark.parametrize("place", [[0, len(CONTENT) + 1], [len(CONTENT), 1], [1 << 62, 1 << 62]])
+def test_a_body_outside_of_its_file_ends_its_request_alone(place: list[int]) -> None:
+    frame = packing.pack([*row(place), *row([0, 4])])
+
+    outside, inside = read(LentFrame(frame, lent_file()))
+
+    assert lost([outside])
+    assert inside.body == CONTENT[:4]
+
+
+@pytest.mark.parametrize("kind", [0, 1])
+def test_a_file_that_was_lost_on_the_way_ends_the_requests_that_needed_it(kind: int) -> None:
+    """
+    Without a descriptor for it the rest of the message came.
+    """
+    frame = packing.pack([*row([0, 1], kind), *row(b"inline")])
+
+    gone, inline = read(LentFrame(frame, None))
+
+    assert lost([gone])
+    assert inline.body == b"inline"
+
+
+def test_a_place_in_a_frame_without_a_file_is_a_body_that_cannot_be_had() -> None:
+    assert lost(unpack_answers(packing.pack(row([0, 1]))))
 
 
 @pytest.mark.parametrize(
@@ -98,19 +113,17 @@ def test_a_file_that_its_lender_could_cut_short_is_never_mapped(seals: int) -> N
     """
     Reading beyond the end of a mapped file is a SIGBUS: the frontend would die of it.
     """
-    with pytest.raises(ProtocolError):
-        read(LentFrame(packing.pack(row([0, 1])), lent_file(seals=seals)))
+    assert lost(read(LentFrame(packing.pack(row([0, 1])), lent_file(seals=seals))))
 
 
-def test_something_that_is_no_file_in_memory_is_refused() -> None:
+def test_something_that_is_no_file_in_memory_is_never_read() -> None:
     ours, theirs = os.pipe()
     os.close(theirs)
-    with pytest.raises(ProtocolError):
-        read(LentFrame(packing.pack(row([0, 1])), Handle(ours)))
-    with pytest.raises(ProtocolError):
-        read(LentFrame(packing.pack(row([0, 1])), Handle(os.open("/etc/passwd", os.O_RDONLY))))
-    with pytest.raises(ProtocolError):
-        read(LentFrame(packing.pack(row([0, 1])), lent_file(b"")))
+    frame = packing.pack(row([0, 1]))
+
+    for fd in (ours, os.open("/etc/passwd", os.O_RDONLY)):
+        assert lost(read(LentFrame(frame, Handle(fd))))
+    assert lost(read(LentFrame(frame, lent_file(b""))))
 
 
 def test_messages_take_their_files_in_order() -> None:
@@ -139,7 +152,7 @@ def test_messages_take_their_files_in_order() -> None:
     assert bodies == [b"one", b"small", b"two"]
 
 
-@pytest.mark.parametrize("field", [[], [b"a", b"b"], [[b"a"]], [7], 7, None, "text"])
+@pytest.mark.parametrize("field", [[], [b"a", b"", b""], [[b"a"]], [b"a", 7], [7], 7, None, "text"])
 @pytest.mark.parametrize("has_file", [True, False])
 def test_what_is_neither_a_frame_nor_a_lent_one_is_refused(field: Any, has_file: bool) -> None:
     handles = deque([lent_file()] if has_file else [])
@@ -149,6 +162,30 @@ def test_what_is_neither_a_frame_nor_a_lent_one_is_refused(field: Any, has_file:
         codec.decode_to_frontend(packing.pack([17, field]), handles)
 
 
-def test_a_lent_frame_whose_file_did_not_come_is_refused() -> None:
-    with pytest.raises(ProtocolError):
-        codec.decode_to_frontend(packing.pack([17, [b"frame"]]), deque())
+def test_who_lost_a_file_passes_on_that_it_is_lost() -> None:
+    """
+    Else the next one's would be taken for it.
+    """
+    one, two = (packing.pack(row([0, 3])) for _ in range(2))
+    came = codec.decode_from_worker(
+        codec.encode(
+            f.Replies(
+                [f.Reply(7, True, [JOB], [f.Group(FRONTEND, LentFrame(one, None))])],
+            )
+        ),
+        deque(),
+    )
+    assert isinstance(came, f.Replies)
+    without = came.replies[0].groups[0].frame
+    handle = lent_file(b"two")
+
+    told = codec.decode_to_frontend(
+        codec.encode(f.Answers([without, LentFrame(two, handle)])), deque([handle])
+    )
+
+    assert isinstance(told, f.Answers)
+    gone, whole = told.frames
+    assert isinstance(gone, LentFrame)
+    assert isinstance(whole, LentFrame)
+    assert lost(read(gone))
+    assert read(whole)[0].body == b"two"
