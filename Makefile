@@ -67,7 +67,7 @@ embeddings: $(VENV)/embeddings
 bench: $(VENV)/bench
 	@$(SCRIPT) benchmarks/bench.py $(BENCH_ARGS)
 
-bench-quick: $(VENV)/run
+bench-quick: $(VENV)/bench
 	@$(SCRIPT) benchmarks/quick.py $(BENCH_ARGS)
 
 # Ratios first, so that pytest has the last word.
@@ -150,9 +150,8 @@ $(VENV)/test: $(VENV)/checkout setup.cfg pyproject.toml constraints.txt examples
 	@$(PIP_INSTALL) --editable '.[vision,test]' --requirement examples/digits/requirements.txt
 	@touch $(VENV)/run $@
 
-# matplotlib, for plots alone.
 $(VENV)/bench: $(VENV)/run benchmarks/requirements.txt
-	$(call say,what the plots need)
+	$(call say,what benchmarks need)
 	@$(PIP_INSTALL) --requirement benchmarks/requirements.txt
 	@touch $@
 
