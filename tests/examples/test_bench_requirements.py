@@ -38,8 +38,8 @@ def installed_by_make_bench() -> set[str]:
     config.read(ROOT / "setup.cfg")
     lines = config["options"]["install_requires"].split("\n")
     lines += config["options.extras_require"]["vision"].split("\n")
-    for file in (ROOT / "examples" / "digits" / "requirements.txt", BENCHMARKS / "requirements.txt"):
-        lines += file.read_text().split("\n")
+    for folder in (ROOT / "examples" / "digits", BENCHMARKS):
+        lines += (folder / "requirements.txt").read_text().split("\n")
     return {normal(line) for line in map(str.strip, lines) if line and not line.startswith("#")}
 
 
