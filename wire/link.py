@@ -30,6 +30,7 @@ from stoker.errors import (
     TooManyRequests,
     from_wire,
 )
+from stoker.logs import get_logger
 from stoker.wire import codec, frames, sockets
 from stoker.wire.calls import REPEATABLE, Calls, Restarted
 from stoker.wire.contact import Contact, restarting
@@ -41,12 +42,16 @@ from stoker.wire.pending import OnEnd, Pending
 from stoker.wire.runtime_dir import answers_address, frontend_address
 from stoker.wire.sockets import NOBLOCK
 
+log = get_logger("wire")
+
 #: Without a supervisor for so long, nothing new is taken and what was not sent fails.
 HOLD_S: Final = 10.0
 #: Without one for so long, everything fails.
 KEEP_S: Final = 60.0
 #: One coarse look at all deadlines, instead of a timer per request.
 SWEEP_S: Final = 0.25
+#: At most so often the log says that large answers are lost.
+COMPLAIN_EVERY_S: Final = 10.0
 #: As a plain int: `|` with a flag costs a microsecond.
 ENDS_IN_HAND: Final = int(frames.JobFlag.ENDS_IN_HAND)
 SENT_AGAIN: Final = int(frames.JobFlag.SENT_AGAIN)
@@ -90,6 +95,7 @@ class Link:
         self._downlink: Downlink | None = None
         #: A supervisor could not reach us for a while.
         self._was_lost = False
+        self._complains_at = 0.0
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -318,12 +324,32 @@ class Link:
 
     def _take_answers(self, frame: frames.AnswerFrame) -> None:
         try:
-            answers = _unpack(frame)
+            answers = self._unpack(frame)
         except ProtocolError:
             # One worker's rubbish; the other frames of the message are not its.
             return
         for answer in answers:
             self._answer(answer)
+
+    def _unpack(self, frame: frames.AnswerFrame) -> list[Answer]:
+        if isinstance(frame, LentFrame):
+            with frame.opened() as file:
+                if file is None:
+                    self._complain()
+                return unpack_answers(frame.frame, file)
+        assert isinstance(frame, bytes)
+        return unpack_answers(frame)
+
+    def _complain(self) -> None:
+        """Now and then: a process without descriptors has much to say already."""
+        now = self._clock.now()
+        if now >= self._complains_at:
+            self._complains_at = now + COMPLAIN_EVERY_S
+            log.warning(
+                "large answers lost",
+                reason="no descriptor or memory is free, here or in the supervisor",
+                limit="RLIMIT_NOFILE",
+            )
 
     def _answer(self, answer: Answer) -> None:
         if self._retried and (failed := self._retried.get(answer.job_id)):
@@ -404,14 +430,6 @@ class Link:
             waiting.put(error, is_last=True)
         self._calls.end_all(error)
         self._outbox.clear()
-
-
-def _unpack(frame: frames.AnswerFrame) -> list[Answer]:
-    if isinstance(frame, LentFrame):
-        with frame.opened() as file:
-            return unpack_answers(frame.frame, file)
-    assert isinstance(frame, bytes)
-    return unpack_answers(frame)
 
 
 def _counted(answer: Answer, attempts: int) -> Answer:

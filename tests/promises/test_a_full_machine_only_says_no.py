@@ -134,6 +134,7 @@ def test_a_large_answer_for_which_there_is_no_descriptor_is_an_error_of_its_own(
 
     assert refused.status == 503
     assert "ask again" in refused.text
+    assert server.logged("large answers lost")
     assert [answer.body for answer in beside] == [b"small"] * 20
     assert getattr(server, who).pid == process.pid
 
