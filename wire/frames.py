@@ -57,7 +57,7 @@ from __future__ import annotations
 import enum
 from typing import Any, Final, NamedTuple, Protocol
 
-PROTOCOL: Final = 1
+PROTOCOL: Final = 2
 
 #: Ends of the buckets of a handler's histogram: those of the peer.
 HISTOGRAM_BOUNDS: Final = (

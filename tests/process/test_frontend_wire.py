@@ -41,8 +41,8 @@ GARBAGE = [
     (msgpack.packb([999]),),
     (msgpack.packb([f.Kind.SUBMIT.value, b"short", "m", None, 1.0, 0, b""]),),
     (msgpack.packb([f.Kind.CALL.value, 1, "list", [1, 2]]),),
-    (codec.encode(f.Welcome(1, b"12345678")),),
-    (codec.encode(f.FrontendHello(1, 1)), b"and more"),
+    (codec.encode(f.Welcome(f.PROTOCOL, b"12345678")),),
+    (codec.encode(f.FrontendHello(f.PROTOCOL, 1)), b"and more"),
 ]
 
 

@@ -51,7 +51,7 @@ HELLO = codec.encode(f.WorkerHello(f.PROTOCOL, 1, b"\x00" * 16, os.getpid()))
 RUBBISH_OF_A_WORKER = {
     "empty frame": framed(b""),
     "rubbish": framed(b"\xc1rubbish"),
-    "hello of a frontend": framed(codec.encode(f.FrontendHello(1, 1))),
+    "hello of a frontend": framed(codec.encode(f.FrontendHello(f.PROTOCOL, 1))),
     "order": framed(codec.encode(f.Leave())),
     "no hello": framed(codec.encode(f.Loaded({}))),
     "oversized length": b"\xff\xff\xff\xff",
