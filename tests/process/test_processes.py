@@ -12,7 +12,8 @@ from collections import Counter
 import psutil
 import pytest
 from facts import wait_until
-from launcher_host import DEADLINE_S, Host, open_fds, wait_gone
+from launcher_host import DEADLINE_S, Host, wait_gone
+from open_descriptors import open_descriptors
 
 from stoker.errors import ShuttingDown, SpawnFailed
 from stoker.supervisor.exits import ExitStatus
@@ -24,7 +25,7 @@ def test_exit_code_and_both_streams_arrive(host: Host) -> None:
     """
     The last words of a worker explain its end, so they come before it.
     """
-    fds = open_fds()
+    fds = open_descriptors()
     host.start(9000, "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
 
     status = host.wait_exit(9000)
@@ -36,7 +37,7 @@ def test_exit_code_and_both_streams_arrive(host: Host) -> None:
         (9000, Stream.STDERR): b"err\n",
     }
     assert host.launcher.list() == ()
-    assert open_fds() == fds
+    assert open_descriptors() == fds
 
 
 def test_a_kill_from_outside_smells_of_memory_and_ours_does_not(host: Host) -> None:
@@ -138,7 +139,7 @@ def test_every_exit_is_reported_once(host: Host) -> None:
     """
     A lost exit is a leaked device; a doubled one restarts twice.
     """
-    fds = open_fds()
+    fds = open_descriptors()
     for worker_id in range(20):
         host.start(worker_id, f"raise SystemExit({worker_id})")
 
@@ -147,7 +148,7 @@ def test_every_exit_is_reported_once(host: Host) -> None:
 
     assert host.reports == Counter(range(20))
     assert [host.exits[n].code for n in range(20)] == list(range(20))
-    assert open_fds() == fds
+    assert open_descriptors() == fds
     assert not psutil.Process().children()
 
 
@@ -168,7 +169,7 @@ def test_what_cannot_start_is_said_and_costs_nothing(host: Host) -> None:
     """
     A removed venv or model folder is the operator's to mend, with a reason.
     """
-    fds = open_fds()
+    fds = open_descriptors()
 
     with pytest.raises(SpawnFailed, match="No such file"):
         host.start(1, "", argv=("/nonexistent/python",))
@@ -178,7 +179,7 @@ def test_what_cannot_start_is_said_and_costs_nothing(host: Host) -> None:
         host.start(1, "", env={"BAD": "nul\0byte"})
 
     assert host.launcher.list() == ()
-    assert open_fds() == fds
+    assert open_descriptors() == fds
 
 
 def test_workers_are_confined(host: Host) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
-from launcher_host import Host, open_fds, wait_gone
+from launcher_host import Host, wait_gone
+from open_descriptors import open_descriptors
 
 from stoker.errors import SpawnFailed
 from stoker.strays import become_subreaper
@@ -87,13 +88,13 @@ def test_an_end_before_that_is_told_by_what_watches_over_it(
     """
     A handler may crash while it is imported; the log must say how.
     """
-    fds = open_fds()
+    fds = open_descriptors()
 
     host.start(1, code, wrapper=wrapper())
 
     assert host.wait_exit(1) == status
     assert host.launcher.pids() == set()
-    assert open_fds() == fds
+    assert open_descriptors() == fds
 
 
 @pytest.mark.parametrize("is_up", [True, False])
@@ -153,13 +154,13 @@ def test_a_sandbox_that_does_not_come_about_is_said_at_once(
     In its own words, and leaving nothing behind.
     """
     monkeypatch.setattr(spawning, "SANDBOX_DEADLINE_S", 0.5)
-    fds = open_fds()
+    fds = open_descriptors()
     before = set(psutil.Process().children(recursive=True))
 
     with pytest.raises(SpawnFailed, match=why):
         host.start(1, PAUSE, wrapper=wrapper(how))
 
-    assert open_fds() == fds
+    assert open_descriptors() == fds
     left = set(psutil.Process().children(recursive=True)) - before
     assert all(wait_gone(process.pid) for process in left)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 import uvloop
+from open_descriptors import open_descriptors
 
 from stoker.supervisor.alarm import Alarm
 
@@ -64,7 +64,7 @@ def test_alarm_set_anew_rings_once_and_at_the_later_word(loop: asyncio.AbstractE
 
 def test_alarm_leaves_no_descriptor_and_no_ringing_behind(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_until_complete(asyncio.sleep(0))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     rung: list[int] = []
     alarm = Alarm(loop, lambda: rung.append(1))
     alarm.set(0.001)
@@ -74,4 +74,4 @@ def test_alarm_leaves_no_descriptor_and_no_ringing_behind(loop: asyncio.Abstract
     loop.run_forever()
 
     assert not rung
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_descriptors import open_descriptors
 
 from stoker.wire.frames import Group, Reply
 from stoker.wire.lent_bodies import MAX_FILE_BYTES, MIN_BODY_BYTES, LentFrame
@@ -207,7 +208,7 @@ def test_where_it_cannot_be_done_bodies_travel_inline(
     """
     No memory, no descriptor, no /proc: slower, not wrong; and nothing stays open.
     """
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(24, "no more")
@@ -220,7 +221,7 @@ def test_where_it_cannot_be_done_bodies_travel_inline(
 
     assert handles == []
     assert isinstance(replies[0].groups[0].frame, bytes)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
     assert lender.lend(loose(b"b" * MIB), 0.0) is not None
 
 

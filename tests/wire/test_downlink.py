@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from open_descriptors import open_descriptors
 from stream_end import StreamEnd, framed
 
 from stoker.wire import codec
@@ -244,9 +244,9 @@ def test_opening_leaves_nothing_open_when_it_fails(path: Path) -> None:
 
     async def knock() -> None:
         hearer = Hearer(path, asyncio.get_running_loop())
-        before = len(os.listdir("/proc/self/fd"))
+        before = open_descriptors()
         for _ in range(20):
             assert not hearer.downlink.open()
-        assert len(os.listdir("/proc/self/fd")) == before
+        assert open_descriptors() == before
 
     asyncio.run(knock())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from open_descriptors import open_descriptors
 
 from stoker.errors import ProtocolError
 from stoker.wire import codec, packing
@@ -37,15 +38,11 @@ def read(frame: LentFrame) -> list[Answer]:
         return unpack_answers(frame.frame, file)
 
 
-def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 @pytest.fixture(autouse=True)
 def files_are_closed() -> Iterator[None]:
-    before = open_files()
+    before = open_descriptors()
     yield
-    assert open_files() == before
+    assert open_descriptors() == before
 
 
 def test_bodies_are_copied_out_beside_those_that_came_inline() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from open_descriptors import open_descriptors
 from stream_end import StreamEnd, framed
 
 from stoker.errors import ProtocolError
@@ -306,7 +307,7 @@ def test_files_that_a_frame_did_not_take_are_not_given_to_a_later_one(pair: Pair
     """
     ours, theirs = pair
     reader = taking()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     send_with(ours, b"says nothing of it", b"stray")
     send_with(ours, b"next", b"its own")
     StreamEnd(ours).send(b"has none")
@@ -318,7 +319,7 @@ def test_files_that_a_frame_did_not_take_are_not_given_to_a_later_one(pair: Pair
 
     assert found[1] == (b"next", [b"its own"])
     assert not reader.handles
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_files_in_the_middle_of_a_frame_are_a_lie(pair: Pair) -> None:
@@ -348,25 +349,25 @@ def test_who_takes_no_files_is_left_with_none(pair: Pair) -> None:
     """
     ours, theirs = pair
     reader = FrameReader(new_buffer())
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     send_with(ours, b"frame", b"unwanted")
 
     assert read_all(reader, theirs) == [b"frame"]
 
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_more_files_than_a_message_may_have_do_not_come(pair: Pair) -> None:
     ours, theirs = pair
     reader = taking()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_descriptors()
     send_with(ours, b"frame", *[b"x"] * (stream.MAX_HANDLES + 2))
 
     assert read_all_until(reader, theirs, 1) == [b"frame"]
 
     assert len(reader.handles) <= stream.MAX_HANDLES + 1  # the kernel rounds up
     del reader
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_descriptors() == before
 
 
 def test_a_frame_comes_without_the_files_for_which_no_descriptor_is_free(pair: Pair) -> None:
