@@ -54,6 +54,7 @@ def meet(context, words):
         note(context, "cancelled " + " ".join(words))
     elif fate == "grow":
         HOARD.append(bytearray(os.urandom(1)) * (int(rest[0]) << 20))
+        time.sleep(float(rest[1]) if rest[1:] else 0.0)
     elif fate == "nap":
         time.sleep(float(rest[0]))
     elif fate == "left":
