@@ -46,6 +46,13 @@ class SendBatch(NamedTuple):
     jobs: list[Job]
 
 
+class LetGather(NamedTuple):
+    """What a worker says may wait for so long."""
+
+    worker_id: int
+    for_s: float
+
+
 class SendDrop(NamedTuple):
     worker_id: int
     job_ids: list[bytes]
@@ -122,6 +129,7 @@ Action = (
     | Adopt
     | SendLoad
     | SendBatch
+    | LetGather
     | SendDrop
     | SendLeave
     | Abort

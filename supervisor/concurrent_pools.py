@@ -211,6 +211,15 @@ class ConcurrentPool(Pool):
         worker.move(WorkerEvent.SENT)
         self._actions.append(SendBatch(worker.worker_id, run.batch_id, run.jobs))
 
+    def gathering_s(self, worker: Worker) -> float:
+        """What was sent is begun, and every answer makes room for another one."""
+        return 0.0
+
+    def take_replies(self, worker: Worker, replies: list[Reply], now: float) -> None:
+        """What ended together ended now."""
+        for reply in replies:
+            self.take_reply(worker, reply, now)
+
     def take_reply(self, worker: Worker, reply: Reply, now: float) -> None:
         """One job's progress.
 

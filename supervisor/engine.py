@@ -14,7 +14,7 @@ from typing import Final
 
 from stoker.errors import ShuttingDown, StokerError, TooManyRequests, WorkerDied
 from stoker.shares import Budget
-from stoker.supervisor.actions import Action, Forward, Refuse
+from stoker.supervisor.actions import Action, Forward, LetGather, Refuse
 from stoker.supervisor.commons import Commons
 from stoker.supervisor.deaths import Exit
 from stoker.supervisor.inheritance import Inheritance
@@ -336,10 +336,13 @@ class Engine:
         if entry is None:
             return
         served, worker = entry
-        for reply in replies:
-            served.pool.take_reply(worker, reply, now)
-        if len(served.pool.queue):
-            self._dispatch(served.pool, now)
+        pool = served.pool
+        pool.take_replies(worker, replies, now)
+        if len(pool.queue):
+            self._dispatch(pool, now)
+            for_s = pool.gathering_s(worker)
+            if for_s:
+                self._actions.append(LetGather(worker_id, for_s))
         elif served.is_leaving:
             self.versions.settle(served, now)
 

@@ -150,6 +150,7 @@ class Fleet:
             a.Adopt: self._adopt,
             a.SendLoad: self._send_load,
             a.SendBatch: self._send_batch,
+            a.LetGather: self._let_gather,
             a.SendDrop: self._send_drop,
             a.SendLeave: self._send_leave,
             a.Abort: lambda action: self._launcher.signal(action.worker_id, signal.SIGABRT),
@@ -421,6 +422,9 @@ class Fleet:
         jobs = [f.WorkJob(job.job_id, job.payload) for job in action.jobs]
         deadlines = deadlines_in_hand(action.jobs)
         self._port.give(action.worker_id, f.WorkBatch(action.batch_id, jobs, deadlines))
+
+    def _let_gather(self, action: a.LetGather) -> None:
+        self._port.let_gather(action.worker_id, action.for_s)
 
     def _send_drop(self, action: a.SendDrop) -> None:
         self._port.tell(action.worker_id, f.Drop(action.job_ids))

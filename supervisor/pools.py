@@ -21,7 +21,7 @@ from stoker.errors import (
 from stoker.supervisor.actions import Announce, Forward, Refuse, SendBatch, SendDrop
 from stoker.supervisor.batching import BatchPolicy, is_full, ready_at, take_batch
 from stoker.supervisor.commons import Commons
-from stoker.supervisor.dispatch import choose_busy
+from stoker.supervisor.dispatch import MIN_GATHERED_S, choose_busy, gathering_s
 from stoker.supervisor.jobs import Job, JobEvent, JobState
 from stoker.supervisor.pace import place_every_s, retry_after_s
 from stoker.supervisor.quarantine import Loss
@@ -229,7 +229,8 @@ class Pool:
                     return
                 worker = next(reversed(self._idle.values()))
             elif not self.recovery.suspects and is_full(queue, policy):
-                busy = choose_busy(self.workers.values(), len(self.workers))
+                waiting = len(queue) // policy.max_size
+                busy = choose_busy(self.workers.values(), len(self.workers), waiting)
                 if busy is None:
                     return
                 worker = busy
@@ -260,6 +261,25 @@ class Pool:
             del self._idle[worker.worker_id]
         worker.move(WorkerEvent.SENT)
         self._actions.append(SendBatch(worker.worker_id, batch.batch_id, jobs))
+
+    def gathering_s(self, worker: Worker) -> float:
+        """How long to leave a worker alone now (`dispatch.gathering_s`)."""
+        return gathering_s(worker)
+
+    def take_replies(self, worker: Worker, replies: list[Reply], now: float) -> None:
+        """What a worker says at once.  It did one after the other, and each took its share.
+
+        Raises:
+            ProtocolError: As `take_reply`.
+        """
+        if len(replies) == 1:
+            self.take_reply(worker, replies[0], now)
+            return
+        share_s = (now - worker.batch_since) / (len(replies) or 1)
+        if share_s < MIN_GATHERED_S:
+            share_s = 0.0  # it gathered them itself, and waited for most of the time
+        for behind, reply in zip(range(len(replies) - 1, -1, -1), replies, strict=True):
+            self.take_reply(worker, reply, now - behind * share_s)
 
     def take_reply(self, worker: Worker, reply: Reply, now: float) -> None:
         """One batch's progress.

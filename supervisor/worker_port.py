@@ -8,16 +8,19 @@ dearer than anything it then does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from stoker.clock import Clock
 from stoker.logs import get_logger
 from stoker.process_start import is_called
+from stoker.supervisor.gathering import Gathering
 from stoker.wire import codec, limits
 from stoker.wire.connections import Acceptor, Connection
 from stoker.wire.frames import (
     PROTOCOL,
     FromWorker,
+    Replies,
+    Reply,
     ToWorker,
     Work,
     WorkBatch,
@@ -62,6 +65,7 @@ class WorkerPort:
         user: tuple[int, int] | None = None,
     ) -> None:
         self._on_message = on_message
+        self._on_turn = on_turn
         self._on_lost = on_lost
         self._on_liar = on_liar
         self._worker_of: dict[Connection, int] = {}
@@ -70,8 +74,15 @@ class WorkerPort:
         self._acceptor = Acceptor(
             loop, clock, address, self._take, on_turn, self._lose, self._accuse, user
         )
+        self._gathering = Gathering(loop, clock, self._acceptor, self._resume)
+        #: What the one has answered that is listened to again.
+        self._gathered: list[Reply] | None = None
         self.sweep = self._acceptor.sweep
-        self.close = self._acceptor.close
+
+    def close(self) -> None:
+        """Hang up on all of them; harmless when repeated."""
+        self._acceptor.close()
+        self._gathering.close()
 
     # -- who is who -----------------------------------------------------------
 
@@ -132,10 +143,30 @@ class WorkerPort:
 
     # -- what they say --------------------------------------------------------
 
+    def let_gather(self, worker_id: int, for_s: float) -> None:
+        """Do not listen to one for a while: what it says then is heard at once."""
+        connection = self._connections.get(worker_id)
+        if connection is not None:
+            self._gathering.begin(connection, for_s)
+
+    def _resume(self, connections: Sequence[Connection]) -> None:
+        for connection in connections:
+            # Told together: what they make room for is decided once, and each took its share.
+            gathered = self._gathered = []
+            try:
+                self._acceptor.resume(connection)
+            finally:
+                self._gathered = None
+            if gathered:
+                self._on_message(connection, self._worker_of.get(connection), Replies(gathered))
+        self._on_turn()
+
     def _take(self, connection: Connection, frame: memoryview) -> None:
-        worker_id = self._worker_of.get(connection)
-        handles = connection.reader.handles
-        self._on_message(connection, worker_id, codec.decode_from_worker(frame, handles))
+        message = codec.decode_from_worker(frame, connection.reader.handles)
+        if self._gathered is not None and type(message) is Replies:
+            self._gathered += message.replies
+        else:
+            self._on_message(connection, self._worker_of.get(connection), message)
 
     def _lose(self, connection: Connection, reason: str) -> None:
         worker_id = self._worker_of.get(connection)

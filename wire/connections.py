@@ -115,6 +115,9 @@ class Connection:
         self._waiting: deque[_Rest] = deque()
         self._waiting_bytes = 0
 
+    def fileno(self) -> int:
+        return self._fd
+
     def admit(self) -> None:
         """It is who it says: from now on it may send what it likes."""
         self.is_admitted = True
@@ -297,6 +300,17 @@ class Acceptor:
         for _ in range(DRAIN_LIMIT):
             if not connection.is_open or not self._look(connection):
                 return
+
+    def pause(self, connection: Connection) -> None:
+        """Let what it says gather in the kernel, until `resume` or `drain`."""
+        if connection.is_open:
+            self._loop.remove_reader(connection.fileno())
+
+    def resume(self, connection: Connection) -> None:
+        """Take what has gathered, in no turn of its own, and listen again; nothing if closed."""
+        if connection.is_open:
+            self._loop.add_reader(connection.fileno(), self._read, connection)
+            self._look(connection)
 
     def sweep(self, now: float) -> None:
         """Part with strangers who have said nothing for too long; call about once a second."""

@@ -16,7 +16,7 @@ from stoker.errors import StokerError
 from stoker.supervisor import actions as a
 from stoker.supervisor.batching import is_full, ready_at
 from stoker.supervisor.concurrent_pools import ConcurrentPool
-from stoker.supervisor.dispatch import choose_busy, credit
+from stoker.supervisor.dispatch import choose_busy, credit, deep_credit
 from stoker.supervisor.engine import SWEEP_S
 from stoker.supervisor.jobs import Job
 from stoker.supervisor.quarantine import Content
@@ -137,7 +137,12 @@ class Judge:
         if spec.jobs_at_once:
             many.judge_give(world, spec, action, len(held))
         elif held:
+            # At most as many waited: those that were sent in the same turn did, too.
+            sent = sum(job.pool is pool for job in self._burst)
+            waiting = (len(pool.queue) + sent) // pool.policy.max_size
             allowed = credit(worker.service_time_s, len(pool.workers))
+            if len(held) * len(pool.workers) <= waiting:
+                allowed = max(allowed, deep_credit(worker.service_time_s))
             check(len(held) < allowed, "never more than the credit", len(held), allowed)
             is_whole = len(jobs) == pool.policy.max_size or jobs[0].is_loner
             # A describe job behind it closes a batch as well as its size does.
@@ -474,7 +479,9 @@ class Judge:
             if any(worker.state is WorkerState.READY for worker in workers):
                 check(next_due <= due_at, "a free worker does not wait for due work", due_at)
             elif is_full(pool.queue, pool.policy) and not pool.recovery.suspects:
-                check(choose_busy(workers, len(workers)) is None, "credit is used", pool.model)
+                waiting = len(pool.queue) // pool.policy.max_size
+                chosen = choose_busy(workers, len(workers), waiting)
+                check(chosen is None, "credit is used", pool.model)
 
     def _look_at_queue(self, served: Served) -> None:
         queue = served.pool.queue

@@ -26,6 +26,7 @@ SEEN: Counter[str] = Counter()
 REACHED = (
     "adopted",
     "answered",
+    "answers gather",
     "begun again",
     "came back",
     "client left",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from sim_sequences import headers_in
@@ -61,6 +62,8 @@ class WholeSupervisor:
         self._frontends: set[bytes] = set()
         self._to_frontend: dict[bytes, Pipe] = {}
         self._to_worker: dict[int, Pipe] = {}
+        #: Of workers that nobody listens to for a moment, what they said meanwhile.
+        self._gathered: dict[int, list[f.FromWorker]] = {}
         self._returning = {
             worker_id: worker for worker_id, worker in world.ledger.items() if not worker.is_dead
         }
@@ -189,6 +192,11 @@ class WholeSupervisor:
             self._adopt(action)
         elif kind is a.SendLoad:
             self._tell(action.worker_id, f.Load({}))
+        elif kind is a.LetGather:
+            if action.worker_id not in self._gathered:
+                self._gathered[action.worker_id] = []
+                self._world.counts["answers gather"] += 1
+                self.later(action.for_s, self._hear, action.worker_id)
         elif kind is a.SendDrop:
             self._tell(action.worker_id, f.Drop(action.job_ids))
         elif kind is a.SendLeave:
@@ -227,6 +235,23 @@ class WholeSupervisor:
     def _take_worker(self, worker_id: int, message: f.FromWorker) -> None:
         if self.is_dead:
             return
+        if worker_id in self._gathered:
+            self._gathered[worker_id].append(message)
+            return
+        self._listen(worker_id, message)
+        self._end_turn()
+
+    def _hear(self, worker_id: int) -> None:
+        """What one look at it brings."""
+        said = self._gathered.pop(worker_id, [])
+        replies = [each.replies for each in said if isinstance(each, f.Replies)]
+        if len(replies) == len(said) > 0:
+            said = [f.Replies(list(chain(*replies)))]
+        for message in said:
+            self._listen(worker_id, message)
+        self._end_turn()
+
+    def _listen(self, worker_id: int, message: f.FromWorker) -> None:
         now = self._agenda.now
         engine = self.engine
         try:
@@ -249,7 +274,6 @@ class WholeSupervisor:
                 engine.worker_loaded(worker_id, now)
         except ProtocolError as error:
             raise AssertionError(f"an honest worker is called a liar: {error}") from error
-        self._end_turn()
 
     def _take_back(self, worker_id: int) -> None:
         if worker_id not in self._adopted or worker_id not in self._kept:
@@ -266,6 +290,8 @@ class WholeSupervisor:
 
     def worker_gone(self, worker_id: int, words: str) -> None:
         """The process was reaped, and its connection read to the end before."""
+        if worker_id in self._gathered:
+            self._hear(worker_id)
         if worker_id in self._returning and worker_id not in self._adopted:
             return  # nobody looks before somebody adopts it
         self._returning.pop(worker_id, None)

@@ -67,7 +67,7 @@ class World:
         ]
         #: Least and most workers; one that may sleep, and one that grows, among others.
         self.sizes = {model: random_size(rng) for model in MODELS}
-        self.service_s = {model: rng.choice((0.0002, 0.002, 0.02)) for model in MODELS}
+        self.service_s = {model: rng.choice((0.0002, 0.0006, 0.002, 0.02)) for model in MODELS}
         self.poisoned = rng.choice((0.0, 0.0005, 0.003))
         self.arrivals_per_s = rng.choice((20.0, 60.0, 150.0))
         self.fault_every_s = rng.choice((0.3, 1.0, 4.0))
@@ -154,7 +154,7 @@ class World:
         for worker in list(self.workers.values()):
             worker.lose_supervisor()
         rng = self.agenda.rng
-        pause_s = 12.0 * rng.random() if rng.random() < 0.05 else 0.05 + 0.5 * rng.random()
+        pause_s = 12.0 * rng.random() if rng.random() < 0.1 else 0.05 + 0.5 * rng.random()
         self.agenda.after(pause_s, self._start_supervisor)
 
     def _kill_frontend(self) -> None:

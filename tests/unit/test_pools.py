@@ -485,3 +485,93 @@ def test_a_cancelled_job_is_not_given_back(stage):
     stage.load(stage.alive(key)[0])
 
     assert stage.sent()[2:] == [[kept]]
+
+
+# -- short batches, and many that wait ------------------------------------------------------
+
+
+def short_and_deep(stage, count=40):
+    """A worker of half milliseconds, and so many jobs; the ids of those."""
+    (worker_id,) = stage.alive(stage.serve())
+    job_ids = [stage.submit() for _ in range(count)]
+    for _ in range(10):
+        stage.advance(0.000_5)
+        stage.answer(worker_id)
+    return worker_id, job_ids
+
+
+def reply_to(worker, count):
+    """Its next replies, as one look at it may bring them."""
+    batches = list(worker.in_hand)[:count]
+    ended = [[job.job_id for job in batch.jobs] for batch in batches]
+    return [
+        Reply(batch.batch_id, True, ids, [Group(b"frontend", b"answer")])
+        for batch, ids in zip(batches, ended, strict=True)
+    ]
+
+
+def test_while_many_wait_a_short_handler_is_given_more_and_looked_at_later(stage):
+    worker_id, _ = short_and_deep(stage)
+    worker = stage.worker(worker_id)
+    stage.forget()
+
+    stage.advance(0.000_5)
+    stage.answer(worker_id)
+
+    (gather,) = stage.took(a.LetGather)
+    held = len(worker.in_hand)
+    assert held == 15  # 14 held are no more than wait behind them; 15 are
+    assert gather == (worker_id, pytest.approx(held / 2 * 0.000_5))
+
+
+def test_what_gathered_is_answered_in_order_and_each_took_its_share(stage):
+    worker_id, job_ids = short_and_deep(stage)
+    worker = stage.worker(worker_id)
+    known_s = worker.service_time_s
+    done = len(job_ids) - stage.engine.job_count
+
+    stage.advance(0.003)
+    stage.reply(worker_id, *reply_to(worker, 6))
+
+    assert stage.engine.job_count == len(job_ids) - done - 6
+    assert worker.service_time_s == pytest.approx(known_s)
+    assert worker.batch_since == worker.quiet_since == stage.now
+    assert len(worker.in_hand) >= 9
+
+
+def test_when_few_wait_answers_are_looked_at_as_they_come(stage):
+    """
+    Its client may have nothing else to wait for.
+    """
+    worker_id, _ = short_and_deep(stage, count=13)
+    stage.forget()
+
+    for _ in range(2):
+        stage.advance(0.000_5)
+        stage.answer(worker_id)
+
+    assert stage.took(a.LetGather) == []
+
+
+def test_nobody_is_left_alone_who_is_suspected_to_be_killed_by_what_waits(stage):
+    """
+    With one in hand at a time the next death names its cause.
+    """
+    key = stage.serve(max_attempts=3)
+    (worker_id,) = stage.alive(key)
+    for _ in range(40):
+        stage.submit()
+    for _ in range(10):
+        stage.advance(0.000_5)
+        stage.answer(worker_id)
+    stage.exit(worker_id)
+    stage.forget()
+    stage.advance(1.0)
+    (successor,) = stage.alive(key)
+    stage.load(successor)
+
+    stage.advance(0.000_5)
+    stage.answer(successor)
+
+    assert len(stage.worker(successor).in_hand) == 1
+    assert stage.took(a.LetGather) == []

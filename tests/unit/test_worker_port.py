@@ -1,22 +1,35 @@
-"""What one turn sends to one worker leaves in one frame, as far as it fits into one."""
+"""What one turn sends leaves in one frame, as far as it fits; what has gathered is told once."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stream_end import StreamEnd, framed
 
-from stoker.clock import FakeClock
+from stoker.clock import FakeClock, MonotonicClock
 from stoker.supervisor.worker_port import WorkerPort
 from stoker.wire import codec, limits, stream
 from stoker.wire.connections import Connection
-from stoker.wire.frames import Drop, Work, WorkBatch, WorkJob
+from stoker.wire.frames import (
+    PROTOCOL,
+    Drop,
+    FromWorker,
+    Replies,
+    Reply,
+    Work,
+    WorkBatch,
+    WorkerHello,
+    WorkJob,
+)
 
 #: Stand in for a gigabyte, and for sixty-five thousand jobs.
 WORK_BYTES = 1000
@@ -126,3 +139,157 @@ def test_an_order_comes_behind_all_the_batches_that_were_given_before(port, work
     port.flush()
 
     assert [type(frame) for frame in worker.frames()] == [Work, Work, Work, Drop]
+
+
+# -- what they say --------------------------------------------------------------------------
+
+
+class Talking:
+    """A port with its real door, workers behind it, and what the port was told."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, folder: str) -> None:
+        self.loop = loop
+        self.clock = MonotonicClock()
+        self.heard: list[tuple[int | None, FromWorker]] = []
+        self.liars: list[int] = []
+        self.turns = 0
+        self._path = f"{folder}/s"
+        self.port = WorkerPort(
+            loop,
+            self.clock,
+            f"unix:{self._path}",
+            self._take,
+            self._turn,
+            lambda *_: None,
+            lambda worker_id, _: self.liars.append(worker_id),
+        )
+
+    def _turn(self) -> None:
+        self.turns += 1
+
+    def _take(self, connection: Connection, worker_id: int | None, message: FromWorker) -> None:
+        if worker_id is None:
+            assert isinstance(message, WorkerHello)
+            self.port.admit(connection, message.worker_id)
+        else:
+            self.heard.append((worker_id, message))
+
+    def worker(self, worker_id: int) -> StreamEnd:
+        end = StreamEnd.connect(self._path)
+        end.send(codec.encode(WorkerHello(PROTOCOL, worker_id, b"", 1)))
+        self.until(lambda: self.port.knows(worker_id))
+        return end
+
+    def turn(self) -> None:
+        self.loop.call_soon(self.loop.stop)
+        self.loop.run_forever()
+
+    def until(self, fact: Callable[[], object]) -> None:
+        end = time.monotonic() + 20.0
+        while not fact():
+            assert time.monotonic() < end
+            self.turn()
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop])
+def talking(request: pytest.FixtureRequest) -> Iterator[Talking]:
+    loop = request.param()
+    with tempfile.TemporaryDirectory(prefix="stoker-", dir="/tmp") as folder:
+        made = Talking(loop, folder)
+        yield made
+        made.port.close()
+        made.port.close()
+    loop.close()
+
+
+def replies(*numbers: int) -> bytes:
+    ended = [Reply(number, True, [bytes(16)], []) for number in numbers]
+    return codec.encode(Replies(ended))
+
+
+def numbers_in(message: FromWorker) -> list[int]:
+    assert isinstance(message, Replies)
+    return [reply.batch_id for reply in message.replies]
+
+
+def test_what_has_gathered_is_told_together_and_then_there_is_a_turn(talking):
+    """
+    What it makes room for is decided once, with all of it known.
+    """
+    end = talking.worker(WORKER)
+    talking.turn()  # the one that its hello was worth
+    turns = talking.turns
+    talking.port.let_gather(WORKER, 0.02)
+
+    end.send_raw(b"".join(map(framed, (replies(1), replies(2, 3), replies(4)))))
+    talking.until(lambda: talking.turns > turns)
+    end.close()
+
+    assert [numbers_in(message) for _, message in talking.heard] == [[1, 2, 3, 4]]
+    assert talking.turns == turns + 1
+
+
+def test_one_that_lied_while_nobody_listened_is_heard_up_to_its_lie(talking):
+    end = talking.worker(WORKER)
+    talking.port.let_gather(WORKER, 0.02)
+
+    end.send_raw(b"".join(map(framed, (replies(1), replies(2), b"no message"))))
+    talking.until(lambda: talking.liars)
+    talking.until(lambda: talking.heard)
+
+    assert [numbers_in(message) for _, message in talking.heard] == [[1, 2]]
+    assert talking.liars == [WORKER]
+    assert end.is_closed()
+
+
+def test_answers_gather_for_as_long_as_was_said_and_are_heard_at_once(talking):
+    end, other = talking.worker(WORKER), talking.worker(WORKER + 1)
+    began = time.monotonic()
+    talking.port.let_gather(WORKER, 0.05)
+    for number in range(5):
+        end.send(replies(number))
+    other.send(replies(100))
+
+    talking.until(lambda: len(talking.heard) == 2)
+    took_s = time.monotonic() - began
+    end.send(replies(5))
+    talking.until(lambda: len(talking.heard) == 3)
+    end.close()
+    other.close()
+
+    assert took_s >= 0.05
+    assert [(who, numbers_in(message)) for who, message in talking.heard] == [
+        (WORKER + 1, [100]),
+        (WORKER, [0, 1, 2, 3, 4]),
+        (WORKER, [5]),
+    ]
+
+
+def test_whoever_is_due_is_heard_whatever_others_were_told(talking):
+    """
+    The one that is due first was told last.
+    """
+    ends = [talking.worker(WORKER + number) for number in range(3)]
+    for number, for_s in enumerate((3600.0, 0.03, 0.000_001)):
+        talking.port.let_gather(WORKER + number, for_s)
+        talking.port.let_gather(WORKER + number, 3600.0)  # it is left alone already
+        ends[number].send(replies(number))
+
+    talking.until(lambda: len(talking.heard) == 2)
+    for end in ends:
+        end.close()
+
+    assert {who - WORKER for who, _ in talking.heard} == {1, 2}
+
+
+def test_a_worker_that_dies_while_nobody_listens_is_heard_to_its_end(talking):
+    end = talking.worker(WORKER)
+    talking.port.let_gather(WORKER, 60.0)
+    end.send(replies(1))
+    end.send(replies(2))
+    end.close()
+
+    talking.port.part_with(WORKER)
+
+    assert [n for _, message in talking.heard for n in numbers_in(message)] == [1, 2]
+    talking.port.let_gather(WORKER, 1.0)  # of nobody

@@ -252,6 +252,44 @@ def test_burst_is_one_turn(host: Host) -> None:
     assert host.turns == turns + 1
 
 
+def test_what_a_paused_one_says_gathers_until_it_is_resumed(host: Host) -> None:
+    end, connection = host.admitted()
+    other, _ = host.admitted()
+    host.acceptor.pause(connection)
+    for number in range(3):
+        end.send(b"%d" % number)
+    other.send(b"meanwhile")
+    host.until(lambda: b"meanwhile" in host.frames)
+    host.turn()
+    before, turns = host.frames[2:], host.turns
+
+    host.acceptor.resume(connection)
+
+    assert before == [b"meanwhile"]
+    assert host.turns == turns
+    assert host.frames[3:] == [b"0", b"1", b"2"]
+    end.send(b"then")
+    host.until(lambda: b"then" in host.frames)
+
+
+def test_a_paused_one_can_be_drained_and_dropped(host: Host) -> None:
+    """
+    A worker dies while nobody listens to it; resuming what is closed does nothing.
+    """
+    end, connection = host.admitted()
+    host.acceptor.pause(connection)
+    end.send(b"last words")
+    end.close()
+
+    host.acceptor.drain(connection)
+
+    assert host.frames[1:] == [b"last words"]
+    assert host.lost == [(connection, "the connection was closed")]
+    host.acceptor.resume(connection)
+    host.acceptor.pause(connection)
+    assert not connection.is_open
+
+
 def test_several_that_speak_at_once_are_one_turn(host: Host) -> None:
     """
     Their answers leave in one message to a frontend, not in one each.
