@@ -14,6 +14,7 @@ from stoker.clock import Clock
 from stoker.logs import get_logger
 from stoker.process_start import is_called
 from stoker.supervisor.gathering import Gathering
+from stoker.supervisor.guarding import guarded
 from stoker.wire import codec, limits
 from stoker.wire.connections import Acceptor, Connection
 from stoker.wire.frames import (
@@ -151,15 +152,19 @@ class WorkerPort:
 
     def _resume(self, connections: Sequence[Connection]) -> None:
         for connection in connections:
-            # Told together: what they make room for is decided once, and each took its share.
-            gathered = self._gathered = []
-            try:
-                self._acceptor.resume(connection)
-            finally:
-                self._gathered = None
-            if gathered:
-                self._on_message(connection, self._worker_of.get(connection), Replies(gathered))
+            # Whatever one says, the others must not stay unheard.
+            guarded(self._hear)(connection)
         self._on_turn()
+
+    def _hear(self, connection: Connection) -> None:
+        # Told together: what they make room for is decided once, and each took its share.
+        gathered = self._gathered = []
+        try:
+            self._acceptor.resume(connection)
+        finally:
+            self._gathered = None
+        if gathered:
+            self._on_message(connection, self._worker_of.get(connection), Replies(gathered))
 
     def _take(self, connection: Connection, frame: memoryview) -> None:
         message = codec.decode_from_worker(frame, connection.reader.handles)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from facts import wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stream_end import StreamEnd, framed
@@ -280,6 +281,28 @@ def test_whoever_is_due_is_heard_whatever_others_were_told(talking):
         end.close()
 
     assert {who - WORKER for who, _ in talking.heard} == {1, 2}
+
+
+def test_a_message_that_brings_us_down_leaves_nobody_unheard(talking, monkeypatch):
+    """
+    One that is due at the same time would else never be listened to again.
+    """
+    ends = [talking.worker(WORKER + number) for number in range(2)]
+    for number, end in enumerate(ends):
+        talking.port.let_gather(WORKER + number, 0.02)
+        end.send(replies(number))
+    due_at = talking.clock.now() + 0.02
+    wait_until(lambda: talking.clock.now() > due_at, "both are due")
+    taken = talking.heard.append
+    talking.port._on_message = lambda _, who, message: taken(
+        (who, message) if who != WORKER else 1 / 0
+    )
+
+    talking.until(lambda: talking.heard)
+    for end in ends:
+        end.close()
+
+    assert [who for who, _ in talking.heard] == [WORKER + 1]
 
 
 def test_a_worker_that_dies_while_nobody_listens_is_heard_to_its_end(talking):
