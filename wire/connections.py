@@ -307,10 +307,14 @@ class Acceptor:
             self._loop.remove_reader(connection.fileno())
 
     def resume(self, connection: Connection) -> None:
-        """Take what has gathered, in no turn of its own, and listen again; nothing if closed."""
+        """Take what has gathered, in no turn of its own, and listen again; nothing if closed.
+
+        All of it: large answers take several looks, and whoever pauses again at once would
+        leave the rest lying.
+        """
         if connection.is_open:
             self._loop.add_reader(connection.fileno(), self._read, connection)
-            self._look(connection)
+            self.drain(connection)
 
     def sweep(self, now: float) -> None:
         """Part with strangers who have said nothing for too long; call about once a second."""

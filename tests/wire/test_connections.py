@@ -272,6 +272,22 @@ def test_what_a_paused_one_says_gathers_until_it_is_resumed(host: Host) -> None:
     host.until(lambda: b"then" in host.frames)
 
 
+def test_all_that_has_gathered_is_taken_however_many_looks_it_takes(host: Host) -> None:
+    """
+    Whoever is told of a part pauses it again at once, and the rest lies for another while.
+    """
+    end, connection = host.admitted()
+    connection.reader.takes_handles = True
+    host.acceptor.pause(connection)
+    for number in range(4):  # a look ends at each message with a file
+        with tempfile.TemporaryFile() as file:
+            end.send(b"%d" % number, file.fileno())
+
+    host.acceptor.resume(connection)
+
+    assert host.frames[1:] == [b"0", b"1", b"2", b"3"]
+
+
 def test_a_paused_one_can_be_drained_and_dropped(host: Host) -> None:
     """
     A worker dies while nobody listens to it; resuming what is closed does nothing.
