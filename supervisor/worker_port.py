@@ -76,8 +76,8 @@ class WorkerPort:
             loop, clock, address, self._take, on_turn, self._lose, self._accuse, user
         )
         self._gathering = Gathering(loop, clock, self._acceptor, self._resume)
-        #: What the one has answered that is listened to again.
-        self._gathered: list[Reply] | None = None
+        #: Who is listened to again, and what it has answered.
+        self._gathered: tuple[Connection, list[Reply]] | None = None
         self.sweep = self._acceptor.sweep
 
     def close(self) -> None:
@@ -158,27 +158,33 @@ class WorkerPort:
 
     def _hear(self, connection: Connection) -> None:
         # Told together: what they make room for is decided once, and each took its share.
-        gathered = self._gathered = []
+        self._gathered = connection, []
         try:
             self._acceptor.resume(connection)
         finally:
-            self._gathered = None
-        if gathered:
-            self._on_message(connection, self._worker_of.get(connection), Replies(gathered))
+            self._tell_gathered()
+
+    def _tell_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, None
+        if gathered is not None and gathered[1]:
+            connection, replies = gathered
+            self._on_message(connection, self._worker_of.get(connection), Replies(replies))
 
     def _take(self, connection: Connection, frame: memoryview) -> None:
         message = codec.decode_from_worker(frame, connection.reader.handles)
         if self._gathered is not None and type(message) is Replies:
-            self._gathered += message.replies
+            self._gathered[1].extend(message.replies)
         else:
             self._on_message(connection, self._worker_of.get(connection), message)
 
     def _lose(self, connection: Connection, reason: str) -> None:
+        self._tell_gathered()  # it said so before it went
         worker_id = self._worker_of.get(connection)
         if worker_id is not None:
             self._on_lost(worker_id, connection)
 
     def _accuse(self, connection: Connection, reason: str) -> None:
+        self._tell_gathered()
         log.warning("peer dropped", reason=reason)
         worker_id = self._worker_of.get(connection)
         if worker_id is not None:

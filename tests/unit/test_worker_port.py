@@ -153,6 +153,8 @@ class Talking:
         self.clock = MonotonicClock()
         self.heard: list[tuple[int | None, FromWorker]] = []
         self.liars: list[int] = []
+        #: What the port said in what order.
+        self.told: list[str] = []
         self.turns = 0
         self._path = f"{folder}/s"
         self.port = WorkerPort(
@@ -161,12 +163,16 @@ class Talking:
             f"unix:{self._path}",
             self._take,
             self._turn,
-            lambda *_: None,
-            lambda worker_id, _: self.liars.append(worker_id),
+            lambda worker_id, _: self.told.append(f"lost {worker_id}"),
+            self._note_liar,
         )
 
     def _turn(self) -> None:
         self.turns += 1
+
+    def _note_liar(self, worker_id: int, reason: str) -> None:
+        self.liars.append(worker_id)
+        self.told.append(f"liar {worker_id}")
 
     def _take(self, connection: Connection, worker_id: int | None, message: FromWorker) -> None:
         if worker_id is None:
@@ -174,6 +180,7 @@ class Talking:
             self.port.admit(connection, message.worker_id)
         else:
             self.heard.append((worker_id, message))
+            self.told.append(f"heard {worker_id}")
 
     def worker(self, worker_id: int) -> StreamEnd:
         end = StreamEnd.connect(self._path)
@@ -239,8 +246,24 @@ def test_one_that_lied_while_nobody_listened_is_heard_up_to_its_lie(talking):
     talking.until(lambda: talking.heard)
 
     assert [numbers_in(message) for _, message in talking.heard] == [[1, 2]]
-    assert talking.liars == [WORKER]
+    assert talking.told == [f"heard {WORKER}", f"liar {WORKER}"]
     assert end.is_closed()
+
+
+def test_one_that_left_while_nobody_listened_answered_before_it_went(talking):
+    """
+    Else a worker that leaves as it was told would be taken for one that broke off.
+    """
+    end = talking.worker(WORKER)
+    talking.port.let_gather(WORKER, 0.02)
+    end.send(replies(1))
+    end.send(replies(2))
+    end.close()
+
+    talking.until(lambda: len(talking.told) == 2)
+
+    assert [numbers_in(message) for _, message in talking.heard] == [[1, 2]]
+    assert talking.told == [f"heard {WORKER}", f"lost {WORKER}"]
 
 
 def test_answers_gather_for_as_long_as_was_said_and_are_heard_at_once(talking):
